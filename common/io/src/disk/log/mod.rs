@@ -1,0 +1,245 @@
+//! The append-only log: the truth of a state folder (DESIGN.md §9). Everything else that lasts is
+//! a blob named in it or an index rebuilt from it.
+//!
+//! Promises: a record that was appended and synced is read back at every later start, whole and in
+//! order, or the start stops and says which record is missing. An incomplete tail (what a killed
+//! process was writing) is dropped, but never a record that a signed checkpoint covers.
+
+mod error;
+mod record;
+mod scan;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use consilium_common::limits::RECORD_BYTES_MAX;
+use consilium_common::time::WallMillis;
+
+pub use error::LogError;
+pub use scan::{RecordRef, VisitResult};
+
+use self::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, file_header};
+use super::folder::parent_of;
+use super::replace::{Access, replace_with};
+use crate::error::IoError;
+
+/// What opening a log found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogReport {
+    /// Whole records.
+    pub records: u64,
+    /// Bytes of the file that hold them, its head included.
+    pub bytes: u64,
+    /// Bytes of an incomplete tail that were dropped (by [`Log::read`]: that would be).
+    pub dropped_bytes: u64,
+}
+
+/// One record, read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What the payload is.
+    pub kind: u16,
+    /// The writer's calendar time.
+    pub wall: WallMillis,
+    /// The payload, checked.
+    pub payload: Vec<u8>,
+}
+
+/// An open log. One writer: the folder's lock sees to it.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    /// Whole records.
+    records: u64,
+    /// Where the next record goes.
+    end: u64,
+    /// A write or sync failed: what the file holds is unknown until it is read again.
+    poisoned: bool,
+    /// Header and payload of one append, kept for its allocation.
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// Opens the log, creating it if there is none, and shows every record to `visit`.
+    ///
+    /// `checkpoint_size` is the number of records that the last signed checkpoint covers (0
+    /// without one). When this returns, all that `visit` saw is on the disk, not only in the
+    /// system's memory: the caller may act on it.
+    ///
+    /// # Errors
+    /// Damage anywhere but in an incomplete tail beyond the checkpoint; the file is then left as
+    /// it is.
+    pub fn open(
+        path: &Path,
+        checkpoint_size: u64,
+        visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+    ) -> Result<(Self, LogReport), LogError> {
+        if checkpoint_size == 0 && !path.exists() {
+            replace_with(path, Access::Private, |w| {
+                std::io::Write::write_all(w, &file_header())
+            })?;
+        }
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(IoError::at("open", path))?;
+        let report = read_whole(path, &file, checkpoint_size, visit)?;
+        if report.dropped_bytes > 0 {
+            file.set_len(report.bytes)
+                .map_err(IoError::at("cut the tail of", path))?;
+        }
+        file.sync_all().map_err(IoError::at("sync", path))?;
+        super::folder::sync_folder(parent_of(path))?;
+        let (path, records, end) = (path.to_owned(), report.records, report.bytes);
+        let log = Self {
+            path,
+            file,
+            records,
+            end,
+            poisoned: false,
+            buffer: Vec::new(),
+        };
+        Ok((log, report))
+    }
+
+    /// Reads a log without changing it: for audits and copies. An incomplete tail is reported and
+    /// not cut.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn read(
+        path: &Path,
+        checkpoint_size: u64,
+        visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+    ) -> Result<LogReport, LogError> {
+        let file = File::open(path).map_err(IoError::at("open", path))?;
+        read_whole(path, &file, checkpoint_size, visit)
+    }
+
+    /// Adds a record and returns its offset. It survives the process's death from here on, and
+    /// the machine's once [`Log::sync`] has returned.
+    ///
+    /// # Errors
+    /// The payload is too long (nothing is written, the log stays usable), or the write failed:
+    /// then every later call fails.
+    pub fn append(&mut self, kind: u16, wall: WallMillis, payload: &[u8]) -> Result<u64, LogError> {
+        self.check()?;
+        let Some(header) = Header::of(kind, wall, payload) else {
+            let (path, have) = (self.path.clone(), payload.len());
+            return Err(LogError::TooLarge {
+                path,
+                have,
+                max: RECORD_BYTES_MAX,
+            });
+        };
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(payload);
+        if let Err(e) = self.file.write_all_at(&self.buffer, self.end) {
+            self.poisoned = true;
+            return Err(IoError::at("append to", &self.path)(e).into());
+        }
+        let offset = self.end;
+        self.end += header.record_bytes();
+        self.records += 1;
+        Ok(offset)
+    }
+
+    /// Makes all records so far last (fdatasync).
+    ///
+    /// # Errors
+    /// The sync failed: the system may have forgotten the bytes, so every later call fails.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        self.file.sync_data().map_err(|e| {
+            self.poisoned = true;
+            IoError::at("sync", &self.path)(e).into()
+        })
+    }
+
+    /// Reads back the record that starts at `offset`, as [`Log::append`] or a visit named it.
+    ///
+    /// # Errors
+    /// No record starts there, or it no longer fits its checksum.
+    pub fn read_at(&self, offset: u64) -> Result<Record, LogError> {
+        self.check()?;
+        let absent = || LogError::NoRecord {
+            path: self.path.clone(),
+            offset,
+        };
+        let left = self.end.checked_sub(offset).ok_or_else(absent)?;
+        if offset < FILE_HEADER_BYTES || left < HEADER_BYTES as u64 {
+            return Err(absent());
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        self.file
+            .read_exact_at(&mut bytes, offset)
+            .map_err(IoError::at("read", &self.path))?;
+        let header = Header::decode(&bytes).map_err(|_| absent())?;
+        if left < header.record_bytes() {
+            return Err(absent());
+        }
+        let mut payload = vec![0; header.length as usize];
+        self.file
+            .read_exact_at(&mut payload, offset + HEADER_BYTES as u64)
+            .map_err(IoError::at("read", &self.path))?;
+        if !header.fits(&payload) {
+            return Err(absent());
+        }
+        Ok(Record {
+            kind: header.kind,
+            wall: header.wall,
+            payload,
+        })
+    }
+
+    /// How many records there are; the next one's index.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.end
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        if self.poisoned {
+            return Err(LogError::Poisoned {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn read_whole(
+    path: &Path,
+    file: &File,
+    checkpoint_size: u64,
+    visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+) -> Result<LogReport, LogError> {
+    let found = scan::scan(path, file, visit)?;
+    if found.records < checkpoint_size {
+        return Err(LogError::Short {
+            path: path.to_owned(),
+            records: found.records,
+            offset: found.end,
+            checkpoint: checkpoint_size,
+        });
+    }
+    let (records, bytes) = (found.records, found.end);
+    Ok(LogReport {
+        records,
+        bytes,
+        dropped_bytes: found.torn_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Reading a log from its start: the only way in, as what cannot be read whole must not be
+//! appended to.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use consilium_common::time::WallMillis;
+
+use super::error::LogError;
+use super::record::{
+    FILE_HEADER_BYTES, FILE_MAGIC, FORMAT, HEADER_BYTES, Header, length_is_damaged,
+    starts_like_a_record,
+};
+use crate::error::IoError;
+
+const READ_BYTES: usize = 1 << 20;
+
+/// One record as a scan meets it.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordRef<'a> {
+    /// Position in the log: the leaf index of its Merkle tree.
+    pub index: u64,
+    /// Where it starts, in bytes from the start of the file.
+    pub offset: u64,
+    /// What the payload is (consilium_common::audit numbers them).
+    pub kind: u16,
+    /// The writer's calendar time.
+    pub wall: WallMillis,
+    /// The payload, checked.
+    pub payload: &'a [u8],
+}
+
+/// What a caller's visitor may return: any error, kept as the source of [`LogError::Visit`].
+pub type VisitResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Where the whole records end.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) records: u64,
+    pub(super) end: u64,
+    /// Bytes of an incomplete record after `end`.
+    pub(super) torn_bytes: u64,
+}
+
+/// Walks over all records of `file`.
+pub(super) fn scan(
+    path: &Path,
+    file: &File,
+    mut visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+) -> Result<Scanned, LogError> {
+    let file_bytes = file.metadata().map_err(IoError::at("inspect", path))?.len();
+    let mut reader = BufReader::with_capacity(READ_BYTES, file);
+    check_file_header(path, &mut reader)?;
+
+    let mut payload = Vec::new();
+    let mut at = Scanned {
+        records: 0,
+        end: FILE_HEADER_BYTES,
+        torn_bytes: 0,
+    };
+    while at.end < file_bytes {
+        let left = file_bytes - at.end;
+        let damaged = |what: String| LogError::damaged(path, at.records, at.end, what);
+        let Some(header) = next_header(path, &mut reader, left)? else {
+            at.torn_bytes = left;
+            break;
+        };
+        let header = header.map_err(damaged)?;
+        let whole = left >= header.record_bytes();
+        let here = left.min(header.record_bytes()) - HEADER_BYTES as u64;
+        // A header holds a length of at most RECORD_BYTES_MAX: this fits memory.
+        payload.resize(usize::try_from(here).unwrap_or(usize::MAX), 0);
+        reader
+            .read_exact(&mut payload)
+            .map_err(IoError::at("read", path))?;
+        if !whole {
+            if length_is_damaged(&header, &payload) {
+                return Err(damaged(
+                    "its length is not the one that was written".to_owned(),
+                ));
+            }
+            at.torn_bytes = left;
+            break;
+        }
+        if !header.fits(&payload) {
+            return Err(damaged("its checksum does not fit".to_owned()));
+        }
+        let (index, offset) = (at.records, at.end);
+        let Header { kind, wall, .. } = header;
+        visit(RecordRef {
+            index,
+            offset,
+            kind,
+            wall,
+            payload: &payload,
+        })
+        .map_err(|source| LogError::visit(path, index, offset, source))?;
+        at.records += 1;
+        at.end += header.record_bytes();
+    }
+    Ok(at)
+}
+
+/// The next header: `None` if the file ends within it, `Some(Err)` if it is not one.
+fn next_header(
+    path: &Path,
+    reader: &mut impl Read,
+    left: u64,
+) -> Result<Option<Result<Header, String>>, LogError> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    let want = left.min(HEADER_BYTES as u64);
+    reader
+        .take(want)
+        .read_to_end(&mut bytes)
+        .map_err(IoError::at("read", path))?;
+    Ok(match <&[u8; HEADER_BYTES]>::try_from(bytes.as_slice()) {
+        Ok(whole) => Some(Header::decode(whole)),
+        Err(_) if starts_like_a_record(&bytes) => None,
+        Err(_) => Some(Err("no record starts here".to_owned())),
+    })
+}
+
+fn check_file_header(path: &Path, reader: &mut impl Read) -> Result<(), LogError> {
+    let mut magic = [0; FILE_MAGIC.len()];
+    let mut format = [0; 2];
+    match reader
+        .read_exact(&mut magic)
+        .and_then(|()| reader.read_exact(&mut format))
+    {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            return Err(LogError::NotALog {
+                path: path.to_owned(),
+            });
+        }
+        Err(e) => return Err(IoError::at("read", path)(e).into()),
+    }
+    if &magic != FILE_MAGIC {
+        return Err(LogError::NotALog {
+            path: path.to_owned(),
+        });
+    }
+    match u16::from_le_bytes(format) {
+        FORMAT => Ok(()),
+        found => Err(LogError::Format {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+    }
+}

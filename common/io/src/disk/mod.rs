@@ -1,0 +1,18 @@
+//! Disk primitives: synchronous functions with one promise each about what survives a crash.
+//!
+//! Async callers wrap them in `spawn_blocking`. No function here retries a failed sync: after one,
+//! the kernel may have dropped the pages, and only a restart reads what is really there.
+
+pub mod blobs;
+mod folder;
+pub mod lock;
+pub mod log;
+pub mod replace;
+pub mod text;
+
+pub use blobs::{BlobError, BlobWriter, Blobs, Durability, Partial};
+pub use folder::{create_folder, sync_folder};
+pub use lock::{LockError, StateLock};
+pub use log::{Log, LogError, LogReport, RecordRef};
+pub use replace::{Access, replace, replace_private, replace_with, sweep_temporary};
+pub use text::{TextError, read_text};

@@ -1,0 +1,1 @@
+//! Connections to authenticated peers and what travels on them.
