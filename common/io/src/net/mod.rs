@@ -1,1 +1,13 @@
-//! Connections to authenticated peers and what travels on them.
+//! Connections to authenticated peers, and what travels on them. See the crate's picture.
+
+pub mod carrier;
+pub mod frames;
+pub mod quic;
+mod stream;
+pub mod transfer;
+mod tuning;
+
+pub use carrier::{Carrier, CarrierError, Closed, ClosedBy, ConnectError, Traffic};
+pub use frames::{FrameReader, FrameWriter, FramesError};
+pub use quic::{Handshake, QuicDialer, QuicListener};
+pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};

@@ -1,0 +1,164 @@
+//! Kinds and payloads of the coordinator's log. Payloads are in the wire encoding; what was signed
+//! is inside as kept bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Receipt, RollCall};
+use crate::ids::{Digest, Round, SiteId, StudyId, Version};
+use crate::signed::{Signature, Signed};
+use crate::study::Study;
+use crate::time::Millis;
+use crate::wire::codec::{self, CodecError};
+use crate::wire::messages::{RunState, TaskKind};
+
+macro_rules! records {
+    ($($number:literal $kind:ident($body:ty), $doc:literal;)*) => {
+        /// One record of the log.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Record { $(#[doc = $doc] $kind($body),)* }
+
+        impl Record {
+            /// The kind's number in the log.
+            #[must_use]
+            pub fn kind(&self) -> u16 {
+                match self { $(Self::$kind(_) => $number,)* }
+            }
+
+            /// The kind's name, for people.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$kind(_) => stringify!($kind),)* }
+            }
+
+            /// The payload.
+            ///
+            /// # Errors
+            /// A record over its limit.
+            pub fn payload(&self) -> Result<Vec<u8>, CodecError> {
+                match self { $(Self::$kind(body) => codec::encode(body),)* }
+            }
+
+            /// Reads a record; `None` for a kind of a later release.
+            ///
+            /// # Errors
+            /// The payload is not that of its kind.
+            pub fn decode(kind: u16, payload: &[u8]) -> Result<Option<Self>, CodecError> {
+                match kind {
+                    $($number => codec::decode(payload).map(Self::$kind).map(Some),)*
+                    _ => Ok(None),
+                }
+            }
+        }
+    };
+}
+
+records! {
+    1 Roster(RosterSet), "A roster came into force.";
+    2 StudySubmitted(StudySubmitted), "An operator submitted a signed study.";
+    3 StudyState(StudyStateSet), "A study was started, paused, stopped, or is complete.";
+    4 Plan(PlanMade), "A round began: written before any site is invited.";
+    5 Training(TrainingBegun), "Inviting ended: who accepted, and the deadline that remains.";
+    6 Receipt(ReceiptGiven), "A receipt, written before it is sent; binds the site for the round.";
+    7 RollCall(RoundEnded), "How a round ended; a version exists from here on.";
+    8 Command(Command), "An operator's command and what came of it.";
+    9 Refusal(Refusal), "A connection or an update was refused.";
+}
+
+/// Kept bytes of the roster and its signatures (the document type lives with the certificates).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterSet {
+    /// The signed bytes.
+    pub bytes: Vec<u8>,
+    /// Beside it.
+    pub signatures: Vec<Signature>,
+}
+
+/// A signed study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudySubmitted {
+    /// Kept bytes and signatures.
+    pub signed: Signed<Study>,
+    /// Who sent it.
+    pub by: String,
+}
+
+/// A study's new state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyStateSet {
+    /// Which study.
+    pub study: StudyId,
+    /// Its state.
+    pub state: RunState,
+    /// Who asked for it; `coordinator` for its own doing.
+    pub by: String,
+}
+
+/// A round's plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanMade {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study.
+    pub study_digest: Digest,
+    /// Which round.
+    pub round: Round,
+    /// What is asked.
+    pub task: TaskKind,
+    /// The version to start from.
+    pub base_version: Version,
+    /// Its digest.
+    pub base: Digest,
+    /// Who is invited.
+    pub invited: Vec<SiteId>,
+    /// The deadline, as time that remains.
+    pub remaining: Millis,
+}
+
+/// Inviting ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingBegun {
+    /// Which study.
+    pub study: StudyId,
+    /// Which round.
+    pub round: Round,
+    /// Who accepted.
+    pub accepted: Vec<SiteId>,
+    /// The deadline, as time that remains.
+    pub remaining: Millis,
+}
+
+/// A receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptGiven {
+    /// As it is sent.
+    pub signed: Signed<Receipt>,
+}
+
+/// A roll call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundEnded {
+    /// As it is sent.
+    pub signed: Signed<RollCall>,
+}
+
+/// An operator's command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Who.
+    pub by: String,
+    /// What, in words.
+    pub command: String,
+    /// `done`, or why not.
+    pub outcome: String,
+}
+
+/// A refused peer or update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Site, operator or address.
+    pub peer: String,
+    /// Stable code as text.
+    pub code: String,
+    /// In a sentence.
+    pub detail: String,
+}

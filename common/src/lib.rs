@@ -1,0 +1,27 @@
+//! What both sides agree on: no sockets, no disk, no clock, no libtorch.
+//!
+//! Reading order:
+//!
+//! 1. [`ids`], [`limits`], [`time`], [`random`]: names, bounds, time and randomness as values
+//! 2. [`signed`]: signed bytes are kept bytes
+//! 3. [`study`]: what a consortium agreed to train; [`tensor`]: its model as a flat vector
+//! 4. [`update`]: what a site uploads: delta, clip, grid, words
+//! 5. [`wire`]: the protocol, written out; [`worker`]: the one between daemon and worker
+//! 6. [`audit`]: receipts, roll calls, the log's records and tree
+//! 7. [`config`]: files that people write
+
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod config;
+mod hex_array;
+pub mod ids;
+pub mod limits;
+pub mod random;
+pub mod signed;
+pub mod study;
+pub mod tensor;
+pub mod time;
+pub mod update;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,89 @@
+//! Every hard bound of the formats and the protocol, with its reason. What a peer, a file or a
+//! person hands us is held against these before memory or time is spent on it.
+
+use crate::time::Millis;
+
+/// Site, study, consortium and operator names (DNS label length: they appear in URIs and paths).
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Signatures read beside one document; rosters of more operators than this are refused.
+pub const SIGNATURES_MAX: usize = 64;
+/// Any signed document. A study is some kilobytes, a roster or roll call of 1,024 sites 400 KiB.
+pub const SIGNED_BYTES_MAX: usize = 1 << 20;
+/// A study file before parsing.
+pub const STUDY_BYTES_MAX: usize = 256 << 10;
+/// Any other text file that a person writes (agent.toml, consilium.toml).
+pub const CONFIG_BYTES_MAX: usize = 256 << 10;
+
+/// Sites in one roster: bounds roll calls, status and the sum of weights.
+pub const SITES_MAX: usize = 1024;
+/// Studies side by side at one coordinator.
+pub const STUDIES_MAX: usize = 64;
+
+/// Parameters of one model (8 GiB as f32): bounds every buffer that is O(model).
+pub const PARAMETERS_MAX: u64 = 1 << 31;
+/// Tensors of one layout.
+pub const TENSORS_MAX: usize = 4096;
+/// Dimensions of one tensor.
+pub const DIMENSIONS_MAX: usize = 8;
+/// Classes of a classifier: its confusion matrix has the square of this many words.
+pub const CLASSES_MAX: usize = 64;
+/// 32-bit words beside an update: weight, flags and metric sums in 16-bit limbs.
+pub const WORDS_MAX: usize = 4 * (CLASSES_MAX * CLASSES_MAX + 64);
+
+/// |x| of one grid coordinate: leaves 32 bits of an i64 for the sum of weights (§ exact sums).
+pub const GRID_MAX: i32 = 1 << 30;
+/// The sum of weights of one round must stay below this: 2^32 · 2^30 < 2^63.
+pub const WEIGHT_SUM_MAX: u64 = 1 << 32;
+/// A site's weight at most, whatever the study says.
+pub const EXAMPLES_MAX: u64 = 1 << 26;
+/// Each 16-bit limb of a metric sum, added over all sites, must stay below 2^32.
+pub const LIMB_BITS: u32 = 16;
+
+/// Body of a control frame: heartbeats never wait behind more than this.
+pub const FRAME_BODY_BYTES_MAX: usize = 1 << 20;
+/// Control frames a connection may have queued for its peer before it counts as stuck.
+pub const FRAMES_QUEUED_MAX: usize = 256;
+/// Blob streams one connection may have open at once.
+pub const BLOB_STREAMS_MAX: u32 = 16;
+/// One read or write of a blob on a stream, and the unit of streaming aggregation.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Largest blob: a model of `PARAMETERS_MAX` f32 with its header, rounded up.
+pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 4) + (64 << 20);
+
+/// A log record's payload (a roll call is the largest).
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// One JSON line between the daemon and its worker.
+pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Text in refusals, reasons and names of peers.
+pub const TEXT_BYTES_MAX: usize = 512;
+
+/// Clocks further apart than this are refused at Welcome, at both ends (DESIGN.md §8).
+pub const CLOCK_SKEW_MAX: Millis = Millis::from_secs(300);
+/// How often an idle agent says that it lives.
+pub const HEARTBEAT_INTERVAL: Millis = Millis::from_secs(5);
+/// A connection on which nothing at all arrives for this long is closed.
+pub const CONNECTION_IDLE_MAX: Millis = Millis::from_secs(30);
+
+const _: () = assert!(
+    WEIGHT_SUM_MAX.ilog2() + GRID_MAX.ilog2() < 63,
+    "sums fit an i64"
+);
+const _: () = assert!(
+    EXAMPLES_MAX < WEIGHT_SUM_MAX,
+    "one site fits the sum of weights"
+);
+const _: () = assert!(
+    (SITES_MAX as u64) << LIMB_BITS < 1 << 32,
+    "limb sums fit a u32"
+);
+const _: () = assert!(
+    SIGNED_BYTES_MAX <= RECORD_BYTES_MAX,
+    "signed documents fit a record"
+);
+const _: () = assert!(
+    STUDY_BYTES_MAX < SIGNED_BYTES_MAX,
+    "a study fits a signed document"
+);

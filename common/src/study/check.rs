@@ -1,0 +1,206 @@
+//! What must hold between the fields of a study, and what is parsed but not built yet.
+
+use super::sections::{Codec, DataKind, Metric, Mode, Normalize, Share, Strategy};
+use super::{ModelSpec, Study};
+use crate::config::ConfigError;
+use crate::ids::Digest;
+use crate::limits::{EXAMPLES_MAX, SITES_MAX, WEIGHT_SUM_MAX};
+use crate::tensor::layout::LayoutError;
+
+/// Why a study was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StudyError {
+    /// Not the TOML of a study.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Not UTF-8.
+    #[error("the study is not UTF-8 text")]
+    NotText,
+    /// A value that this version knows and does not serve.
+    #[error("`{field} = {value}` is not built yet")]
+    NotBuilt {
+        /// Section and field.
+        field: &'static str,
+        /// As it would be written.
+        value: String,
+    },
+    /// A value that makes no sense.
+    #[error("`{field}` is {have}: {need}")]
+    Range {
+        /// Section and field.
+        field: &'static str,
+        /// What was given.
+        have: String,
+        /// What is accepted.
+        need: String,
+    },
+    /// The model spec gives no layout.
+    #[error("[model]: {0}")]
+    Model(#[from] LayoutError),
+    /// A draft where a resolved study is needed.
+    #[error("the study is a draft: `consilium study sign` fills in its defaults and [initial]")]
+    NotResolved,
+    /// A resolved study whose layout digest does not follow from its spec.
+    #[error("[initial] names layout {have:?}, the spec gives {need:?}")]
+    Layout {
+        /// In the file.
+        have: Digest,
+        /// From the spec.
+        need: Digest,
+    },
+    /// A value that TOML cannot hold.
+    #[error("the study cannot be written as TOML: {0}")]
+    Write(String),
+}
+
+fn range<T>(field: &'static str, have: impl ToString, need: &str) -> Result<T, StudyError> {
+    Err(StudyError::Range {
+        field,
+        have: have.to_string(),
+        need: need.to_owned(),
+    })
+}
+
+/// The word that a file would hold, with quotes.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn not_built(field: &'static str, value: &impl serde::Serialize) -> Result<(), StudyError> {
+    Err(StudyError::NotBuilt {
+        field,
+        value: word(value),
+    })
+}
+
+impl Study {
+    /// Checks what the types alone do not.
+    pub(super) fn check(&self) -> Result<(), StudyError> {
+        if self.header.format != 1 {
+            return range(
+                "study.format",
+                self.header.format,
+                "this version reads format 1",
+            );
+        }
+        if self.header.version == 0 {
+            return range("study.version", 0, "versions count from 1");
+        }
+        self.check_built()?;
+        self.check_training()?;
+        self.check_cohort()?;
+        self.layout().map(drop)
+    }
+
+    fn check_built(&self) -> Result<(), StudyError> {
+        if self.privacy.mode != Mode::Inspectable {
+            return not_built("privacy.mode", &self.privacy.mode);
+        }
+        if self.aggregation.strategy != Strategy::Fedavg {
+            return not_built("aggregation.strategy", &self.aggregation.strategy);
+        }
+        match self.aggregation.codec {
+            Codec::Grid32 => {}
+            Codec::Bf16 | Codec::Int8 | Codec::Topk => {
+                return not_built("aggregation.codec", &self.aggregation.codec);
+            }
+            Codec::Ring32 | Codec::Ring24 | Codec::Ring16 => {
+                let codec = word(&self.aggregation.codec);
+                return range(
+                    "aggregation.codec",
+                    codec,
+                    "rings go with `mode = \"private\"`",
+                );
+            }
+        }
+        if self.data.normalize != Normalize::Unit {
+            return not_built("data.normalize", &self.data.normalize);
+        }
+        if self.data.kind != DataKind::Images {
+            return not_built("data.kind", &self.data.kind);
+        }
+        if self.evaluation.metric == Metric::Auc {
+            return not_built("evaluation.metric", &self.evaluation.metric);
+        }
+        if self.evaluation.share != Share::Sum {
+            return not_built("evaluation.share", &self.evaluation.share);
+        }
+        Ok(())
+    }
+
+    fn check_training(&self) -> Result<(), StudyError> {
+        let t = &self.training;
+        if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
+            return range(
+                "training.learning_rate",
+                t.learning_rate,
+                "a number above 0 is needed",
+            );
+        }
+        if !(1..=1 << 20).contains(&t.batch_size) {
+            return range(
+                "training.batch_size",
+                t.batch_size,
+                "1 to 1048576 is accepted",
+            );
+        }
+        if !(1..=10_000).contains(&t.local_epochs) {
+            return range(
+                "training.local_epochs",
+                t.local_epochs,
+                "1 to 10000 is accepted",
+            );
+        }
+        if t.rounds == 0 {
+            return range("training.rounds", 0, "at least 1 is needed");
+        }
+        let clip = self.aggregation.clip_norm;
+        if !(1e-20..=1e20).contains(&clip) {
+            return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
+        }
+        Ok(())
+    }
+
+    fn check_cohort(&self) -> Result<(), StudyError> {
+        let c = &self.cohort;
+        let sites = u64::from(c.min_sites).max(c.required.len() as u64);
+        if c.min_sites == 0 || sites > SITES_MAX as u64 {
+            return range(
+                "cohort.min_sites",
+                sites,
+                &format!("1 to {SITES_MAX} is accepted"),
+            );
+        }
+        if !(1..=EXAMPLES_MAX).contains(&c.max_examples) {
+            let need = format!("1 to {EXAMPLES_MAX} is accepted");
+            return range("cohort.max_examples", c.max_examples, &need);
+        }
+        if u64::from(c.min_sites).saturating_mul(c.max_examples) >= WEIGHT_SUM_MAX {
+            let need = format!("times min_sites it must stay below {WEIGHT_SUM_MAX}");
+            return range("cohort.max_examples", c.max_examples, &need);
+        }
+        if self.data.min_examples > c.max_examples {
+            let need = "it cannot exceed cohort.max_examples";
+            return range("data.min_examples", self.data.min_examples, need);
+        }
+        for (field, value) in [
+            ("cohort.deadline", c.deadline),
+            ("cohort.idle_timeout", c.idle_timeout),
+        ] {
+            if value.0 < 100 {
+                return range(field, value, "at least 100ms is needed");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ModelSpec {
+    pub(super) fn refuse(field: &'static str, have: impl ToString, need: &str) -> StudyError {
+        StudyError::Range {
+            field,
+            have: have.to_string(),
+            need: need.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The signed study: what a consortium agreed to train, and how.
+//!
+//! A person writes a draft (TOML, most fields have defaults). [`Study::resolve`] fills every default
+//! in and adds the digests of layout and v0; [`Study::to_text`] gives the bytes that operators sign
+//! and that nobody re-serialises. [`Study::parse`] (through [`crate::signed::Signed`]) reads them
+//! back and checks them again from nothing.
+//!
+//! * [`model`]: the spec of every built-in family, its layout and v0
+//! * [`sections`]: the other sections, field by field
+//! * [`check`]: what must hold between fields, and what is not built yet
+
+pub mod check;
+pub mod model;
+pub mod sections;
+
+use serde::{Deserialize, Serialize};
+
+pub use check::StudyError;
+pub use model::ModelSpec;
+pub use sections::{
+    Aggregation, Codec, Cohort, Data, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
+};
+
+use crate::config;
+use crate::ids::{Digest, StudyId};
+use crate::signed::Document;
+use crate::tensor::flat::encode_model;
+use crate::tensor::layout::Layout;
+
+/// A study, draft or resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Study {
+    /// Name, version, purpose.
+    #[serde(rename = "study")]
+    pub header: Header,
+    /// Family and sizes.
+    pub model: ModelSpec,
+    /// The data contract.
+    #[serde(default)]
+    pub data: Data,
+    /// Hyper-parameters at the site.
+    #[serde(default)]
+    pub training: Training,
+    /// From deltas to the next version.
+    pub aggregation: Aggregation,
+    /// Who takes part, and how long a round waits.
+    #[serde(default)]
+    pub cohort: Cohort,
+    /// Who sees what.
+    #[serde(default)]
+    pub privacy: Privacy,
+    /// What is measured.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// Digests that pin the model; `study sign` fills them in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Initial>,
+}
+
+/// What the resolved study says about the initial model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Initial {
+    /// Digest of the layout.
+    pub layout: Digest,
+    /// Digest of v0.
+    pub model: Digest,
+}
+
+impl Study {
+    /// Reads a draft or a resolved study and checks it.
+    ///
+    /// # Errors
+    /// Not a study, a value out of range or not built yet, digests that do not follow from the
+    /// spec. `origin` names the file.
+    pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
+        let study: Self = config::parse(text, origin)?;
+        study.check()?;
+        Ok(study)
+    }
+
+    /// Fills in the digests of layout and v0. Everything else was filled in by reading.
+    ///
+    /// # Errors
+    /// The spec gives no valid layout.
+    pub fn resolve(mut self) -> Result<Self, StudyError> {
+        let layout = self.layout()?;
+        let model = Digest::of(&self.initial_model()?);
+        self.initial = Some(Initial {
+            layout: layout.digest(),
+            model,
+        });
+        Ok(self)
+    }
+
+    /// The resolved study as text: the bytes to sign.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold.
+    pub fn to_text(&self) -> Result<String, StudyError> {
+        toml::to_string(self).map_err(|error| StudyError::Write(error.to_string()))
+    }
+
+    /// The study's name.
+    #[must_use]
+    pub fn id(&self) -> &StudyId {
+        &self.header.name
+    }
+
+    /// The layout of the model.
+    ///
+    /// # Errors
+    /// The spec gives no valid layout.
+    pub fn layout(&self) -> Result<Layout, StudyError> {
+        self.model.layout()
+    }
+
+    /// v0 as a model file: 49 bytes of header and 4 bytes a parameter.
+    ///
+    /// # Errors
+    /// The spec gives no valid layout.
+    pub fn initial_model(&self) -> Result<Vec<u8>, StudyError> {
+        let layout = self.layout()?;
+        Ok(encode_model(
+            &layout,
+            &self.model.initial(self.header.seed)?,
+        ))
+    }
+}
+
+impl Document for Study {
+    const DOMAIN: &'static str = "consilium/study/1";
+    type Error = StudyError;
+
+    /// Reads a *resolved* study.
+    fn parse(bytes: &[u8]) -> Result<Self, StudyError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| StudyError::NotText)?;
+        let study = Self::read(text, "signed study")?;
+        let Some(initial) = study.initial else {
+            return Err(StudyError::NotResolved);
+        };
+        // v0 itself is checked where it is made: a layout is cheap, two billion numbers are not.
+        let layout = study.layout()?.digest();
+        if initial.layout == layout {
+            Ok(study)
+        } else {
+            Err(StudyError::Layout {
+                have: initial.layout,
+                need: layout,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! `synthetic`: a deterministic trainer without libtorch, for protocol tests, chaos and load.
+//!
+//! Each site pulls the model half of the way towards an optimum of its own: U(−1, 1) per coordinate
+//! from the study's seed and the site's data seed. With equal weights the federation therefore
+//! converges to the mean of the sites' optima, which a test can compute.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ModelSpec, Parameter, StudyError};
+use crate::limits::PARAMETERS_MAX;
+use crate::tensor::init::Init;
+
+/// Sizes of the synthetic trainer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Synthetic {
+    /// Length of the model's one tensor.
+    pub parameters: u32,
+    /// Batches that a round reports as progress.
+    #[serde(default = "one")]
+    pub batches: u32,
+    /// How long one batch takes, milliseconds.
+    #[serde(default)]
+    pub batch_ms: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Synthetic {
+    pub(super) fn parameters(&self) -> Result<Vec<Parameter>, StudyError> {
+        if self.parameters == 0 || u64::from(self.parameters) > PARAMETERS_MAX {
+            let need = format!("1 to {PARAMETERS_MAX} is accepted");
+            return Err(ModelSpec::refuse(
+                "model.parameters",
+                self.parameters,
+                &need,
+            ));
+        }
+        Ok(vec![Parameter::new(
+            "parameters",
+            [self.parameters],
+            Init::Zeros,
+        )])
+    }
+}

@@ -1,0 +1,277 @@
+//! The sections of a study file, field by field, with their defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::duration;
+use crate::ids::{SiteId, StudyId};
+use crate::time::Millis;
+
+/// `[study]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Format of this file; 1.
+    #[serde(default = "one_u32")]
+    pub format: u32,
+    /// Name of the study.
+    pub name: StudyId,
+    /// Counts changed files of this name, from 1.
+    #[serde(default = "one_u64")]
+    pub version: u64,
+    /// One sentence for the sites' data-protection officers.
+    #[serde(default)]
+    pub purpose: String,
+    /// Where all of the study's own randomness starts (v0, order of batches).
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// `[data]`: what a site must be able to provide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// Kind of records.
+    pub kind: DataKind,
+    /// How inputs are scaled.
+    pub normalize: Normalize,
+    /// A site with fewer training records declines.
+    pub min_examples: u64,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            kind: DataKind::Images,
+            normalize: Normalize::Unit,
+            min_examples: 1,
+        }
+    }
+}
+
+/// Kind of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataKind {
+    /// Pictures with a label.
+    Images,
+    /// Irregular time series.
+    Series,
+    /// Documents.
+    Text,
+    /// User, item, rating.
+    Ratings,
+    /// Rows of named columns.
+    Table,
+}
+
+/// How inputs are scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalize {
+    /// Bytes divided by 255.
+    Unit,
+    /// Constants computed once across the sites.
+    Federated,
+}
+
+/// `[training]`: hyper-parameters at the site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Training {
+    /// How weights follow gradients.
+    pub optimizer: Optimizer,
+    /// Step size.
+    pub learning_rate: f64,
+    /// Records a step.
+    pub batch_size: u32,
+    /// Passes over the site's records a round.
+    pub local_epochs: u32,
+    /// Committed versions after which the study is complete.
+    pub rounds: u64,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            optimizer: Optimizer::Adam,
+            learning_rate: 1e-3,
+            batch_size: 32,
+            local_epochs: 1,
+            rounds: 20,
+        }
+    }
+}
+
+/// How weights follow gradients; state is reset each round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Kingma & Ba 2015, β = (0.9, 0.999), ε = 1e-8.
+    Adam,
+    /// Plain stochastic gradient descent.
+    Sgd,
+}
+
+/// `[aggregation]`: from deltas to the next version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aggregation {
+    /// Bound C on an update's L2 norm. No default: choose it from `train --local --report-norms`.
+    pub clip_norm: f64,
+    /// How deltas become the next model.
+    #[serde(default = "fedavg")]
+    pub strategy: Strategy,
+    /// How deltas become bytes.
+    #[serde(default = "grid32")]
+    pub codec: Codec,
+}
+
+/// How deltas become the next model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the field's own names")]
+pub enum Strategy {
+    Fedavg,
+    Fedprox,
+    Fedavgm,
+    Fedadam,
+    Fedyogi,
+    Fedadagrad,
+    Scaffold,
+    TrimmedMean,
+    Median,
+    MultiKrum,
+    Rfa,
+}
+
+/// How deltas become bytes (DESIGN.md §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the vocabulary of DESIGN.md §6")]
+pub enum Codec {
+    Grid32,
+    Bf16,
+    Int8,
+    Topk,
+    Ring32,
+    Ring24,
+    Ring16,
+}
+
+/// `[cohort]`: who takes part, and how long a round waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cohort {
+    /// A round starts with, and commits with, at least so many sites.
+    pub min_sites: u32,
+    /// Sites without which no round starts.
+    pub required: Vec<SiteId>,
+    /// A site's weight is capped here.
+    pub max_examples: u64,
+    /// Uploads close so long after the plan was sent.
+    #[serde(with = "duration")]
+    pub deadline: Millis,
+    /// A site that owes something and shows no progress for so long is idle.
+    #[serde(with = "duration")]
+    pub idle_timeout: Millis,
+}
+
+impl Default for Cohort {
+    fn default() -> Self {
+        Self {
+            min_sites: 2,
+            required: Vec::new(),
+            max_examples: 1_000_000,
+            deadline: Millis::from_secs(2 * 3600),
+            idle_timeout: Millis::from_secs(60),
+        }
+    }
+}
+
+/// `[privacy]`: who sees what (PRIVACY.md §1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// Mode.
+    pub mode: Mode,
+    /// Smallest cohort whose sum may be seen, in private mode.
+    pub min_cohort: u32,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Private,
+            min_cohort: 5,
+        }
+    }
+}
+
+/// Who sees an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nobody but the site: the coordinator sees sums.
+    Private,
+    /// The coordinator sees and checks every update.
+    Inspectable,
+    /// Sums of groups.
+    Grouped,
+}
+
+/// `[evaluation]`: what is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// The metric that decides which version is best.
+    pub metric: Metric,
+    /// Who sees a site's metrics.
+    pub share: Share,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            metric: Metric::Accuracy,
+            share: Share::Sum,
+        }
+    }
+}
+
+/// The metric that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Correct ÷ total.
+    Accuracy,
+    /// Mean cross-entropy, smaller is better.
+    Loss,
+    /// Area under the ROC curve.
+    Auc,
+}
+
+/// Who sees a site's metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Share {
+    /// Sums over the cohort.
+    Sum,
+    /// Each site's own, with its consent.
+    PerSite,
+}
+
+fn one_u32() -> u32 {
+    1
+}
+
+fn one_u64() -> u64 {
+    1
+}
+
+fn fedavg() -> Strategy {
+    Strategy::Fedavg
+}
+
+fn grid32() -> Codec {
+    Codec::Grid32
+}

@@ -1,0 +1,184 @@
+use super::*;
+use crate::signed::{SecretKey, Signed, SignedError};
+
+const MNIST: &str = r#"
+[study]
+name = "mnist"
+purpose = "Read digits"
+seed = 7
+[model]
+family = "cnn"
+input = { channels = 1, height = 28, width = 28 }
+classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+[aggregation]
+clip_norm = 10.0
+[privacy]
+mode = "inspectable"
+"#;
+
+fn with(from: &str, to: &str) -> Result<Study, StudyError> {
+    assert!(MNIST.contains(from), "{from}");
+    Study::read(&MNIST.replace(from, to), "mnist.toml")
+}
+
+fn refusal(from: &str, to: &str) -> String {
+    with(from, to).unwrap_err().to_string()
+}
+
+#[test]
+fn the_worked_example_has_its_layout() {
+    let study = Study::read(MNIST, "mnist.toml").unwrap();
+    assert_eq!(
+        study.layout().unwrap().describe(),
+        "consilium/layout/1\n\
+         conv1.weight weight f32 32x1x3x3\nconv1.bias weight f32 32\n\
+         dense1.weight weight f32 128x5408\ndense1.bias weight f32 128\n\
+         output.weight weight f32 10x128\noutput.bias weight f32 10\n"
+    );
+    assert_eq!(study.layout().unwrap().len(), 693_962);
+}
+
+#[test]
+fn v0_is_the_same_on_every_machine() {
+    let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
+    let initial = study.initial.unwrap();
+    // Golden: a change here changes every study that was ever signed.
+    assert_eq!(
+        initial.layout.to_string(),
+        "9bf5a1093229590537049b7f08559a6c67ecba649f78a78719fc7839ce352e1d"
+    );
+    assert_eq!(
+        initial.model.to_string(),
+        "c5379687386b4908dd20036b0f615aa39cc268298d197e33611a17cb3eca6f05"
+    );
+}
+
+#[test]
+fn resolving_fills_every_default_in_and_its_bytes_read_back_equal() {
+    let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
+    let text = study.to_text().unwrap();
+    for filled in [
+        "format = 1",
+        "version = 1",
+        "batch_size = 32",
+        "deadline = \"2h\"",
+        "filters",
+    ] {
+        assert!(text.contains(filled), "{filled} in\n{text}");
+    }
+    let key = SecretKey::from_seed(&[1; 32]);
+    let signed = Signed::<Study>::sign(text.clone().into_bytes(), &key);
+    let back = signed.verify(&[key.public()], 1).unwrap();
+    assert_eq!(back, study);
+    assert_eq!(back.to_text().unwrap(), text);
+}
+
+#[test]
+fn a_draft_is_not_accepted_as_a_signed_study() {
+    let key = SecretKey::from_seed(&[1; 32]);
+    let signed = Signed::<Study>::sign(MNIST.as_bytes().to_vec(), &key);
+    let error = signed.verify(&[key.public()], 1).unwrap_err();
+    assert!(matches!(&error, SignedError::Unreadable(why) if why.contains("study sign")));
+}
+
+#[test]
+fn a_layout_that_does_not_follow_from_the_spec_is_refused() {
+    let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
+    let text = study
+        .to_text()
+        .unwrap()
+        .replace("filters = 32", "filters = 33");
+    assert!(matches!(
+        Study::parse(text.as_bytes()),
+        Err(StudyError::Layout { .. })
+    ));
+}
+
+#[test]
+fn unknown_fields_name_the_nearest_known_one() {
+    let text = refusal("seed = 7", "sead = 7");
+    assert!(
+        text.contains("line 5") && text.contains("did you mean `seed`?"),
+        "{text}"
+    );
+    let text = refusal("classes =", "clases =");
+    assert!(
+        text.contains("[model]") && text.contains("did you mean `classes`?"),
+        "{text}"
+    );
+    let text = refusal("family = \"cnn\"", "family = \"cn\"");
+    assert!(text.contains("did you mean `cnn`?"), "{text}");
+}
+
+#[test]
+fn what_is_not_built_says_so() {
+    let private = refusal("mode = \"inspectable\"", "mode = \"private\"");
+    assert_eq!(private, "`privacy.mode = \"private\"` is not built yet");
+    let default = refusal("[privacy]\nmode = \"inspectable\"", "");
+    assert_eq!(default, "`privacy.mode = \"private\"` is not built yet");
+    let robust = refusal(
+        "clip_norm = 10.0",
+        "clip_norm = 10.0\nstrategy = \"multi-krum\"",
+    );
+    assert_eq!(
+        robust,
+        "`aggregation.strategy = \"multi-krum\"` is not built yet"
+    );
+    let family = refusal("family = \"cnn\"", "family = \"rnn\"");
+    assert!(
+        family.contains("`model.family = \"rnn\"` is not built yet"),
+        "{family}"
+    );
+}
+
+#[test]
+fn values_out_of_range_name_their_field() {
+    let cases = [
+        (
+            "clip_norm = 10.0",
+            "clip_norm = nan",
+            "aggregation.clip_norm",
+        ),
+        (
+            "clip_norm = 10.0",
+            "clip_norm = 0.0",
+            "aggregation.clip_norm",
+        ),
+        ("height = 28", "height = 2", "model.conv"),
+        ("height = 28", "height = 0", "model.input.height"),
+        (
+            "classes = [\"0\", ",
+            "classes = [\"0\", \"0\", ",
+            "model.classes",
+        ),
+        (
+            "[privacy]",
+            "[training]\nlearning_rate = inf\n[privacy]",
+            "training.learning_rate",
+        ),
+        (
+            "[privacy]",
+            "[training]\nbatch_size = 0\n[privacy]",
+            "training.batch_size",
+        ),
+        (
+            "[privacy]",
+            "[cohort]\nmin_sites = 0\n[privacy]",
+            "cohort.min_sites",
+        ),
+        (
+            "[privacy]",
+            "[cohort]\ndeadline = \"1ms\"\n[privacy]",
+            "cohort.deadline",
+        ),
+        (
+            "[privacy]",
+            "[cohort]\nmin_sites = 100\nmax_examples = 67108864\n[privacy]",
+            "cohort.max_examples",
+        ),
+    ];
+    for (from, to, field) in cases {
+        let text = refusal(from, to);
+        assert!(text.contains(field), "{to}: {text}");
+    }
+}

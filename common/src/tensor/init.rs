@@ -1,0 +1,34 @@
+//! v0 from (spec, seed), the same bytes on every machine: ChaCha20 and + − × ÷ sqrt only.
+
+use crate::random::Generator;
+
+/// How a tensor starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// Glorot uniform: U(−b, b), b = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
+    GlorotUniform {
+        /// Inputs of one unit (times the kernel's area for convolutions).
+        fan_in: u32,
+        /// Outputs (times the kernel's area).
+        fan_out: u32,
+    },
+}
+
+/// Fills one tensor of v0. The numbers depend on the seed and the tensor's name alone, so a layer
+/// added elsewhere does not change them.
+pub fn fill(init: Init, name: &str, seed: u64, values: &mut [f32]) {
+    match init {
+        Init::Zeros => values.fill(0.0),
+        Init::GlorotUniform { fan_in, fan_out } => {
+            let bound = (6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt();
+            let mut generator = Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
+            for value in values {
+                #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
+                let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;
+                *value = rounded;
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A model is a flat vector in a layout.
+//!
+//! [`layout`] names and orders the tensors, [`flat`] is the vector and its digest, [`init`] fills
+//! v0 from (spec, seed), [`file`] is safetensors, the form for import, export and the worker.
+
+pub mod file;
+pub mod flat;
+pub mod init;
+pub mod layout;

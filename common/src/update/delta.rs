@@ -1,0 +1,68 @@
+//! trained − base, its norm, and the scale that clips it.
+
+use crate::tensor::layout::Layout;
+
+/// Why a trained model gives no update.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeltaError {
+    /// Vectors of other lengths than the layout.
+    #[error("trained model has {have} parameters, the layout {need}")]
+    Length {
+        /// Parameters given.
+        have: usize,
+        /// Parameters of the layout.
+        need: usize,
+    },
+    /// NaN or infinity.
+    #[error("the trained model is not finite at parameter {0}: training diverged")]
+    NotFinite(usize),
+}
+
+/// The delta over the layout's weights, in order; its length is `layout.weights_len()`.
+///
+/// # Errors
+/// Lengths that do not fit, or a value that is not finite.
+pub fn delta(layout: &Layout, base: &[f32], trained: &[f32]) -> Result<Vec<f32>, DeltaError> {
+    let need = layout.len();
+    if let Some(have) = [base.len(), trained.len()]
+        .into_iter()
+        .find(|&have| have != need)
+    {
+        return Err(DeltaError::Length { have, need });
+    }
+    let mut delta = Vec::with_capacity(layout.weights_len());
+    for range in layout.weights() {
+        let start = range.start;
+        let trained = trained.get(range.clone()).unwrap_or_default();
+        let base = base.get(range).unwrap_or_default();
+        let piece = trained.iter().zip(base).map(|(t, b)| t - b);
+        let before = delta.len();
+        delta.extend(piece);
+        let added = delta.get(before..).unwrap_or_default();
+        if let Some(at) = added.iter().position(|x| !x.is_finite()) {
+            return Err(DeltaError::NotFinite(start + at));
+        }
+    }
+    Ok(delta)
+}
+
+/// The L2 norm, summed in f64 in order.
+#[must_use]
+pub fn l2_norm(values: &[f32]) -> f64 {
+    values
+        .iter()
+        .map(|&x| f64::from(x) * f64::from(x))
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// The factor that brings a vector of this norm within `clip_norm`, 1 if it is within already.
+/// Clipping is by the global norm: Δ · min(1, C/‖Δ‖₂) (Abadi et al. 2016, alg. 1).
+#[must_use]
+pub fn clip_scale(norm: f64, clip_norm: f64) -> f64 {
+    if norm > clip_norm {
+        clip_norm / norm
+    } else {
+        1.0
+    }
+}

@@ -1,0 +1,249 @@
+//! The bytes of an update: a fixed header, a table of sections, the sections. All little-endian.
+//!
+//! ```text
+//! magic "CUPD" · format u16 = 1 · sections u16 · round u64 · step exponent i32 · reserved u32 = 0
+//! study digest 32 · base model digest 32 · layout digest 32                        (120 bytes)
+//! per section: kind u16 · encoding u16 · reserved u32 = 0 · length in bytes u64    (16 bytes)
+//! the sections in the order of the table
+//! ```
+//! Kinds: 1 `shared` (encoding 1: i32 grid units), 4 `words` (encoding 2: u32). 2 `buffers` and
+//! 3 `control` are reserved for what DESIGN.md §6 names.
+
+use crate::ids::{Digest, Round};
+use crate::limits::{PARAMETERS_MAX, WORDS_MAX};
+
+const MAGIC: &[u8; 4] = b"CUPD";
+const FORMAT: u16 = 1;
+const FIXED_BYTES: usize = 120;
+const ENTRY_BYTES: usize = 16;
+const SHARED: (u16, u16) = (1, 1);
+const WORDS: (u16, u16) = (4, 2);
+/// Bytes before the first section of an update with `shared` and `words`.
+pub const HEADER_BYTES: usize = FIXED_BYTES + 2 * ENTRY_BYTES;
+
+/// What an update says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The round it was trained for.
+    pub round: Round,
+    /// The grid's step is 2^this.
+    pub step_exponent: i32,
+    /// Digest of the signed study.
+    pub study: Digest,
+    /// Digest of the model that it is a delta to.
+    pub base: Digest,
+    /// Digest of the layout.
+    pub layout: Digest,
+    /// Coordinates of the `shared` section.
+    pub shared_len: usize,
+    /// Words of the `words` section.
+    pub words_len: usize,
+}
+
+/// Why bytes are not an update.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// Shorter than a header.
+    #[error("an update has at least {HEADER_BYTES} bytes, this has {0}")]
+    Short(usize),
+    /// Other first bytes.
+    #[error("not an update: it does not start with CUPD")]
+    Magic,
+    /// A format of another release.
+    #[error("update format {0} is not known here (this version reads format {FORMAT})")]
+    Format(u16),
+    /// Sections other than `shared` and `words`, each once, in this order.
+    #[error("section {index}: kind {kind}, encoding {encoding} is not expected here")]
+    Section {
+        /// Position in the table.
+        index: usize,
+        /// Kind in the table.
+        kind: u16,
+        /// Encoding in the table.
+        encoding: u16,
+    },
+    /// A reserved field that is not zero.
+    #[error("a reserved field of the update's header is not zero")]
+    Reserved,
+    /// A length over its bound or not a multiple of 4.
+    #[error("the {section} section claims {bytes} bytes, which no update has")]
+    Claim {
+        /// Which section.
+        section: &'static str,
+        /// Claimed length.
+        bytes: u64,
+    },
+    /// Sections and bytes do not add up.
+    #[error("the update has {have} bytes, its header speaks of {need}")]
+    Length {
+        /// Bytes given.
+        have: u64,
+        /// Bytes by the header.
+        need: u64,
+    },
+}
+
+impl Header {
+    /// Bytes of the whole update.
+    #[must_use]
+    pub fn update_bytes_len(&self) -> u64 {
+        HEADER_BYTES as u64 + 4 * self.shared_len as u64 + 4 * self.words_len as u64
+    }
+
+    /// Where the `words` section starts.
+    #[must_use]
+    pub fn words_offset(&self) -> u64 {
+        HEADER_BYTES as u64 + 4 * self.shared_len as u64
+    }
+
+    /// The header's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&2_u16.to_le_bytes());
+        out.extend_from_slice(&self.round.0.to_le_bytes());
+        out.extend_from_slice(&self.step_exponent.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        for digest in [self.study, self.base, self.layout] {
+            out.extend_from_slice(&digest.0);
+        }
+        for ((kind, encoding), len) in [(SHARED, self.shared_len), (WORDS, self.words_len)] {
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&encoding.to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&(4 * len as u64).to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads a header from the first [`HEADER_BYTES`] of an update of `total` bytes.
+    ///
+    /// # Errors
+    /// One variant per way of being malformed.
+    pub fn decode(bytes: &[u8], total: u64) -> Result<Self, UpdateError> {
+        let mut reader = Reader(
+            bytes
+                .get(..HEADER_BYTES)
+                .ok_or(UpdateError::Short(bytes.len()))?,
+        );
+        if &reader.array::<4>() != MAGIC {
+            return Err(UpdateError::Magic);
+        }
+        let format = u16::from_le_bytes(reader.array());
+        if format != FORMAT {
+            return Err(UpdateError::Format(format));
+        }
+        let sections = u16::from_le_bytes(reader.array());
+        let round = Round(u64::from_le_bytes(reader.array()));
+        let step_exponent = i32::from_le_bytes(reader.array());
+        reader.reserved()?;
+        let [study, base, layout] = [(); 3].map(|()| Digest(reader.array()));
+        if sections != 2 {
+            return Err(UpdateError::Section {
+                index: sections.into(),
+                kind: 0,
+                encoding: 0,
+            });
+        }
+        let shared_len = reader.entry(0, SHARED, "shared", PARAMETERS_MAX)?;
+        let words_len = reader.entry(1, WORDS, "words", WORDS_MAX as u64)?;
+        let header = Self {
+            round,
+            step_exponent,
+            study,
+            base,
+            layout,
+            shared_len,
+            words_len,
+        };
+        let need = header.update_bytes_len();
+        if need == total {
+            Ok(header)
+        } else {
+            Err(UpdateError::Length { have: total, need })
+        }
+    }
+}
+
+/// The whole update as bytes.
+#[must_use]
+pub fn encode_update(header: &Header, shared: &[i32], words: &[u32]) -> Vec<u8> {
+    debug_assert_eq!(
+        (shared.len(), words.len()),
+        (header.shared_len, header.words_len)
+    );
+    let mut out = header.encode();
+    out.reserve_exact(4 * (shared.len() + words.len()));
+    out.extend(shared.iter().flat_map(|x| x.to_le_bytes()));
+    out.extend(words.iter().flat_map(|x| x.to_le_bytes()));
+    out
+}
+
+/// Little-endian grid units; a ragged end is left out.
+pub fn decode_i32(bytes: &[u8]) -> impl Iterator<Item = i32> + '_ {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| i32::from_le_bytes(*word))
+}
+
+/// Little-endian words; a ragged end is left out.
+#[must_use]
+pub fn decode_words(bytes: &[u8]) -> Vec<u32> {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word))
+        .collect()
+}
+
+/// Takes fixed-size pieces off the front. The caller has checked that the header is whole.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk::<N>() {
+            Some((piece, rest)) => {
+                self.0 = rest;
+                *piece
+            }
+            None => [0; N],
+        }
+    }
+
+    fn reserved(&mut self) -> Result<(), UpdateError> {
+        if self.array::<4>() == [0; 4] {
+            Ok(())
+        } else {
+            Err(UpdateError::Reserved)
+        }
+    }
+
+    fn entry(
+        &mut self,
+        index: usize,
+        expected: (u16, u16),
+        section: &'static str,
+        len_max: u64,
+    ) -> Result<usize, UpdateError> {
+        let kind = u16::from_le_bytes(self.array());
+        let encoding = u16::from_le_bytes(self.array());
+        if (kind, encoding) != expected {
+            return Err(UpdateError::Section {
+                index,
+                kind,
+                encoding,
+            });
+        }
+        self.reserved()?;
+        let bytes = u64::from_le_bytes(self.array());
+        if bytes % 4 != 0 || bytes / 4 > len_max {
+            return Err(UpdateError::Claim { section, bytes });
+        }
+        usize::try_from(bytes / 4).map_err(|_| UpdateError::Claim { section, bytes })
+    }
+}

@@ -1,0 +1,209 @@
+//! The 32-bit words beside an update: weight, clipped-flag, and metrics as integer sums.
+//!
+//! A metric is a list of named u64 sums, so that it can be added over sites without rounding and,
+//! in private mode, blindly. On the wire each sum is four 16-bit limbs, one a word: added over up
+//! to [`SITES_MAX`](crate::limits::SITES_MAX) sites a limb stays below 2^32, so the ring of 32 bits
+//! carries it. Floats are made at display.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::LIMB_BITS;
+use crate::study::Study;
+
+const LIMBS: usize = 4;
+/// Words before the metrics: weight, clipped.
+const FIXED: usize = 2;
+/// Fixed point of a loss sum: 2^-16 nats.
+pub const LOSS_ONE: f64 = 65_536.0;
+
+/// Named integer sums in the order of the study's schema.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metrics(pub Vec<u64>);
+
+/// The names of a study's metric sums, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    names: Vec<String>,
+}
+
+/// Why words were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WordsError {
+    /// Another number than the schema's.
+    #[error("{have} words, the study's schema has {need}")]
+    Count {
+        /// Words given.
+        have: usize,
+        /// Words of the schema.
+        need: usize,
+    },
+    /// A limb of one site over 16 bits.
+    #[error("metric word {index} is over 16 bits")]
+    Limb {
+        /// Which word.
+        index: usize,
+    },
+    /// The clipped-flag of one site is neither 0 nor 1.
+    #[error("the clipped-flag is neither 0 nor 1")]
+    Flag,
+    /// Sums over the limbs' range, or that contradict one another.
+    #[error("the metric sums contradict one another: {0}")]
+    Contradiction(&'static str),
+}
+
+/// One site's words, or their sum over sites.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Training records n_i (capped), or their sum.
+    pub weight: u64,
+    /// Whether the delta was clipped, or how many were.
+    pub clipped: u64,
+    /// Metric sums of the base on the hold-out.
+    pub metrics: Metrics,
+}
+
+impl Schema {
+    /// The sums that this study measures: for classes `correct`, `total`, `loss` (2^-16 nats) and
+    /// the confusion matrix, row = truth; for the synthetic family `total` and `loss`.
+    #[must_use]
+    pub fn of(study: &Study) -> Self {
+        let classes = study.model.classes();
+        let mut names: Vec<String> = Vec::new();
+        if !classes.is_empty() {
+            names.push("correct".to_owned());
+        }
+        names.extend(["total".to_owned(), "loss".to_owned()]);
+        for truth in 0..classes.len() {
+            names.extend((0..classes.len()).map(|said| format!("confusion.{truth}.{said}")));
+        }
+        Self { names }
+    }
+
+    /// Names in order.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// How many words an update has.
+    #[must_use]
+    pub fn words_len(&self) -> usize {
+        FIXED + LIMBS * self.names.len()
+    }
+
+    /// The sum called `name`, if this schema has it and it was measured.
+    #[must_use]
+    pub fn get(&self, metrics: &Metrics, name: &str) -> Option<u64> {
+        let index = self.names.iter().position(|known| known == name)?;
+        metrics.0.get(index).copied()
+    }
+
+    /// Correct ÷ total, if anything was measured.
+    #[must_use]
+    pub fn accuracy(&self, metrics: &Metrics) -> Option<f64> {
+        Some(ratio(
+            self.get(metrics, "correct")?,
+            self.get(metrics, "total")?,
+        )?)
+    }
+
+    /// Mean loss in nats, if anything was measured.
+    #[must_use]
+    pub fn loss(&self, metrics: &Metrics) -> Option<f64> {
+        Some(ratio(self.get(metrics, "loss")?, self.get(metrics, "total")?)? / LOSS_ONE)
+    }
+
+    /// One site's words as they travel.
+    #[must_use]
+    pub fn encode(&self, words: &Words) -> Vec<u32> {
+        let word = |x: u64| u32::try_from(x).unwrap_or(u32::MAX);
+        let mut encoded = vec![word(words.weight), word(words.clipped)];
+        for index in 0..self.names.len() {
+            let sum = words.metrics.0.get(index).copied().unwrap_or(0);
+            let limb = |i: usize| (sum >> (LIMB_BITS as usize * i)) & 0xffff;
+            encoded.extend((0..LIMBS).map(|i| word(limb(i))));
+        }
+        encoded
+    }
+
+    /// Reads one site's words and holds them against each other.
+    ///
+    /// # Errors
+    /// Another number of words, limbs over 16 bits, a flag that is none, contradictions.
+    pub fn decode(&self, encoded: &[u32]) -> Result<Words, WordsError> {
+        if encoded.len() != self.words_len() {
+            return Err(WordsError::Count {
+                have: encoded.len(),
+                need: self.words_len(),
+            });
+        }
+        let (fixed, limbs) = encoded.split_at(FIXED);
+        if let Some(at) = limbs.iter().position(|limb| limb >> LIMB_BITS != 0) {
+            return Err(WordsError::Limb { index: FIXED + at });
+        }
+        let sum = |limbs: &[u32]| {
+            limbs
+                .iter()
+                .rev()
+                .fold(0_u64, |sum, &limb| (sum << LIMB_BITS) | u64::from(limb))
+        };
+        let words = Words {
+            weight: fixed.first().copied().map_or(0, u64::from),
+            clipped: fixed.get(1).copied().map_or(0, u64::from),
+            metrics: Metrics(limbs.chunks(LIMBS).map(sum).collect()),
+        };
+        if words.clipped > 1 {
+            return Err(WordsError::Flag);
+        }
+        self.check(&words.metrics)?;
+        Ok(words)
+    }
+
+    fn check(&self, metrics: &Metrics) -> Result<(), WordsError> {
+        let total = self.get(metrics, "total").unwrap_or(0);
+        if total >> 40 != 0 {
+            return Err(WordsError::Contradiction("over 2^40 hold-out records"));
+        }
+        if self
+            .get(metrics, "correct")
+            .is_some_and(|correct| correct > total)
+        {
+            return Err(WordsError::Contradiction("more correct than total"));
+        }
+        let cells = self
+            .names
+            .iter()
+            .zip(&metrics.0)
+            .filter(|(n, _)| n.starts_with("confusion."));
+        let mut cells = cells.map(|(_, cell)| *cell).peekable();
+        if cells.peek().is_some() && cells.fold(0, u64::saturating_add) != total {
+            return Err(WordsError::Contradiction(
+                "the confusion matrix does not add up to total",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Words {
+    /// Adds another site's words; `None` if a sum overflows.
+    #[must_use]
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let len = self.metrics.0.len().max(other.metrics.0.len());
+        let at = |metrics: &Metrics, i: usize| metrics.0.get(i).copied().unwrap_or(0);
+        let metrics: Option<Vec<u64>> = (0..len)
+            .map(|i| at(&self.metrics, i).checked_add(at(&other.metrics, i)))
+            .collect();
+        Some(Self {
+            weight: self.weight.checked_add(other.weight)?,
+            clipped: self.clipped.checked_add(other.clipped)?,
+            metrics: Metrics(metrics?),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "display only")]
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}

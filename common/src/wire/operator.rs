@@ -1,0 +1,98 @@
+//! Operators' requests, ALPN `consilium-op/1`: one stream a request, one frame up; down come
+//! `Part` frames (a JSON document in pieces) and one `End`. Model files are fetched by digest on
+//! blob streams, as agents do.
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, CodecError};
+use super::frame::{FLAG_MUST_KNOW, Frame};
+use crate::ids::{StudyId, Version};
+use crate::signed::Signed;
+use crate::study::Study;
+
+/// Kind of a request frame.
+pub const KIND_REQUEST: u16 = 256;
+/// Kind of a piece of the answer's JSON.
+pub const KIND_PART: u16 = 257;
+/// Kind of the last frame.
+pub const KIND_END: u16 = 258;
+/// JSON bytes in one `Part`.
+pub const PART_BYTES: usize = 256 << 10;
+
+/// What an operator asks. A variant's position is its number: new ones go last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The state of everything, or of one study.
+    Status {
+        /// Only this one.
+        study: Option<StudyId>,
+    },
+    /// A signed study.
+    StudySubmit {
+        /// Kept bytes and signatures.
+        signed: Signed<Study>,
+    },
+    /// Run rounds.
+    StudyStart {
+        /// Which.
+        study: StudyId,
+    },
+    /// No new rounds.
+    StudyPause {
+        /// Which.
+        study: StudyId,
+    },
+    /// No more rounds.
+    StudyStop {
+        /// Which.
+        study: StudyId,
+    },
+    /// Every study in a line.
+    StudyList,
+    /// One study with its text and last roll calls.
+    StudyShow {
+        /// Which.
+        study: StudyId,
+    },
+    /// Versions of a study.
+    ModelList {
+        /// Which.
+        study: StudyId,
+    },
+    /// Digest and lineage of one version.
+    ModelShow {
+        /// Which study.
+        study: StudyId,
+        /// Which version; the latest if absent.
+        version: Option<Version>,
+    },
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// Done; the JSON is whole.
+    Done,
+    /// Failed on the coordinator's side (exit code 1).
+    Failed {
+        /// In a sentence.
+        message: String,
+    },
+    /// Refused: role, state or signatures (exit code 4).
+    Refused {
+        /// In a sentence.
+        message: String,
+    },
+}
+
+/// Packs a request or an end.
+///
+/// # Errors
+/// Over the frame's limit.
+pub fn frame<T: Serialize>(kind: u16, body: &T) -> Result<Frame, CodecError> {
+    Ok(Frame {
+        kind,
+        flags: FLAG_MUST_KNOW,
+        body: codec::encode(body)?,
+    })
+}

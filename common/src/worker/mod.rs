@@ -1,0 +1,220 @@
+//! The protocol between the agent's daemon and its worker, version 1: JSON lines over a socket pair.
+//!
+//! The daemon starts a worker with its end of the pair as file descriptor 0 (read and written).
+//! The daemon sends one [`Request::Task`] and may send [`Request::Stop`]. The worker answers with
+//! [`Reply::Hello`], any number of [`Reply::Progress`], and one of [`Reply::Done`] or
+//! [`Reply::Failed`]; then it exits. A closed socket means stop, on both sides. Tensors travel as
+//! safetensors files by path, in a folder that the two alone share. Its standard error is log text.
+//!
+//! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
+//! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
+
+pub mod source;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use source::{Holdout, Part, Source, SourceKind, Split};
+
+use crate::limits::WORKER_LINE_BYTES_MAX;
+use crate::update::words::Metrics;
+
+/// The version of this protocol.
+pub const WORKER_PROTOCOL: u32 = 1;
+
+/// Daemon → worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Request {
+    /// Do this.
+    Task(Box<Task>),
+    /// Stop between two batches and exit.
+    Stop,
+}
+
+/// One piece of work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// [`WORKER_PROTOCOL`] of the daemon.
+    pub protocol: u32,
+    /// What to do.
+    pub work: Work,
+    /// The resolved study (TOML), as a file.
+    pub study: PathBuf,
+    /// The site's data for it.
+    pub source: Source,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of the tensor library.
+    pub threads: u32,
+    /// Seed of this task: order of batches, rounding, and whatever else is random.
+    pub seed: u64,
+    /// The model to start from or to score (safetensors). Absent for `check`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// Where the trained model goes (safetensors). Present for `train` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+}
+
+/// What a task asks of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Score the base on the hold-out, then train from it.
+    Train,
+    /// Score the base on the hold-out.
+    Evaluate,
+    /// Hold the data against the study's contract; nothing trains.
+    Check,
+}
+
+/// Worker → daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Reply {
+    /// First line: who this is.
+    Hello {
+        /// [`WORKER_PROTOCOL`] of the worker.
+        protocol: u32,
+        /// Name and version, such as `consilium-worker 0.1.0`.
+        worker: String,
+        /// Where it computes, such as `cpu` or `cuda:0`.
+        device: String,
+    },
+    /// Something moved; also sent while loading and warming up.
+    Progress {
+        /// What is going on.
+        phase: Phase,
+        /// Batches (or records) done in this phase.
+        done: u64,
+        /// Of how many; 0 if unknown.
+        total: u64,
+        /// Mean training loss since the last line, where training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
+    },
+    /// The task is finished.
+    Done(Outcome),
+    /// The task cannot be finished.
+    Failed {
+        /// Stable code, such as `data-missing`.
+        code: FailureCode,
+        /// One sentence for hospital IT. Stays at the site.
+        message: String,
+    },
+}
+
+/// What a finished task found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Training records used (train) or found (check).
+    pub examples: u64,
+    /// Hold-out records.
+    pub holdout: u64,
+    /// Metric sums of the base on the hold-out (train, evaluate).
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// Mean training loss of the last epoch (train).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_loss: Option<f64>,
+    /// What `check` found, a line each; stays at the site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Reading records.
+    Loading,
+    /// Scoring the base on the hold-out.
+    Scoring,
+    /// Training.
+    Training,
+    /// Writing the result.
+    Saving,
+}
+
+/// Why a task cannot be finished. The code alone may leave the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// The path of the data does not exist or cannot be read.
+    DataMissing,
+    /// The data is there but damaged or not of the study's contract.
+    DataInvalid,
+    /// Fewer records than the study asks for.
+    TooFewExamples,
+    /// The base or the study does not fit this worker.
+    ModelMismatch,
+    /// The device asked for is not there.
+    DeviceMissing,
+    /// Training gave NaN or infinity.
+    Diverged,
+    /// The tensor library failed, or memory ran out.
+    Internal,
+    /// A stop was asked for.
+    Stopped,
+}
+
+impl FailureCode {
+    /// Whether starting the task again may help.
+    #[must_use]
+    pub fn retry_may_help(self) -> bool {
+        matches!(self, Self::Internal)
+    }
+
+    /// The stable code as text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DataMissing => "data-missing",
+            Self::DataInvalid => "data-invalid",
+            Self::TooFewExamples => "too-few-examples",
+            Self::ModelMismatch => "model-mismatch",
+            Self::DeviceMissing => "device-missing",
+            Self::Diverged => "diverged",
+            Self::Internal => "internal",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why a line was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// Longer than any honest line.
+    #[error("a line of the worker protocol has over {WORKER_LINE_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not a message.
+    #[error("not a line of the worker protocol: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// One message as a line with its line feed.
+///
+/// # Errors
+/// A value that JSON cannot hold.
+pub fn to_line<T: Serialize>(message: &T) -> Result<Vec<u8>, LineError> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    if line.len() > WORKER_LINE_BYTES_MAX {
+        Err(LineError::TooLong)
+    } else {
+        Ok(line)
+    }
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// Too long, or not a message.
+pub fn from_line<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, LineError> {
+    if line.len() > WORKER_LINE_BYTES_MAX {
+        return Err(LineError::TooLong);
+    }
+    Ok(serde_json::from_slice(line)?)
+}
