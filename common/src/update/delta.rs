@@ -66,3 +66,44 @@ pub fn clip_scale(norm: f64, clip_norm: f64) -> f64 {
         1.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::layout::Kind;
+
+    fn layout() -> Layout {
+        let frozen = ("fixed".to_owned(), vec![1], Kind::Frozen);
+        let weight = |name: &str| (name.to_owned(), vec![2], Kind::Weight);
+        Layout::new([weight("a"), frozen, weight("b")]).unwrap()
+    }
+
+    #[test]
+    fn frozen_tensors_are_not_in_the_delta() {
+        let trained = [2.0, 2.0, 9.0, 4.0, 5.0];
+        assert_eq!(
+            delta(&layout(), &[1.0; 5], &trained).unwrap(),
+            [1.0, 1.0, 3.0, 4.0]
+        );
+    }
+
+    #[test]
+    fn what_is_not_finite_names_its_parameter() {
+        let trained = [1.0, 1.0, 1.0, f32::NAN, 1.0];
+        assert_eq!(
+            delta(&layout(), &[0.0; 5], &trained),
+            Err(DeltaError::NotFinite(3))
+        );
+        let overflow = delta(&layout(), &[f32::MIN; 5], &[f32::MAX; 5]);
+        assert_eq!(overflow, Err(DeltaError::NotFinite(0)));
+        let short = delta(&layout(), &[0.0; 5], &[0.0; 4]);
+        assert_eq!(short, Err(DeltaError::Length { have: 4, need: 5 }));
+    }
+
+    #[test]
+    fn clipping_is_by_the_norm_of_all_of_it() {
+        assert!((l2_norm(&[3.0, 4.0]) - 5.0).abs() < 1e-12);
+        assert!((clip_scale(5.0, 10.0) - 1.0).abs() < 1e-12);
+        assert!((clip_scale(5.0, 1.0) - 0.2).abs() < 1e-12);
+    }
+}

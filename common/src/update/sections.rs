@@ -241,9 +241,89 @@ impl Reader<'_> {
         }
         self.reserved()?;
         let bytes = u64::from_le_bytes(self.array());
-        if bytes % 4 != 0 || bytes / 4 > len_max {
+        if !bytes.is_multiple_of(4) || bytes / 4 > len_max {
             return Err(UpdateError::Claim { section, bytes });
         }
         usize::try_from(bytes / 4).map_err(|_| UpdateError::Claim { section, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            round: Round(1),
+            step_exponent: -26,
+            study: Digest([1; 32]),
+            base: Digest([2; 32]),
+            layout: Digest([3; 32]),
+            shared_len: 2,
+            words_len: 1,
+        }
+    }
+
+    #[test]
+    fn one_error_for_every_way_of_being_malformed() {
+        let good = encode_update(&header(), &[1, 2], &[3]);
+        let total = good.len() as u64;
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            Header::decode(&bytes, total)
+        };
+        assert_eq!(Header::decode(&good, total), Ok(header()));
+        assert_eq!(
+            Header::decode(&good[..150], 150),
+            Err(UpdateError::Short(150))
+        );
+        assert_eq!(with(0, b'X'), Err(UpdateError::Magic));
+        assert_eq!(with(4, 9), Err(UpdateError::Format(9)));
+        assert!(matches!(
+            with(6, 3),
+            Err(UpdateError::Section { index: 3, .. })
+        ));
+        assert_eq!(with(20, 1), Err(UpdateError::Reserved));
+        assert!(matches!(
+            with(120, 2),
+            Err(UpdateError::Section {
+                index: 0,
+                kind: 2,
+                ..
+            })
+        ));
+        assert!(matches!(
+            with(138, 1),
+            Err(UpdateError::Section {
+                index: 1,
+                encoding: 1,
+                ..
+            })
+        ));
+        assert_eq!(with(124, 1), Err(UpdateError::Reserved));
+        assert!(matches!(
+            with(128, 9),
+            Err(UpdateError::Claim {
+                section: "shared",
+                bytes: 9
+            })
+        ));
+        assert!(matches!(
+            with(150, 1),
+            Err(UpdateError::Claim {
+                section: "words",
+                ..
+            })
+        ));
+        assert!(matches!(with(128, 16), Err(UpdateError::Length { .. })));
+        let short = Header::decode(&good, total - 1);
+        assert_eq!(
+            short,
+            Err(UpdateError::Length {
+                have: total - 1,
+                need: total
+            })
+        );
     }
 }

@@ -102,10 +102,7 @@ impl Schema {
     /// Correct ÷ total, if anything was measured.
     #[must_use]
     pub fn accuracy(&self, metrics: &Metrics) -> Option<f64> {
-        Some(ratio(
-            self.get(metrics, "correct")?,
-            self.get(metrics, "total")?,
-        )?)
+        ratio(self.get(metrics, "correct")?, self.get(metrics, "total")?)
     }
 
     /// Mean loss in nats, if anything was measured.
@@ -206,4 +203,85 @@ impl Words {
 #[expect(clippy::cast_precision_loss, reason = "display only")]
 fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(classes: usize) -> Schema {
+        let mut names: Vec<String> = ["correct", "total", "loss"].map(String::from).to_vec();
+        for truth in 0..classes {
+            names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
+        }
+        Schema { names }
+    }
+
+    fn words(metrics: &[u64]) -> Words {
+        Words {
+            weight: 15_000,
+            clipped: 1,
+            metrics: Metrics(metrics.to_vec()),
+        }
+    }
+
+    #[test]
+    fn words_survive_their_limbs() {
+        let schema = schema(2);
+        let words = words(&[7, 10, 0x0123_4567_89ab_cdef, 4, 1, 2, 3]);
+        assert_eq!(schema.decode(&schema.encode(&words)).unwrap(), words);
+        assert_eq!(schema.accuracy(&words.metrics), Some(0.7));
+    }
+
+    #[test]
+    fn sums_of_limbs_are_limbs_of_sums() {
+        // What the ring of private mode will rely on: add the words, then carry.
+        let schema = schema(0);
+        let sites: Vec<Words> = (0..1000)
+            .map(|n| words(&[n, 1000 + n, n * 70_000_000_000]))
+            .collect();
+        let mut columns = vec![0_u32; schema.words_len()];
+        let mut sum = Words::default();
+        for site in &sites {
+            sum = sum.checked_add(site).unwrap();
+            for (column, word) in columns.iter_mut().zip(schema.encode(site)) {
+                *column = column.checked_add(word).unwrap();
+            }
+        }
+        let carried = columns[FIXED..].chunks(LIMBS).map(|limbs| {
+            limbs
+                .iter()
+                .rev()
+                .fold(0_u64, |sum, &limb| (sum << LIMB_BITS) + u64::from(limb))
+        });
+        assert_eq!(carried.collect::<Vec<_>>(), sum.metrics.0);
+    }
+
+    #[test]
+    fn words_that_contradict_one_another_are_refused() {
+        let schema = schema(2);
+        let encoded = |metrics: &[u64]| schema.encode(&words(metrics));
+        let refused = |encoded: &[u32]| schema.decode(encoded).unwrap_err();
+        let good = encoded(&[7, 10, 0, 4, 1, 2, 3]);
+        assert_eq!(
+            refused(&good[1..]),
+            WordsError::Count { have: 29, need: 30 }
+        );
+        let mut limb = good.clone();
+        limb[5] = 1 << 16;
+        assert_eq!(refused(&limb), WordsError::Limb { index: 5 });
+        let mut flag = good;
+        flag[1] = 2;
+        assert_eq!(refused(&flag), WordsError::Flag);
+        let more = encoded(&[11, 10, 0, 4, 1, 2, 3]);
+        assert!(matches!(refused(&more), WordsError::Contradiction(_)));
+        let matrix = encoded(&[7, 10, 0, 4, 1, 2, 2]);
+        assert!(matches!(refused(&matrix), WordsError::Contradiction(_)));
+    }
+
+    #[test]
+    fn an_overflowing_sum_is_told_not_wrapped() {
+        let max = words(&[u64::MAX]);
+        assert_eq!(max.checked_add(&words(&[1])), None);
+    }
 }

@@ -1,6 +1,9 @@
 //! The text files of the repository, and small questions to them.
 
-#![expect(clippy::unwrap_used, reason = "a repository that cannot be read is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a repository that cannot be read is a failed test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

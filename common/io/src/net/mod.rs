@@ -4,8 +4,9 @@ pub mod carrier;
 pub mod frames;
 pub mod quic;
 mod stream;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
-mod tuning;
 
 pub use carrier::{Carrier, CarrierError, Closed, ClosedBy, ConnectError, Traffic};
 pub use frames::{FrameReader, FrameWriter, FramesError};

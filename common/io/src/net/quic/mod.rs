@@ -1,20 +1,20 @@
 //! The carrier over QUIC (RFC 9000), by quinn. All numbers are in `tuning`.
 
+mod connection;
+mod tuning;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, Endpoint, TokioRuntime, VarInt};
-use rustls::pki_types::CertificateDer;
-use tokio::io::AsyncReadExt;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::carrier::{Carrier, CarrierError, Closed, ClosedBy, ConnectError, Traffic};
-use super::stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};
-use super::tuning::{self, Side};
+use self::connection::{QuicCarrier, canonical, closed};
+use self::tuning::Side;
+use super::carrier::{Carrier, Closed, ClosedBy, ConnectError};
 
 /// A listener gives up on a handshake after this long.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -23,10 +23,6 @@ const HANDSHAKES_MAX: usize = 256;
 /// Beyond this many, an address must prove itself first (RFC 9000 §8.1.2), so that forged senders
 /// cost nothing.
 const HANDSHAKES_TRUSTED_MAX: usize = 64;
-/// A stream that its opener leaves without its first byte for this long is refused.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
-/// Streams are refused with this code if their kind is unknown.
-const UNKNOWN_KIND: VarInt = VarInt::from_u32(8);
 /// Closing waits this long for the peer's last acknowledgements.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 
@@ -63,7 +59,11 @@ impl ServerConfigs {
     }
 
     fn for_peer(&self, peer: IpAddr) -> Arc<quinn::ServerConfig> {
-        Arc::clone(if tuning::is_loopback(peer) { &self.loopback } else { &self.ordinary })
+        Arc::clone(if tuning::is_loopback(peer) {
+            &self.loopback
+        } else {
+            &self.ordinary
+        })
     }
 }
 
@@ -72,16 +72,17 @@ impl QuicListener {
     ///
     /// # Errors
     /// The port is in use, the socket cannot be had, or the TLS configuration lacks TLS 1.3.
-    pub fn bind(
-        address: SocketAddr,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> Result<Self, ConnectError> {
+    pub fn bind(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Result<Self, ConnectError> {
         draw_randomness();
         let configs = ServerConfigs::new(tls)?;
         let config = quinn::ServerConfig::clone(&configs.ordinary);
         let endpoint = endpoint(address, Some(config), true)?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        Ok(Self { endpoint, tls: RwLock::new(configs), handshakes })
+        Ok(Self {
+            endpoint,
+            tls: RwLock::new(configs),
+            handshakes,
+        })
     }
 
     /// Uses another TLS configuration (renewed certificate, new revocation list) from the next
@@ -91,7 +92,8 @@ impl QuicListener {
     /// The configuration lacks TLS 1.3; the earlier one stays in use.
     pub fn replace_tls(&self, tls: Arc<rustls::ServerConfig>) -> Result<(), ConnectError> {
         let configs = ServerConfigs::new(tls)?;
-        self.endpoint.set_server_config(Some(quinn::ServerConfig::clone(&configs.ordinary)));
+        self.endpoint
+            .set_server_config(Some(quinn::ServerConfig::clone(&configs.ordinary)));
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = configs;
         Ok(())
     }
@@ -114,10 +116,19 @@ impl QuicListener {
                 incoming.refuse();
                 continue;
             };
-            let config =
-                self.tls.read().unwrap_or_else(PoisonError::into_inner).for_peer(peer.ip());
+            let config = self
+                .tls
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .for_peer(peer.ip());
             match incoming.accept_with(config) {
-                Ok(connecting) => return Some(Handshake { connecting, peer, _permit: permit }),
+                Ok(connecting) => {
+                    return Some(Handshake {
+                        connecting,
+                        peer,
+                        _permit: permit,
+                    });
+                }
                 Err(error) => tracing::debug!(%peer, %error, "no handshake"),
             }
         }
@@ -180,7 +191,9 @@ impl QuicDialer {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let loopback = tuning::is_loopback(peer.ip());
-        Ok(Self { endpoint: endpoint(SocketAddr::new(any, 0), None, loopback)? })
+        Ok(Self {
+            endpoint: endpoint(SocketAddr::new(any, 0), None, loopback)?,
+        })
     }
 
     /// Connects to `peer`, whose certificate must hold `server_name`, within `patience`.
@@ -225,7 +238,11 @@ impl QuicDialer {
 /// The first use of aws-lc's generator takes about 60 ms: spend them before the first handshake.
 fn draw_randomness() {
     let mut drawn = [0; 8];
-    if rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut drawn).is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut drawn)
+        .is_err()
+    {
         tracing::warn!("the system gives no random numbers: handshakes will fail");
     }
 }
@@ -242,10 +259,12 @@ fn endpoint(
 }
 
 fn local_address(endpoint: &Endpoint) -> Result<SocketAddr, ConnectError> {
-    endpoint.local_addr().map_err(|source| ConnectError::Socket {
-        address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-        source,
-    })
+    endpoint
+        .local_addr()
+        .map_err(|source| ConnectError::Socket {
+            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            source,
+        })
 }
 
 async fn shut_down(endpoint: &Endpoint, code: u32, reason: &str) {
@@ -271,7 +290,7 @@ async fn establish(
             return Err(ConnectError::Unreachable { address, reason });
         }
     };
-    Ok(Arc::new(QuicCarrier { connection, waiting: Mutex::new(None) }))
+    Ok(Arc::new(QuicCarrier::new(connection)))
 }
 
 fn connect_error(address: SocketAddr, error: &ConnectionError) -> ConnectError {
@@ -284,146 +303,5 @@ fn connect_error(address: SocketAddr, error: &ConnectionError) -> ConnectError {
     }
 }
 
-/// An established QUIC connection.
-#[derive(Debug)]
-struct QuicCarrier {
-    connection: quinn::Connection,
-    /// A stream whose first byte has not come yet: kept here so that a dropped `accept` loses
-    /// nothing.
-    waiting: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
-}
-
-#[async_trait]
-impl Carrier for QuicCarrier {
-    async fn open(&self, kind: StreamKind) -> Result<Stream, CarrierError> {
-        let (mut send, recv) = self.connection.open_bi().await.map_err(carrier_error)?;
-        prioritise(&send, kind);
-        send.write_all(&[kind.tag()])
-            .await
-            .map_err(|error| CarrierError::Stream(error.to_string()))?;
-        Ok(stream(kind, send, recv))
-    }
-
-    async fn accept(&self) -> Result<Stream, CarrierError> {
-        let mut waiting = self.waiting.lock().await;
-        loop {
-            if waiting.is_none() {
-                *waiting = Some(self.connection.accept_bi().await.map_err(carrier_error)?);
-            }
-            let Some((_, recv)) = waiting.as_mut() else { continue };
-            let tag = timeout(FIRST_BYTE_MAX, recv.read_u8()).await;
-            let Some((mut send, mut recv)) = waiting.take() else { continue };
-            match tag {
-                Ok(Ok(tag)) if let Some(kind) = StreamKind::from_tag(tag) => {
-                    prioritise(&send, kind);
-                    return Ok(stream(kind, send, recv));
-                }
-                unknown => {
-                    tracing::debug!(?unknown, peer = %self.remote_address(), "stream refused");
-                    SendStream::reset(&mut send, UNKNOWN_KIND.into_inner() as u32);
-                    RecvStream::stop(&mut recv, UNKNOWN_KIND.into_inner() as u32);
-                }
-            }
-        }
-    }
-
-    fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
-        let identity = self.connection.peer_identity();
-        let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        chain.map_or_else(Vec::new, |chain| *chain)
-    }
-
-    fn alpn(&self) -> Vec<u8> {
-        let data = self.connection.handshake_data();
-        let data = data.and_then(|any| any.downcast::<HandshakeData>().ok());
-        data.and_then(|data| data.protocol).unwrap_or_default()
-    }
-
-    fn remote_address(&self) -> SocketAddr {
-        canonical(self.connection.remote_address())
-    }
-
-    fn close(&self, code: u32, reason: &str) {
-        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
-    }
-
-    async fn closed(&self) -> Closed {
-        closed(&self.connection.closed().await)
-    }
-
-    fn traffic(&self) -> Traffic {
-        let stats = self.connection.stats();
-        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
-    }
-}
-
-fn stream(kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
-    Stream { kind, send: SendHalf::new(send), recv: RecvHalf::new(recv) }
-}
-
-fn prioritise(send: &quinn::SendStream, kind: StreamKind) {
-    if send.set_priority(kind.priority()).is_err() {
-        tracing::debug!("the stream was over before its first byte");
-    }
-}
-
-impl SendStream for quinn::SendStream {
-    fn reset(&mut self, code: u32) {
-        // Fails only on a stream that is over already.
-        let _over = Self::reset(self, VarInt::from_u32(code));
-    }
-}
-
-impl RecvStream for quinn::RecvStream {
-    fn stop(&mut self, code: u32) {
-        // Fails only on a stream that is over already.
-        let _over = Self::stop(self, VarInt::from_u32(code));
-    }
-}
-
-/// IPv4 in IPv6 (dual-stack sockets) as plain IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn carrier_error(error: ConnectionError) -> CarrierError {
-    CarrierError::Closed(closed(&error))
-}
-
-/// quinn's account of an end, in ours.
-fn closed(error: &ConnectionError) -> Closed {
-    let fault = |reason: String| Closed { by: ClosedBy::Fault, code: 0, reason };
-    let silence = |reason: &str| Closed { by: ClosedBy::Silence, code: 0, reason: reason.into() };
-    match error {
-        ConnectionError::LocallyClosed => {
-            Closed { by: ClosedBy::Us, code: 0, reason: "as this program decided".into() }
-        }
-        ConnectionError::ApplicationClosed(close) => Closed {
-            by: ClosedBy::Peer,
-            code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
-            reason: String::from_utf8_lossy(&close.reason).into_owned(),
-        },
-        ConnectionError::ConnectionClosed(close) => {
-            let words = String::from_utf8_lossy(&close.reason);
-            fault(format!("the peer refused us: {}{words}", what(close.error_code)))
-        }
-        ConnectionError::TransportError(error) => {
-            fault(format!("we refused the peer: {}{}", what(error.code), error.reason))
-        }
-        ConnectionError::TimedOut => silence("the peer fell silent"),
-        ConnectionError::Reset => silence("the peer restarted and knows nothing of it"),
-        ConnectionError::VersionMismatch => fault("no common version of QUIC".into()),
-        ConnectionError::CidsExhausted => fault("too many connections on this socket".into()),
-    }
-}
-
-/// The name of a TLS alert (RFC 9001 §4.8: codes 0x100 to 0x1ff), which the peer's words often
-/// leave out.
-fn what(code: quinn::TransportErrorCode) -> String {
-    let code = u64::from(code);
-    match u8::try_from(code ^ 0x100) {
-        Ok(alert) => format!("TLS alert {:?}: ", rustls::AlertDescription::from(alert)),
-        Err(_) => format!("QUIC error {code:#x}: "),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! One established QUIC connection as a [`Carrier`], and how it ended.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{ConnectionError, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::net::carrier::{Carrier, CarrierError, Closed, ClosedBy, Traffic};
+use crate::net::stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};
+
+/// A stream that its opener leaves without its first byte for this long is refused.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
+/// Streams are refused with this code if their kind is unknown.
+pub(super) const UNKNOWN_KIND: u32 = 8;
+
+/// An established QUIC connection.
+#[derive(Debug)]
+pub(super) struct QuicCarrier {
+    connection: quinn::Connection,
+    /// A stream whose first byte has not come yet: kept here so that a dropped `accept` loses
+    /// nothing.
+    waiting: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
+}
+
+impl QuicCarrier {
+    pub(super) fn new(connection: quinn::Connection) -> Self {
+        Self {
+            connection,
+            waiting: Mutex::new(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Carrier for QuicCarrier {
+    async fn open(&self, kind: StreamKind) -> Result<Stream, CarrierError> {
+        let (mut send, recv) = self.connection.open_bi().await.map_err(carrier_error)?;
+        prioritise(&send, kind);
+        send.write_all(&[kind.tag()])
+            .await
+            .map_err(|error| CarrierError::Stream(error.to_string()))?;
+        Ok(stream(kind, send, recv))
+    }
+
+    async fn accept(&self) -> Result<Stream, CarrierError> {
+        let mut waiting = self.waiting.lock().await;
+        loop {
+            if waiting.is_none() {
+                *waiting = Some(self.connection.accept_bi().await.map_err(carrier_error)?);
+            }
+            let Some((_, recv)) = waiting.as_mut() else {
+                continue;
+            };
+            let tag = timeout(FIRST_BYTE_MAX, recv.read_u8()).await;
+            let Some((mut send, mut recv)) = waiting.take() else {
+                continue;
+            };
+            match tag {
+                Ok(Ok(tag)) if let Some(kind) = StreamKind::from_tag(tag) => {
+                    prioritise(&send, kind);
+                    return Ok(stream(kind, send, recv));
+                }
+                unknown => {
+                    tracing::debug!(?unknown, peer = %self.remote_address(), "stream refused");
+                    SendStream::reset(&mut send, UNKNOWN_KIND);
+                    RecvStream::stop(&mut recv, UNKNOWN_KIND);
+                }
+            }
+        }
+    }
+
+    fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        let identity = self.connection.peer_identity();
+        let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        chain.map_or_else(Vec::new, |chain| *chain)
+    }
+
+    fn alpn(&self) -> Vec<u8> {
+        let data = self.connection.handshake_data();
+        let data = data.and_then(|any| any.downcast::<HandshakeData>().ok());
+        data.and_then(|data| data.protocol).unwrap_or_default()
+    }
+
+    fn remote_address(&self) -> SocketAddr {
+        canonical(self.connection.remote_address())
+    }
+
+    fn close(&self, code: u32, reason: &str) {
+        self.connection
+            .close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    async fn closed(&self) -> Closed {
+        closed(&self.connection.closed().await)
+    }
+
+    fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        Traffic {
+            sent: stats.udp_tx.bytes,
+            received: stats.udp_rx.bytes,
+        }
+    }
+}
+
+fn stream(kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
+    Stream {
+        kind,
+        send: SendHalf::new(send),
+        recv: RecvHalf::new(recv),
+    }
+}
+
+fn prioritise(send: &quinn::SendStream, kind: StreamKind) {
+    if send.set_priority(kind.priority()).is_err() {
+        tracing::debug!("the stream was over before its first byte");
+    }
+}
+
+impl SendStream for quinn::SendStream {
+    fn reset(&mut self, code: u32) {
+        // Fails only on a stream that is over already.
+        let _over = Self::reset(self, VarInt::from_u32(code));
+    }
+}
+
+impl RecvStream for quinn::RecvStream {
+    fn stop(&mut self, code: u32) {
+        // Fails only on a stream that is over already.
+        let _over = Self::stop(self, VarInt::from_u32(code));
+    }
+}
+
+/// IPv4 in IPv6 (dual-stack sockets) as plain IPv4.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn carrier_error(error: ConnectionError) -> CarrierError {
+    CarrierError::Closed(closed(&error))
+}
+
+/// quinn's account of an end, in ours.
+pub(super) fn closed(error: &ConnectionError) -> Closed {
+    let fault = |reason: String| Closed {
+        by: ClosedBy::Fault,
+        code: 0,
+        reason,
+    };
+    let silence = |reason: &str| Closed {
+        by: ClosedBy::Silence,
+        code: 0,
+        reason: reason.into(),
+    };
+    match error {
+        ConnectionError::LocallyClosed => Closed {
+            by: ClosedBy::Us,
+            code: 0,
+            reason: "as this program decided".into(),
+        },
+        ConnectionError::ApplicationClosed(close) => Closed {
+            by: ClosedBy::Peer,
+            code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
+            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+        },
+        ConnectionError::ConnectionClosed(close) => {
+            let words = String::from_utf8_lossy(&close.reason);
+            fault(format!(
+                "the peer refused us: {}{words}",
+                what(close.error_code)
+            ))
+        }
+        ConnectionError::TransportError(error) => fault(format!(
+            "we refused the peer: {}{}",
+            what(error.code),
+            error.reason
+        )),
+        ConnectionError::TimedOut => silence("the peer fell silent"),
+        ConnectionError::Reset => silence("the peer restarted and knows nothing of it"),
+        ConnectionError::VersionMismatch => fault("no common version of QUIC".into()),
+        ConnectionError::CidsExhausted => fault("too many connections on this socket".into()),
+    }
+}
+
+/// The name of a TLS alert (RFC 9001 §4.8: codes 0x100 to 0x1ff), which the peer's words often
+/// leave out.
+fn what(code: quinn::TransportErrorCode) -> String {
+    let code = u64::from(code);
+    match u8::try_from(code ^ 0x100) {
+        Ok(alert) => format!("TLS alert {:?}: ", rustls::AlertDescription::from(alert)),
+        Err(_) => format!("QUIC error {code:#x}: "),
+    }
+}

@@ -1,0 +1,240 @@
+//! The carrier over the loopback interface, with mutual TLS.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::connection::UNKNOWN_KIND;
+use super::*;
+use crate::net::testing::{ALPN, Authority, PATIENCE, SERVER_NAME, pair};
+use crate::net::{CarrierError, StreamKind};
+
+#[tokio::test]
+async fn both_ends_know_each_other_and_the_protocol() {
+    let pair = pair().await;
+    for carrier in [&pair.agent, &pair.coordinator] {
+        assert_eq!(carrier.peer_certificates().len(), 1);
+        assert_eq!(carrier.alpn(), ALPN);
+        assert!(carrier.remote_address().ip().is_loopback());
+        assert!(carrier.traffic().sent > 1000 && carrier.traffic().received > 1000);
+    }
+    assert_ne!(
+        pair.agent.peer_certificates(),
+        pair.coordinator.peer_certificates()
+    );
+}
+
+#[tokio::test]
+async fn one_accept_loop_sorts_streams_by_their_first_byte() {
+    let pair = pair().await;
+    for kind in [StreamKind::Control, StreamKind::Blob, StreamKind::Request] {
+        let mut ours = pair.agent.open(kind).await.unwrap();
+        ours.send.write_all(b"to you").await.unwrap();
+        ours.send.finish().await.unwrap();
+        let mut theirs = pair.coordinator.accept().await.unwrap();
+        assert_eq!(theirs.kind, kind);
+        let mut text = String::new();
+        theirs.recv.read_to_string(&mut text).await.unwrap();
+        theirs.send.write_all(b"and back").await.unwrap();
+        drop(theirs);
+        ours.recv.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "to youand back");
+    }
+}
+
+#[tokio::test]
+async fn the_coordinator_opens_streams_too_and_a_dropped_accept_loses_none() {
+    let pair = pair().await;
+    for _ in 0..20 {
+        let dropped = timeout(Duration::from_micros(50), pair.agent.accept()).await;
+        assert!(dropped.is_err());
+    }
+    let _ours = pair.coordinator.open(StreamKind::Blob).await.unwrap();
+    let mut tries = 0;
+    let theirs = loop {
+        tries += 1;
+        assert!(tries < 1_000_000, "the stream was lost");
+        // Dropped at every stage of the stream's arrival.
+        if let Ok(stream) = timeout(Duration::from_micros(20), pair.agent.accept()).await {
+            break stream.unwrap();
+        }
+    };
+    assert_eq!(theirs.kind, StreamKind::Blob);
+}
+
+#[tokio::test]
+async fn a_stream_of_an_unknown_kind_is_refused_and_the_connection_lives() {
+    let pair = pair().await;
+    let address = pair.listener.local_address().unwrap();
+    // A newer agent: it speaks to the same listener with a kind of its own.
+    let authority = Authority::new("ours");
+    pair.listener
+        .replace_tls(authority.server(&authority))
+        .unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(
+        QuicClientConfig::try_from(authority.client("newer", &authority)).unwrap(),
+    ));
+    config.transport_config(Arc::new(tuning::transport(Side::Dialer, address.ip())));
+    let connecting = pair
+        .dialer
+        .endpoint
+        .connect_with(config, address, SERVER_NAME)
+        .unwrap();
+    let (newer, coordinator) = tokio::join!(connecting, async {
+        pair.listener
+            .accept()
+            .await
+            .unwrap()
+            .finish()
+            .await
+            .unwrap()
+    });
+    let newer = newer.unwrap();
+    let (mut send, mut recv) = newer.open_bi().await.unwrap();
+    send.write_all(b"?").await.unwrap();
+    let (mut good, _recv) = newer.open_bi().await.unwrap();
+    good.write_all(b"C").await.unwrap();
+
+    assert_eq!(
+        coordinator.accept().await.unwrap().kind,
+        StreamKind::Control
+    );
+    assert_eq!(
+        send.stopped().await.unwrap(),
+        Some(VarInt::from_u32(UNKNOWN_KIND))
+    );
+    assert!(recv.read_u8().await.is_err());
+    assert!(newer.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_close_tells_the_peer_code_and_reason() {
+    let pair = pair().await;
+    pair.coordinator.close(5, "replaced");
+    let closed = pair.agent.closed().await;
+    assert_eq!(
+        (closed.by, closed.code, closed.reason.as_str()),
+        (ClosedBy::Peer, 5, "replaced")
+    );
+    assert_eq!(pair.coordinator.closed().await.by, ClosedBy::Us);
+    assert!(matches!(
+        pair.agent.open(StreamKind::Blob).await,
+        Err(CarrierError::Closed(_))
+    ));
+    assert!(matches!(
+        pair.agent.accept().await,
+        Err(CarrierError::Closed(_))
+    ));
+}
+
+#[tokio::test]
+async fn shutting_down_closes_in_good_order() {
+    let pair = pair().await;
+    pair.listener.shut_down(10, "shutting-down").await;
+    assert_eq!(pair.agent.closed().await.code, 10);
+    assert!(pair.listener.accept().await.is_none());
+    pair.dialer.shut_down(0, "done").await;
+}
+
+#[tokio::test]
+async fn a_client_with_a_foreign_certificate_is_refused_in_words() {
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let tls = ours.server(&ours);
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), tls).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let (agent, coordinator) = tokio::join!(
+        dialer.connect(
+            address,
+            SERVER_NAME,
+            foreign.client("mallory", &ours),
+            PATIENCE
+        ),
+        async { listener.accept().await.unwrap().finish().await }
+    );
+    let text = coordinator.unwrap_err().to_string();
+    assert!(
+        text.contains("we refused the peer") && text.contains("UnknownCA"),
+        "{text}"
+    );
+    // The client believes itself connected until it hears of it.
+    let reason = match agent {
+        Ok(agent) => agent.closed().await.reason,
+        Err(error) => error.to_string(),
+    };
+    assert!(
+        reason.contains("the peer refused us: TLS alert UnknownCA"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_with_a_foreign_certificate_is_refused_in_words() {
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let tls = foreign.server(&ours);
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), tls).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let (agent, coordinator) = tokio::join!(
+        dialer.connect(
+            address,
+            SERVER_NAME,
+            ours.client("st-mary", &ours),
+            PATIENCE
+        ),
+        async { listener.accept().await.unwrap().finish().await }
+    );
+    let error = agent.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("we refused the peer"), "{error}");
+    let text = coordinator.unwrap_err().to_string();
+    assert!(text.contains("the peer refused us"), "{text}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_after_the_callers_patience() {
+    let authority = Authority::new("ours");
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let tls = authority.client("st-mary", &authority);
+    let patience = Duration::from_millis(200);
+    let error = dialer
+        .connect(address, SERVER_NAME, tls, patience)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(
+        error.to_string().contains("no answer within 0.2 s"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_second_listener_on_the_port_is_told_so() {
+    let pair = pair().await;
+    let authority = Authority::new("ours");
+    let address = pair.listener.local_address().unwrap();
+    let error = QuicListener::bind(address, authority.server(&authority)).unwrap_err();
+    assert!(matches!(error, ConnectError::PortInUse(_)), "{error}");
+}
+
+#[tokio::test]
+async fn ipv4_and_ipv6_peers_reach_one_dual_stack_listener() {
+    let authority = Authority::new("ours");
+    let tls = authority.server(&authority);
+    let Ok(listener) = QuicListener::bind("[::]:0".parse().unwrap(), tls) else {
+        println!("no IPv6 on this machine");
+        return;
+    };
+    let port = listener.local_address().unwrap().port();
+    for ip in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(ip.parse().unwrap(), port);
+        let dialer = QuicDialer::bind(address).unwrap();
+        let tls = authority.client("st-mary", &authority);
+        let (agent, coordinator) =
+            tokio::join!(dialer.connect(address, SERVER_NAME, tls, PATIENCE), async {
+                listener.accept().await.unwrap().finish().await.unwrap()
+            });
+        agent.unwrap();
+        assert_eq!(coordinator.remote_address().ip(), address.ip());
+    }
+}
