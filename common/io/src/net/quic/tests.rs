@@ -238,3 +238,39 @@ async fn ipv4_and_ipv6_peers_reach_one_dual_stack_listener() {
         assert_eq!(coordinator.remote_address().ip(), address.ip());
     }
 }
+
+#[tokio::test]
+async fn a_crowd_of_handshakes_must_prove_its_address_and_then_is_turned_away() {
+    let authority = Authority::new("ours");
+    let tls = authority.server(&authority);
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), tls).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = Arc::new(QuicDialer::bind(address).unwrap());
+    let tls = authority.client("st-mary", &authority);
+    let dial = || {
+        let (dialer, tls) = (Arc::clone(&dialer), Arc::clone(&tls));
+        tokio::spawn(async move { dialer.connect(address, SERVER_NAME, tls, PATIENCE).await })
+    };
+    let (mut dials, mut held) = (Vec::new(), Vec::new());
+    while held.len() < HANDSHAKES_MAX {
+        dials.push(dial());
+        held.push(listener.accept().await.unwrap());
+    }
+    let one_more = dial();
+    let refused = tokio::select! {
+        refused = one_more => refused.unwrap().unwrap_err(),
+        _ = listener.accept() => panic!("one more handshake than there may be"),
+    };
+    assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+
+    // The last of those that were let in had to prove its address; its connection works.
+    let last = held.pop().unwrap().finish().await.unwrap();
+    let agent = dials.pop().unwrap().await.unwrap().unwrap();
+    let _stream = agent.open(StreamKind::Control).await.unwrap();
+    assert_eq!(last.accept().await.unwrap().kind, StreamKind::Control);
+
+    // A finished handshake makes room.
+    let next = dial();
+    listener.accept().await.unwrap().finish().await.unwrap();
+    next.await.unwrap().unwrap();
+}
