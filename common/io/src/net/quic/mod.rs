@@ -1,6 +1,7 @@
 //! The carrier over QUIC (RFC 9000), by quinn. All numbers are in `tuning`.
 
 mod connection;
+mod reset;
 mod tuning;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -73,10 +74,35 @@ impl QuicListener {
     /// # Errors
     /// The port is in use, the socket cannot be had, or the TLS configuration lacks TLS 1.3.
     pub fn bind(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Result<Self, ConnectError> {
+        Self::listen(address, tls, tuning::endpoint(true)?)
+    }
+
+    /// Listens on `address` as a server that comes back: peers of an earlier process with the same
+    /// `secret` learn at their next packet that their connection is gone, instead of after
+    /// [`CONNECTION_IDLE_MAX`](consilium_common::limits::CONNECTION_IDLE_MAX). Whoever has the
+    /// secret can end connections, no more than that.
+    ///
+    /// # Errors
+    /// As [`QuicListener::bind`].
+    pub fn bind_lasting(
+        address: SocketAddr,
+        tls: Arc<rustls::ServerConfig>,
+        secret: &[u8; 32],
+    ) -> Result<Self, ConnectError> {
+        let mut config = tuning::endpoint(true)?;
+        reset::lasting(&mut config, secret);
+        Self::listen(address, tls, config)
+    }
+
+    fn listen(
+        address: SocketAddr,
+        tls: Arc<rustls::ServerConfig>,
+        config: quinn::EndpointConfig,
+    ) -> Result<Self, ConnectError> {
         draw_randomness();
         let configs = ServerConfigs::new(tls)?;
-        let config = quinn::ServerConfig::clone(&configs.ordinary);
-        let endpoint = endpoint(address, Some(config), true)?;
+        let server = quinn::ServerConfig::clone(&configs.ordinary);
+        let endpoint = endpoint(address, Some(server), config)?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         Ok(Self {
             endpoint,
@@ -192,7 +218,7 @@ impl QuicDialer {
         };
         let loopback = tuning::is_loopback(peer.ip());
         Ok(Self {
-            endpoint: endpoint(SocketAddr::new(any, 0), None, loopback)?,
+            endpoint: endpoint(SocketAddr::new(any, 0), None, tuning::endpoint(loopback)?)?,
         })
     }
 
@@ -235,9 +261,10 @@ impl QuicDialer {
     }
 }
 
-/// The first use of aws-lc's generator takes about 60 ms: spend them before the first handshake.
-fn draw_randomness() {
-    let mut drawn = [0; 8];
+/// Random bytes. The first use of aws-lc's generator takes about 60 ms: spend them before the first
+/// handshake.
+fn draw_randomness() -> [u8; 32] {
+    let mut drawn = [0; 32];
     if rustls::crypto::aws_lc_rs::default_provider()
         .secure_random
         .fill(&mut drawn)
@@ -245,15 +272,15 @@ fn draw_randomness() {
     {
         tracing::warn!("the system gives no random numbers: handshakes will fail");
     }
+    drawn
 }
 
 fn endpoint(
     address: SocketAddr,
     server: Option<quinn::ServerConfig>,
-    loopback_peers: bool,
+    config: quinn::EndpointConfig,
 ) -> Result<Endpoint, ConnectError> {
     let socket = tuning::socket(address)?;
-    let config = tuning::endpoint(loopback_peers)?;
     Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|source| ConnectError::Socket { address, source })
 }

@@ -135,6 +135,41 @@ async fn shutting_down_closes_in_good_order() {
 }
 
 #[tokio::test]
+async fn a_listener_that_was_killed_and_comes_back_tells_its_peers_at_once() {
+    let authority = Authority::new("ours");
+    let bind = |address| {
+        let tls = authority.server(&authority);
+        QuicListener::bind_lasting(address, tls, &[7; 32])
+    };
+    let killed = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = killed.local_address().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let tls = authority.client("st-mary", &authority);
+    let (agent, coordinator) =
+        tokio::join!(dialer.connect(address, SERVER_NAME, tls, PATIENCE), async {
+            killed.accept().await.unwrap().finish().await.unwrap()
+        });
+    let agent = agent.unwrap();
+    let mut stream = agent.open(StreamKind::Control).await.unwrap();
+    coordinator.accept().await.unwrap();
+
+    // The port is free and nobody was told: as after SIGKILL.
+    for _ in 0..2 {
+        let elsewhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        killed.endpoint.rebind(elsewhere).unwrap();
+    }
+    let _again = loop {
+        if let Ok(listener) = bind(address) {
+            break listener;
+        }
+        tokio::task::yield_now().await; // its connections let go of the socket one by one
+    };
+    stream.send.write_all(&[0; 64]).await.unwrap();
+    let closed = timeout(PATIENCE, agent.closed()).await.unwrap();
+    assert!(closed.reason.contains("restarted"), "{closed:?}");
+}
+
+#[tokio::test]
 async fn a_client_with_a_foreign_certificate_is_refused_in_words() {
     let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let tls = ours.server(&ours);
