@@ -182,3 +182,21 @@ fn values_out_of_range_name_their_field() {
         assert!(text.contains(field), "{to}: {text}");
     }
 }
+
+#[test]
+fn the_example_that_people_copy_says_the_defaults() {
+    let example = Study::read(include_str!("mnist.example.toml"), "example").unwrap();
+    let bare = Study::read(MNIST, "mnist.toml").unwrap();
+    assert_eq!(example.model, bare.model);
+    assert_eq!(example.evaluation, bare.evaluation);
+    let training = Training {
+        rounds: 10,
+        ..bare.training
+    };
+    assert_eq!(example.training, training);
+    let cohort = Cohort {
+        max_examples: 100_000,
+        ..bare.cohort
+    };
+    assert_eq!(example.cohort, cohort);
+}
