@@ -2,8 +2,12 @@
 //! and errors that name the file, the line and the nearest known field.
 
 use serde::de::DeserializeOwned;
+use toml::{Table, Value};
 
 use crate::limits::CONFIG_BYTES_MAX;
+
+/// First letters of every environment variable that is ours.
+const VARIABLES: &str = "CONSILIUM_";
 
 /// Why a configuration or study text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,76 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, ConfigE
             .map(|span| 1 + text.get(..span.start).unwrap_or("").matches('\n').count()),
         message: with_nearest(error.message()),
     })
+}
+
+/// Reads `text` as `T` with the variables `CONSILIUM_SECTION__KEY` of `environment` over it: the value
+/// of `CONSILIUM_SITE__THREADS` is `threads` in `[site]`. Two underscores part section from key;
+/// variables without them are other switches. A value is taken as TOML where it is TOML (`4`,
+/// `true`, `["a"]`, `"4"`), else as text.
+///
+/// # Errors
+/// As [`parse`]; the message names the variables if any were used.
+pub fn parse_with_environment<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let mut table: Table = parse(text, origin)?;
+    let used = put_over(&mut table, environment);
+    if used.is_empty() {
+        return parse(text, origin);
+    }
+    T::deserialize(Value::Table(table)).map_err(|error| ConfigError::Toml {
+        origin: format!("{origin} with {}", used.join(", ")),
+        line: None,
+        message: with_nearest(error.message()),
+    })
+}
+
+/// Puts the variables over the table; returns the names of those that were used, in order.
+fn put_over(table: &mut Table, environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let mut used: Vec<(String, String)> = environment
+        .filter(|(name, _)| {
+            name.strip_prefix(VARIABLES)
+                .is_some_and(|n| n.contains("__"))
+        })
+        .collect();
+    used.sort();
+    for (name, text) in &used {
+        let path = name.strip_prefix(VARIABLES).unwrap_or(name).to_lowercase();
+        set(table, &path, value(text));
+    }
+    used.into_iter().map(|(name, _)| name).collect()
+}
+
+fn set(table: &mut Table, path: &str, value: Value) {
+    let Some((section, rest)) = path.split_once("__") else {
+        table.insert(known(table, path), value);
+        return;
+    };
+    let inner = table
+        .entry(known(table, section))
+        .or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(inner) = inner {
+        set(inner, rest, value);
+    }
+}
+
+/// The key as the file writes it: names may hold dashes, which no variable's name can.
+fn known(table: &Table, key: &str) -> String {
+    let same = |have: &&String| have.replace('-', "_") == key;
+    let have = table.keys().find(same);
+    have.cloned().unwrap_or_else(|| key.to_owned())
+}
+
+/// A number, a truth value, a list, a table or a quoted string as TOML writes it; else the text.
+fn value(text: &str) -> Value {
+    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
+    parsed
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"))
+        .filter(|value| !value.is_datetime())
+        .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// Adds "did you mean" to serde's "unknown field/variant `x`, expected one of `a`, `b`".
@@ -141,5 +215,56 @@ mod tests {
         assert_eq!(parse::<Sample>(&text, "x").unwrap(), sample);
         let error = parse::<Sample>("learning_rate = 1.0\ndeadline = \"soon\"", "x").unwrap_err();
         assert!(error.to_string().contains("write 90s or 2h"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file_and_is_named_in_errors() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            site: Site,
+            #[serde(default)]
+            data: std::collections::BTreeMap<String, Data>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Site {
+            name: String,
+            threads: u32,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Data {
+            path: String,
+        }
+        let read = |text: &str, environment: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let environment: Vec<_> = environment.iter().map(owned).collect();
+            parse_with_environment::<File>(text, "agent.toml", environment.into_iter())
+        };
+        let text = "[site]\nname = \"a\"\n[data.chest-xray]\npath = \"/old\"";
+        let over = [
+            ("CONSILIUM_SITE__THREADS", "4"),
+            ("CONSILIUM_DATA__CHEST_XRAY__PATH", "/new"),
+            ("CONSILIUM_SEED", "7"),
+            ("PATH", "/bin"),
+        ];
+        let file = read(text, &over).unwrap();
+        assert_eq!((file.site.name.as_str(), file.site.threads), ("a", 4));
+        assert_eq!(file.data["chest-xray"].path, "/new");
+
+        let error = read(text, &[("CONSILIUM_SITE__TREADS", "4")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("agent.toml with CONSILIUM_SITE__TREADS: "),
+            "{error}"
+        );
+        assert!(error.contains("did you mean `threads`?"), "{error}");
+        let error = read("[site]\nnme = \"a\"", &[]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("agent.toml, line 2: unknown field `nme`"),
+            "{error}"
+        );
     }
 }

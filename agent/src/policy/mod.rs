@@ -1,0 +1,122 @@
+//! The site's own rules: `[policy]` of agent.toml. Pure, and closed unless opened: what is not
+//! written there is refused, and no study can relax it.
+//!
+//! ```text
+//!   signed study ─► signatures (k of n) ─► judge (rules) ─► decide (a person's word) ─► Decision
+//! ```
+//!
+//! The edge loads the operators' keys, keeps what people decided, and judges every kept study again
+//! at each start, so that a stricter policy takes effect with a restart.
+
+mod rules;
+
+#[cfg(test)]
+mod tests;
+
+use consilium_common::signed::{PublicKey, Signed};
+use consilium_common::study::Study;
+use consilium_common::wire::reject::Code;
+use serde::{Deserialize, Serialize};
+
+pub use rules::{Accept, Policy, PolicyError};
+
+use crate::session::Decision;
+
+/// What the policy says of a study.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is accepted without asking anybody.
+    Allowed,
+    /// A person has to accept it.
+    NeedsPerson,
+    /// It is not accepted, whoever asks.
+    Refused(Refusal),
+}
+
+/// Why a study is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Refusal {
+    /// For the coordinator.
+    pub code: Code,
+    /// For the site's people: what is wrong and what to change. Never sent.
+    pub sentence: String,
+}
+
+impl Refusal {
+    fn new(code: Code, sentence: impl Into<String>) -> Self {
+        let sentence = sentence.into();
+        Self { code, sentence }
+    }
+}
+
+/// What a person at the site said of a study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Person {
+    /// `consilium-agent study accept`
+    Accepted,
+    /// `consilium-agent study refuse`
+    Refused,
+}
+
+/// Reads a signed study if enough of the policy's operators signed it. `keys` are those that the
+/// files in `policy.operators` hold.
+///
+/// # Errors
+/// No policy, too few signatures, a forged one, or bytes that are no study this version serves.
+pub fn open(
+    policy: Option<&Policy>,
+    keys: &[PublicKey],
+    signed: &Signed<Study>,
+) -> Result<Study, Refusal> {
+    let policy = policy.ok_or_else(no_policy)?;
+    signed.verify(keys, policy.needed()).map_err(|error| {
+        use consilium_common::signed::SignedError;
+        let code = match error {
+            SignedError::Unreadable(_) => Code::NotSupported,
+            SignedError::Forged(_)
+            | SignedError::TooFew { .. }
+            | SignedError::TooLarge { .. }
+            | SignedError::Key(_) => Code::BadSignature,
+        };
+        Refusal::new(code, format!("{error} (policy.operators_needed)"))
+    })
+}
+
+/// Holds a study, whose signatures were checked by [`open`], against the policy.
+#[must_use]
+pub fn judge(policy: Option<&Policy>, study: &Study) -> Judgement {
+    match policy
+        .ok_or_else(no_policy)
+        .and_then(|policy| policy.allows(study))
+    {
+        Ok(Accept::WithinPolicy) => Judgement::Allowed,
+        Ok(Accept::Manual) => Judgement::NeedsPerson,
+        Err(refusal) => Judgement::Refused(refusal),
+    }
+}
+
+/// Joins judgement and person. A person can accept what needs a person and refuse anything; nobody
+/// accepts what the policy refuses.
+#[must_use]
+pub fn decide(judgement: &Judgement, person: Option<Person>) -> Decision {
+    match (judgement, person) {
+        (Judgement::Refused(refusal), _) => Decision::Refused { code: refusal.code },
+        (_, Some(Person::Refused)) => Decision::Refused {
+            code: Code::RefusedBySite,
+        },
+        (Judgement::Allowed, _) | (Judgement::NeedsPerson, Some(Person::Accepted)) => {
+            Decision::Accepted
+        }
+        (Judgement::NeedsPerson, None) => Decision::NeedsPerson,
+    }
+}
+
+fn no_policy() -> Refusal {
+    Refusal::new(
+        Code::Policy,
+        "agent.toml has no [policy] section, so every study is refused: add one with `studies`, \
+         `operators` and `modes`",
+    )
+}
