@@ -25,6 +25,16 @@ pub struct Receipt {
     pub bytes: u64,
 }
 
+impl Receipt {
+    /// The bytes to sign.
+    ///
+    /// # Errors
+    /// A value that JSON cannot hold.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
 impl Document for Receipt {
     const DOMAIN: &'static str = "consilium/receipt/1";
     type Error = serde_json::Error;

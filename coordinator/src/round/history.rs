@@ -1,0 +1,390 @@
+//! What the records of a log add up to: a pure fold, from which engines are opened and against which
+//! an index can be checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use consilium_common::audit::record::{PlanMade, RosterSet, StudySubmitted, TrainingBegun};
+use consilium_common::audit::{Outcome, Receipt, Record, RollCall};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::limits::STUDIES_MAX;
+use consilium_common::signed::{SecretKey, Signed};
+use consilium_common::study::Study;
+use consilium_common::wire::messages::{RunState, TaskKind};
+
+use super::action::Head;
+use super::resume::{Interrupted, Setup};
+
+/// Why a record does not fit what was before it. In a log that this program wrote none occurs; a
+/// submission is held against the same rules before it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// A signed document that cannot be read.
+    #[error("a {record} record cannot be read: {why}")]
+    Unreadable {
+        /// Kind of record.
+        record: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A record of a study that was never submitted.
+    #[error("a {record} record names study {study}, which was never submitted")]
+    UnknownStudy {
+        /// Kind of record.
+        record: &'static str,
+        /// Which study.
+        study: StudyId,
+    },
+    /// A record of a round that cannot be there.
+    #[error("a {record} record of study {study} is about round {have}, {need} expected")]
+    Round {
+        /// Kind of record.
+        record: &'static str,
+        /// Which study.
+        study: StudyId,
+        /// The record's round.
+        have: Round,
+        /// What would fit.
+        need: String,
+    },
+    /// A second receipt of a site for other bytes.
+    #[error("site {site} has two receipts of study {study} round {round} for different updates")]
+    SecondReceipt {
+        /// Which study.
+        study: StudyId,
+        /// Which round.
+        round: Round,
+        /// Which site.
+        site: SiteId,
+    },
+    /// A committed version that does not follow the newest.
+    #[error("round {round} of study {study} committed {have}, {need} expected")]
+    Version {
+        /// Which study.
+        study: StudyId,
+        /// Which round.
+        round: Round,
+        /// The roll call's version.
+        have: Version,
+        /// The one that follows.
+        need: Version,
+    },
+    /// The study is known in this version or a later one.
+    #[error("study {study} is known in version {known}: give the changed file `version = {}`", known + 1)]
+    OldStudyVersion {
+        /// Which study.
+        study: StudyId,
+        /// Its version so far.
+        known: u64,
+    },
+    /// A changed study with another model.
+    #[error(
+        "study {0} has versions of another layout: a changed model needs a study of its own name"
+    )]
+    LayoutChanged(StudyId),
+    /// More studies than are served.
+    #[error("there are {STUDIES_MAX} studies already, which is the most that is served")]
+    TooManyStudies,
+}
+
+/// All that a log says.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    roster: Option<RosterSet>,
+    studies: BTreeMap<StudyId, StudyHistory>,
+}
+
+/// What a log says of one study.
+#[derive(Debug, Clone)]
+pub struct StudyHistory {
+    /// The newest file of the study.
+    pub study: Study,
+    /// As it was signed.
+    pub signed: Signed<Study>,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// Whether it runs.
+    pub state: RunState,
+    /// Who set that state.
+    pub state_by: String,
+    /// The newest version. v0 is the study's `initial.model`.
+    pub head: Head,
+    /// No round has this number yet.
+    pub next_round: Round,
+    /// The round that has a plan and no roll call.
+    pub interrupted: Option<Interrupted>,
+    /// The newest version was scored.
+    pub evaluated: bool,
+    /// Evaluate rounds of the newest version that were abandoned in a row.
+    pub evaluations_abandoned: u32,
+}
+
+impl History {
+    /// Nothing was written yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next record of the log. On an error nothing changes, so a record can be held
+    /// against a clone of the history before it is written.
+    ///
+    /// # Errors
+    /// The record does not fit what was before it.
+    pub fn apply(&mut self, record: &Record) -> Result<(), HistoryError> {
+        let name = record.name();
+        match record {
+            Record::Roster(roster) => {
+                self.roster = Some(roster.clone());
+                Ok(())
+            }
+            Record::StudySubmitted(submitted) => self.submit(name, submitted),
+            Record::StudyState(set) => {
+                let study = self.known(name, &set.study)?;
+                study.state = set.state;
+                study.state_by.clone_from(&set.by);
+                Ok(())
+            }
+            Record::Plan(plan) => self.known(name, &plan.study)?.plan(name, plan),
+            Record::Training(training) => {
+                self.known(name, &training.study)?.training(name, training)
+            }
+            Record::Receipt(given) => {
+                let receipt = readable(name, &given.signed)?;
+                self.known(name, &receipt.study)?
+                    .receipt(name, &receipt, &given.signed)
+            }
+            Record::RollCall(ended) => {
+                let roll_call = readable(name, &ended.signed)?;
+                self.known(name, &roll_call.study)?
+                    .roll_call(name, &roll_call)
+            }
+            Record::Command(_) | Record::Refusal(_) => Ok(()),
+        }
+    }
+
+    /// The roster in force.
+    #[must_use]
+    pub fn roster(&self) -> Option<&RosterSet> {
+        self.roster.as_ref()
+    }
+
+    /// One study.
+    #[must_use]
+    pub fn study(&self, id: &StudyId) -> Option<&StudyHistory> {
+        self.studies.get(id)
+    }
+
+    /// Every study, by name.
+    pub fn studies(&self) -> impl Iterator<Item = &StudyHistory> {
+        self.studies.values()
+    }
+
+    fn known(
+        &mut self,
+        record: &'static str,
+        id: &StudyId,
+    ) -> Result<&mut StudyHistory, HistoryError> {
+        let unknown = || HistoryError::UnknownStudy {
+            record,
+            study: id.clone(),
+        };
+        self.studies.get_mut(id).ok_or_else(unknown)
+    }
+
+    fn submit(
+        &mut self,
+        record: &'static str,
+        submitted: &StudySubmitted,
+    ) -> Result<(), HistoryError> {
+        let study = readable(record, &submitted.signed)?;
+        let id = study.id().clone();
+        if let Some(known) = self.studies.get_mut(&id) {
+            return known.succeed(study, submitted);
+        }
+        if self.studies.len() >= STUDIES_MAX {
+            return Err(HistoryError::TooManyStudies);
+        }
+        let Some(initial) = study.initial else {
+            let why = "it is a draft without [initial]".to_owned();
+            return Err(HistoryError::Unreadable { record, why });
+        };
+        let history = StudyHistory {
+            head: Head {
+                study: id.clone(),
+                version: Version(0),
+                model: initial.model,
+            },
+            study,
+            signed: submitted.signed.clone(),
+            submitted_by: submitted.by.clone(),
+            state: RunState::Submitted,
+            state_by: submitted.by.clone(),
+            next_round: Round(1),
+            interrupted: None,
+            evaluated: false,
+            evaluations_abandoned: 0,
+        };
+        self.studies.insert(id, history);
+        Ok(())
+    }
+}
+
+impl StudyHistory {
+    /// Digest of the signed study.
+    #[must_use]
+    pub fn study_digest(&self) -> Digest {
+        self.signed.digest()
+    }
+
+    /// What an engine opens with.
+    #[must_use]
+    pub fn setup(&self, roster: BTreeSet<SiteId>, key: SecretKey) -> Setup {
+        Setup {
+            study: self.study.clone(),
+            study_digest: self.study_digest(),
+            state: self.state,
+            state_by: self.state_by.clone(),
+            version: self.head.version,
+            model: self.head.model,
+            evaluated: self.evaluated,
+            evaluations_abandoned: self.evaluations_abandoned,
+            next_round: self.next_round,
+            interrupted: self.interrupted.clone(),
+            roster,
+            key,
+        }
+    }
+
+    /// A changed file of the same study: rounds and versions go on counting, and an operator starts
+    /// it again.
+    fn succeed(&mut self, study: Study, submitted: &StudySubmitted) -> Result<(), HistoryError> {
+        let (id, known) = (study.id().clone(), self.study.header.version);
+        if study.header.version <= known {
+            return Err(HistoryError::OldStudyVersion { study: id, known });
+        }
+        let layout = |study: &Study| study.initial.map(|initial| initial.layout);
+        if layout(&study) != layout(&self.study) {
+            return Err(HistoryError::LayoutChanged(id));
+        }
+        self.study = study;
+        self.signed = submitted.signed.clone();
+        self.submitted_by.clone_from(&submitted.by);
+        self.state = RunState::Submitted;
+        self.state_by.clone_from(&submitted.by);
+        self.evaluated = false;
+        self.evaluations_abandoned = 0;
+        Ok(())
+    }
+
+    fn plan(&mut self, record: &'static str, plan: &PlanMade) -> Result<(), HistoryError> {
+        if plan.round < self.next_round || self.interrupted.is_some() {
+            let need = format!("a roll call, or round {} or later,", self.next_round);
+            return Err(self.wrong_round(record, plan.round, need));
+        }
+        self.next_round = plan.round.next();
+        self.interrupted = Some(Interrupted {
+            plan: plan.clone(),
+            training: None,
+            receipts: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn training(
+        &mut self,
+        record: &'static str,
+        training: &TrainingBegun,
+    ) -> Result<(), HistoryError> {
+        self.open_round(record, training.round)?.training = Some(training.clone());
+        Ok(())
+    }
+
+    fn receipt(
+        &mut self,
+        record: &'static str,
+        receipt: &Receipt,
+        signed: &Signed<Receipt>,
+    ) -> Result<(), HistoryError> {
+        let open = self.open_round(record, receipt.round)?;
+        let before = open.receipts.insert(receipt.site.clone(), signed.clone());
+        match before {
+            Some(before) if before.bytes != signed.bytes => {
+                open.receipts.insert(receipt.site.clone(), before);
+                Err(HistoryError::SecondReceipt {
+                    study: receipt.study.clone(),
+                    round: receipt.round,
+                    site: receipt.site.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn roll_call(
+        &mut self,
+        record: &'static str,
+        roll_call: &RollCall,
+    ) -> Result<(), HistoryError> {
+        self.open_round(record, roll_call.round)?;
+        let evaluates = roll_call.task == TaskKind::Evaluate;
+        match &roll_call.outcome {
+            Outcome::Committed { version, model, .. } => {
+                let need = self.head.version.next();
+                if *version != need {
+                    return Err(HistoryError::Version {
+                        study: roll_call.study.clone(),
+                        round: roll_call.round,
+                        have: *version,
+                        need,
+                    });
+                }
+                (self.head.version, self.head.model) = (*version, *model);
+            }
+            Outcome::Evaluated { .. } => self.evaluated = true,
+            Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),
+        }
+        self.interrupted = None;
+        Ok(())
+    }
+
+    fn open_round(
+        &mut self,
+        record: &'static str,
+        round: Round,
+    ) -> Result<&mut Interrupted, HistoryError> {
+        let open = self.interrupted.as_ref().map(|open| open.plan.round);
+        if open != Some(round) {
+            let need = open.map_or_else(|| "none".to_owned(), |open| format!("round {open}"));
+            return Err(self.wrong_round(record, round, need));
+        }
+        let none = HistoryError::UnknownStudy {
+            record,
+            study: self.head.study.clone(),
+        };
+        self.interrupted.as_mut().ok_or(none)
+    }
+
+    fn wrong_round(&self, record: &'static str, have: Round, need: String) -> HistoryError {
+        HistoryError::Round {
+            record,
+            study: self.head.study.clone(),
+            have,
+            need,
+        }
+    }
+}
+
+fn readable<T: consilium_common::signed::Document>(
+    record: &'static str,
+    signed: &Signed<T>,
+) -> Result<T, HistoryError> {
+    signed
+        .parse_unverified()
+        .map_err(|error| HistoryError::Unreadable {
+            record,
+            why: error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests;

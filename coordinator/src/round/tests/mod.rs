@@ -1,0 +1,15 @@
+//! Engines on a simulated clock, with a scripted driver and sites.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look for one kind of record or message among all"
+)]
+
+mod audit;
+mod crash;
+mod delivery;
+mod golden;
+mod life;
+mod random;
+mod sites;
+mod waiting;
+mod world;
