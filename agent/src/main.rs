@@ -1,1 +1,9 @@
-fn main() {}
+//! The program `consilium-agent`; everything is in the library.
+
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    consilium_agent::cli::main(std::env::args_os())
+}

@@ -1,1 +1,33 @@
-//! .
+//! The coordinator: one process that invites sites, takes their updates, sums them exactly, and
+//! commits the next version; and the operators' command line.
+//!
+//! ```text
+//!   cli ─► app ─┬─► server ─► driver (one a study) ─► round   the state machine, pure
+//!               │     │          │                └─► compute ─► aggregate, pure
+//!               │     │          ├─► store   the log is the truth; index, checkpoint, blobs
+//!               │     └──────────┴─► stage   updates on their way in
+//!               └─► studies   opens a driver for each study of the log
+//! ```
+//!
+//! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
+//! [`store`], [`stage`], [`studies`], [`server`], [`document`] (what operators are told), [`app`],
+//! [`cli`]. [`local`] runs a whole federation on one machine, for the demonstration and the tests.
+
+#![forbid(unsafe_code)]
+
+pub mod aggregate;
+pub mod app;
+pub mod cli;
+pub mod compute;
+pub mod config;
+pub mod document;
+pub mod driver;
+pub mod failpoints;
+pub mod limits;
+pub mod local;
+pub mod round;
+pub mod server;
+pub mod stage;
+pub mod store;
+pub mod studies;
+pub mod summary;

@@ -1,1 +1,45 @@
-fn main() {}
+//! The program `consilium`: reads the command line, sets up the log of the program, ends with the
+//! exit code.
+
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use consilium_coordinator::cli::{self, Cli, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+const LOG_VARIABLE: &str = "CONSILIUM_LOG";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log_format, cli.serves());
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place that tells a person what failed")]
+fn say(failure: &cli::Failure) {
+    eprintln!("consilium: {failure}");
+}
+
+/// Warnings by default; what the coordinator does, when it serves.
+fn log_to_stderr(format: LogFormat, serves: bool) {
+    let usual = if serves { "info" } else { "warn" };
+    let filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

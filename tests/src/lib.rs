@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod harness;
 pub mod samples;
 
 /// The seed of a randomised test: `CONSILIUM_SEED`, or `default`. Printed, so that a failure can be

@@ -1,0 +1,50 @@
+//! `run`, and how the other commands reach the daemon that it starts.
+
+use std::path::Path;
+
+use super::{Common, Failure};
+use crate::app::{self, AppError};
+use crate::control_socket::client::{AskError, ask};
+use crate::control_socket::{Reply, Request};
+use crate::state::StateError;
+
+/// Runs the daemon.
+pub(super) async fn run(common: &Common) -> Result<(), Failure> {
+    let config = common.load()?;
+    app::run(config).await.map_err(|error| match error {
+        // Neither heals by trying again: systemd should not.
+        AppError::State(StateError::Lock(_)) => Failure::Refused(error.to_string()),
+        AppError::Bundle(_) | AppError::Key(_) | AppError::OtherSite { .. } => {
+            Failure::Usage(error.to_string())
+        }
+        AppError::State(_) | AppError::Socket { .. } | AppError::System(_) => {
+            Failure::failed(error)
+        }
+    })
+}
+
+/// Asks the daemon of this state folder; a refusal is a failure.
+pub(super) async fn asked(state: &Path, request: &Request) -> Result<Reply, Failure> {
+    let reply = ask(&app::control_socket(state), request).await;
+    let reply = reply.map_err(|error| match error {
+        AskError::NotRunning(_) => Failure::Unreachable(error.to_string()),
+        AskError::Forbidden(_) => Failure::Refused(error.to_string()),
+        AskError::Answer(_) => Failure::failed(error),
+    })?;
+    match reply {
+        Reply::Refused { message } => Err(Failure::Refused(message)),
+        Reply::Failed { message } => Err(Failure::Failed(message)),
+        reply @ (Reply::Status(_)
+        | Reply::StudyList { .. }
+        | Reply::StudyShow(_)
+        | Reply::StudyDecided(_)) => Ok(reply),
+    }
+}
+
+/// A reply to another question than was asked.
+pub(super) fn unexpected() -> Failure {
+    Failure::Failed(
+        "the agent answered another question: is it of the same release as this program?"
+            .to_owned(),
+    )
+}

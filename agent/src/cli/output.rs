@@ -1,0 +1,63 @@
+//! Standard output and standard error: the one place that prints.
+
+use std::io::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::Failure;
+
+/// Prints a line. A closed pipe ends the command quietly.
+pub(super) fn line(text: impl std::fmt::Display) {
+    let _closed = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints one JSON document.
+pub(super) fn json(document: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(document).map_err(Failure::failed)?;
+    line(text);
+    Ok(())
+}
+
+/// Prints the sentence of a failure.
+pub(super) fn error(failure: &Failure) {
+    let _closed = writeln!(std::io::stderr().lock(), "consilium-agent: {failure}");
+}
+
+/// Clears the terminal for a watched screen.
+pub(super) fn clear() {
+    let mut out = std::io::stdout().lock();
+    let _closed = write!(out, "\x1b[2J\x1b[H").and_then(|()| out.flush());
+}
+
+/// A table in the style of all our tables.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+/// Bytes as people read them.
+pub(super) fn bytes(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "display only")]
+    let value = count as f64;
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.2} GB", value / 1e9),
+    }
+}
+
+/// `97.31 %`, or a dash.
+pub(super) fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share))
+}
+
+/// Four decimals, or a dash.
+pub(super) fn decimal(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
+}

@@ -1,0 +1,108 @@
+//! Which records: a section of agent.toml by name, or options that say the same.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use consilium_common::ids::StudyId;
+use consilium_common::worker::source::OwnTest;
+use consilium_common::worker::{Holdout, Part, Source, SourceKind, Split};
+
+use super::{Common, Failure};
+
+/// `--data NAME`, or `--source KIND --path PATH …`.
+#[derive(Debug, Args)]
+#[group(id = "records")]
+pub(super) struct Options {
+    /// The records of [data.NAME] in agent.toml
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "source",
+        conflicts_with = "source"
+    )]
+    data: Option<StudyId>,
+    /// Kind of files, where agent.toml is not asked
+    #[arg(long, value_enum)]
+    source: Option<Kind>,
+    /// File or folder with the records
+    #[arg(long, requires = "source")]
+    path: Option<PathBuf>,
+    /// Records kept for scoring: `test` (the source's own test files) or a fraction such as 0.2
+    #[arg(long, requires = "source", value_parser = holdout)]
+    holdout: Option<Holdout>,
+    /// Take part INDEX of OF, counted from 0
+    #[arg(long, requires = "source", value_name = "INDEX/OF", value_parser = part)]
+    part: Option<(u32, u32)>,
+    /// How records are dealt to parts: `iid` or `dirichlet:0.3`
+    #[arg(long, requires = "part", default_value = "iid")]
+    split: Split,
+    /// Seed of the deal
+    #[arg(long, requires = "part", default_value_t = 0)]
+    part_seed: u64,
+    /// Records that a synthetic source claims
+    #[arg(long, requires = "source")]
+    examples: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// A folder of IDX files, as MNIST comes in
+    Idx,
+    /// No records: the synthetic trainer
+    Synthetic,
+}
+
+fn holdout(text: &str) -> Result<Holdout, String> {
+    if text == "test" {
+        return Ok(Holdout::Own(OwnTest::Test));
+    }
+    text.parse()
+        .ok()
+        .filter(|fraction| (0.0..1.0).contains(fraction))
+        .map(Holdout::Fraction)
+        .ok_or_else(|| "write `test`, or a fraction from 0 to below 1".to_owned())
+}
+
+fn part(text: &str) -> Result<(u32, u32), String> {
+    text.split_once('/')
+        .and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)))
+        .filter(|(index, of)| index < of)
+        .ok_or_else(|| "write INDEX/OF, such as 0/4 for the first of four parts".to_owned())
+}
+
+impl Options {
+    /// The records that are meant.
+    pub(super) fn resolve(&self, common: &Common) -> Result<Source, Failure> {
+        if let Some(name) = &self.data {
+            let config = common.load()?;
+            return config.data.get(name).cloned().ok_or_else(|| {
+                let file = common.config.display();
+                Failure::Usage(format!(
+                    "{file} has no [data.{name}]: add it, or use --source"
+                ))
+            });
+        }
+        let part = self.part.map(|(index, of)| Part {
+            of,
+            index,
+            split: self.split,
+            seed: self.part_seed,
+        });
+        let source = match self.source {
+            Some(Kind::Synthetic) => SourceKind::Synthetic,
+            Some(Kind::Idx) | None => SourceKind::Idx,
+        };
+        if source == SourceKind::Idx && self.path.is_none() {
+            return Err(Failure::Usage(
+                "--source idx needs --path FOLDER".to_owned(),
+            ));
+        }
+        Ok(Source {
+            source,
+            path: self.path.clone().unwrap_or_default(),
+            holdout: self.holdout.unwrap_or_default(),
+            part,
+            examples: self.examples,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from([&["consilium-agent"], words].concat())
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_is_understood_as_people_type_it() {
+    for words in [
+        "run --config /etc/consilium/agent.toml",
+        "run --log-format json",
+        "status --watch",
+        "--json status",
+        "status --json --config a.toml",
+        "study list",
+        "study show mnist",
+        "study accept mnist@0123456789ab",
+        "study refuse mnist@0123456789ab --json",
+        "check",
+        "check study.toml --json",
+        "train --local --study s.toml --data mnist --epochs 2 --report-norms --out m.safetensors",
+        "train --local --study s.toml --source idx --path /d --holdout test --part 0/4 \
+         --split dirichlet:0.3 --part-seed 1",
+        "--version",
+        "synthetic-worker",
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        if let Err(error) = parse(&words) {
+            panic!("{words:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_refused_with_what_to_write() {
+    for (words, said) in [
+        ("train --study s.toml --data mnist", "--local"),
+        ("train --local --study s.toml", "--data"),
+        (
+            "train --local --study s.toml --data a --source idx",
+            "cannot be used with",
+        ),
+        (
+            "train --local --study s.toml --source idx --part 4/4",
+            "0/4 for the first",
+        ),
+        (
+            "train --local --study s.toml --source idx --holdout 1.0",
+            "below 1",
+        ),
+        ("study accept mnist", "NAME@DIGEST"),
+        ("study accept mnist@12", "6 to 64"),
+        ("study show mnist@", "6 to 64"),
+        ("study show St.Mary", "not valid"),
+        ("statsu", "status"),
+    ] {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let error = parse(&words).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{words:?}");
+        assert!(error.to_string().contains(said), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn exit_codes_are_as_documented() {
+    let code = |failure: fn(String) -> Failure| failure("x".to_owned()).exit_code();
+    assert_eq!(code(Failure::Failed), 1);
+    assert_eq!(code(Failure::Usage), 2);
+    assert_eq!(code(Failure::Unreachable), 3);
+    assert_eq!(code(Failure::Refused), 4);
+}

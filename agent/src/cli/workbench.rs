@@ -1,0 +1,108 @@
+//! A place where commands run single tasks in a worker, as the daemon would, with no daemon.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use consilium_common::limits::STUDY_BYTES_MAX;
+use consilium_common::study::Study;
+use consilium_common::worker::{Outcome, Source, Task, WORKER_PROTOCOL, Work};
+use consilium_io::disk::read_text;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::worker::{Moved, Programs, TaskFolder, Watch, WorkerFault, run_task};
+
+/// Programs, device and a folder that goes when the command ends.
+#[derive(Debug)]
+pub(super) struct Workbench {
+    folder: TempDir,
+    programs: Programs,
+    device: String,
+    threads: u32,
+    stop: CancellationToken,
+}
+
+/// One task for the workbench.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    pub(super) work: Work,
+    pub(super) study: &'a Study,
+    pub(super) source: &'a Source,
+    pub(super) seed: u64,
+    /// The vector to start from, where the work has one.
+    pub(super) base: Option<&'a [f32]>,
+}
+
+impl Workbench {
+    /// Sets the bench up; from now on an interrupt stops the worker first.
+    pub(super) fn new(programs: Programs, device: String, threads: u32) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("consilium-agent-")
+            .tempdir()
+            .map_err(|error| Failure::Failed(format!("no temporary folder: {error}")))?;
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                told.cancel();
+            }
+        });
+        Ok(Self {
+            folder,
+            programs,
+            device,
+            threads,
+            stop,
+        })
+    }
+
+    /// Runs a job; the folder holds the result of a training.
+    pub(super) async fn run(
+        &self,
+        job: Job<'_>,
+        moved: &mut (dyn FnMut(Moved) + Send),
+    ) -> Result<(Outcome, TaskFolder), WorkerFault> {
+        let text = job.study.to_text().map_err(|error| WorkerFault::Folder {
+            place: "study.toml".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let files = TaskFolder::create(self.folder.path(), text.as_bytes())?;
+        if let Some(base) = job.base {
+            files.write_base(job.study, base)?;
+        }
+        let task = Task {
+            protocol: WORKER_PROTOCOL,
+            work: job.work,
+            study: files.study(),
+            source: job.source.clone(),
+            device: self.device.clone(),
+            threads: self.threads,
+            seed: job.seed,
+            base: job.base.map(|_| files.base()),
+            out: (job.work == Work::Train).then(|| files.result()),
+        };
+        let watch = Watch {
+            idle: Duration::from_millis(job.study.cohort.idle_timeout.0),
+            stop: self.stop.clone(),
+            moved,
+        };
+        let outcome = run_task(&self.programs.for_study(job.study), &task, watch).await?;
+        Ok((outcome, files))
+    }
+}
+
+/// Reads a study from a file, draft or resolved.
+pub(super) fn read_study(path: &Path) -> Result<Study, Failure> {
+    let text = read_text(path, STUDY_BYTES_MAX).map_err(Failure::usage)?;
+    let study = Study::read(&text, &path.display().to_string()).map_err(Failure::usage)?;
+    if study.initial.is_some() {
+        return Ok(study);
+    }
+    study.resolve().map_err(Failure::usage)
+}
+
+/// The programs that train: one that is named, or found as the daemon does.
+pub(super) fn programs(worker: Option<PathBuf>) -> Result<Programs, Failure> {
+    Programs::find(worker.as_deref()).map_err(Failure::failed)
+}

@@ -1,0 +1,330 @@
+//! The one task that owns the session: events in through a bounded queue, actions out. It never
+//! waits for what it starts; whatever takes time runs beside it and comes back as an event.
+//!
+//! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
+//! people). [`task`]: fetch, train, encode. [`upload`]: push and settle. [`connection`]: one
+//! connection from dialling to its end. [`asked`]: answers to people.
+
+mod asked;
+mod connection;
+pub mod shared;
+mod study;
+mod task;
+mod upload;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use consilium_common::ids::{Digest, Round, StudyId};
+use consilium_common::wire::messages::{Message, Plan, SitePhase};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::control_socket::Reply;
+use crate::control_socket::server::Asked;
+use crate::failpoints;
+use crate::session::{Action, ActionId, Done, Session};
+use crate::worker::TaskFolder;
+
+pub(crate) use asked::{find as find_study, rows as study_rows};
+use connection::Connection;
+pub use shared::Shared;
+
+/// Events that wait for the driver; who makes them waits too.
+const EVENTS_MAX: usize = 256;
+/// How long a stopping daemon waits for its worker to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What happened.
+#[derive(Debug)]
+enum Event {
+    /// A connection stands, its control stream is open.
+    Connected(Box<Connection>),
+    /// No connection came about, or connection `generation` is over.
+    Lost { generation: u64, reason: String },
+    /// The coordinator said something; receipts and roll calls are verified.
+    Heard {
+        generation: u64,
+        message: Box<Message>,
+    },
+    /// An action moves.
+    Moved {
+        id: ActionId,
+        phase: SitePhase,
+        done: u64,
+        total: u64,
+    },
+    /// An action is over.
+    Done(Box<Finished>),
+    /// A person decided, durably.
+    Decided {
+        digest: Digest,
+        reply: Reply,
+        to: oneshot::Sender<Reply>,
+    },
+}
+
+/// What came of an action.
+#[derive(Debug)]
+struct Finished {
+    id: ActionId,
+    done: Done,
+    /// The worker's files, needed until the update is encoded.
+    files: Option<(StudyId, Round, TaskFolder)>,
+}
+
+/// Runs the session against the world.
+#[derive(Debug)]
+pub struct Driver {
+    shared: Arc<Shared>,
+    session: Session,
+    connection: Option<Box<Connection>>,
+    /// Counts connections, so that a late word of an old one is known as such.
+    generation: u64,
+    link_trouble: Option<String>,
+    running: HashMap<ActionId, CancellationToken>,
+    /// What workers left that is not encoded yet: at most one a study.
+    files: HashMap<StudyId, (Round, TaskFolder)>,
+    events: mpsc::Sender<Event>,
+    queue: mpsc::Receiver<Event>,
+    tasks: TaskTracker,
+}
+
+impl Driver {
+    /// A driver for what is durable at the site.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let (events, queue) = mpsc::channel(EVENTS_MAX);
+        let setup = study::setup(&shared);
+        Self {
+            session: Session::open(setup, shared.clock.now()),
+            shared,
+            connection: None,
+            generation: 0,
+            link_trouble: None,
+            running: HashMap::new(),
+            files: HashMap::new(),
+            events,
+            queue,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Runs until `stop`; then stops the worker, closes the connection in good order and returns.
+    pub async fn run(mut self, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
+        loop {
+            self.act();
+            let due = self.session.next_deadline();
+            let wait = due.map(|at| Duration::from_millis(at.since(self.shared.clock.now()).0));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(event) = self.queue.recv() => self.handle(event),
+                Some(question) = asked.recv() => self.answer(question),
+                () = sleep_or_forever(wait) => self.session.handle_timeout(self.shared.clock.now()),
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Does what the session asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            tracing::trace!(action = action.name());
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let name = action.name();
+        failpoints::before(name);
+        match action {
+            Action::Connect => self.connect(),
+            Action::Close { reason } => {
+                tracing::warn!(reason, "closing the connection");
+                self.close(&reason);
+                failpoints::after(name);
+            }
+            Action::Send { message } => {
+                self.send(&message);
+                failpoints::after(name);
+            }
+            Action::Stop { id } => {
+                if let Some(token) = self.running.get(&id) {
+                    token.cancel();
+                }
+                failpoints::after(name);
+            }
+            Action::JudgeStudy { id, offer } => {
+                let (shared, carrier) = (Arc::clone(&self.shared), self.carrier());
+                self.spawn(id, name, async move {
+                    Done::Judged(study::judge(&shared, carrier, offer).await)
+                });
+            }
+            Action::Fetch { id, plan } => {
+                let context = self.context(id);
+                let carrier = self.carrier();
+                self.spawn(id, name, async move {
+                    Done::Fetched(task::fetch(&context, carrier, &plan).await)
+                });
+            }
+            Action::Train { id, plan } => self.train(id, name, plan),
+            Action::Encode { id, plan, trained } => {
+                let files = self.files.remove(&plan.study);
+                let shared = Arc::clone(&self.shared);
+                self.spawn(id, name, async move {
+                    Done::Encoded(task::encode(shared, plan, *trained, files).await)
+                });
+            }
+            Action::Push { id, retained } => {
+                let context = self.context(id);
+                let carrier = self.carrier();
+                self.spawn(id, name, async move {
+                    Done::Pushed(upload::push(&context, carrier, &retained).await)
+                });
+            }
+            Action::Settle {
+                id,
+                study,
+                round,
+                counted,
+            } => {
+                self.files.remove(&study);
+                let shared = Arc::clone(&self.shared);
+                self.spawn(id, name, async move {
+                    upload::settle(shared, study, round, counted).await;
+                    Done::Settled
+                });
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.shared.clock.now();
+        match event {
+            Event::Connected(connection) => self.connected(connection),
+            Event::Lost { generation, reason } => self.lost(generation, reason),
+            Event::Heard {
+                generation,
+                message,
+            } => {
+                if self.is_current(generation) {
+                    connection::note(&message);
+                    self.session.handle_message(*message, now);
+                }
+            }
+            Event::Moved {
+                id,
+                phase,
+                done,
+                total,
+            } => self.session.handle_progress(id, phase, done, total, now),
+            Event::Done(finished) => {
+                let Finished { id, done, files } = *finished;
+                self.running.remove(&id);
+                if let Some((study, round, folder)) = files {
+                    self.files.insert(study, (round, folder));
+                }
+                note_fault(&done);
+                self.session.handle_done(id, done, now);
+            }
+            Event::Decided { digest, reply, to } => {
+                let decision = self.shared.decision(&digest);
+                if let Some(decision) = decision {
+                    self.session.handle_decision(digest, decision, now);
+                }
+                // The person may have gone.
+                let _gone = to.send(reply);
+            }
+        }
+    }
+
+    fn train(&mut self, id: ActionId, name: &'static str, plan: Plan) {
+        let context = self.context(id);
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let key = (plan.study.clone(), plan.round);
+            let (trained, folder) = task::train(&context, &plan).await;
+            failpoints::after(name);
+            let files = folder.map(|folder| (key.0, key.1, folder));
+            let done = Done::Trained(trained);
+            // A closed queue means that the daemon stops.
+            let _stopping = events
+                .send(Event::Done(Box::new(Finished { id, done, files })))
+                .await;
+        });
+    }
+
+    /// Runs work beside the driver; what came of it comes back as an event.
+    fn spawn(
+        &self,
+        id: ActionId,
+        name: &'static str,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let done = work.await;
+            failpoints::after(name);
+            let files = None;
+            // A closed queue means that the daemon stops.
+            let _stopping = events
+                .send(Event::Done(Box::new(Finished { id, done, files })))
+                .await;
+        });
+    }
+
+    /// What work of this id needs: everything shared, its own stop, and where progress goes.
+    fn context(&mut self, id: ActionId) -> task::Context {
+        let stop = CancellationToken::new();
+        self.running.insert(id, stop.clone());
+        task::Context {
+            shared: Arc::clone(&self.shared),
+            id,
+            stop,
+            events: self.events.clone(),
+        }
+    }
+
+    async fn stop(mut self) {
+        tracing::info!("stopping");
+        self.queue.close();
+        self.running.values().for_each(CancellationToken::cancel);
+        self.tasks.close();
+        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work did not end in time and is broken off");
+        }
+        if let Some(connection) = self.connection.take() {
+            connection.shut_down().await;
+        }
+    }
+}
+
+fn note_fault(done: &Done) {
+    let fault = match done {
+        Done::Judged(Err(fault))
+        | Done::Fetched(Err(fault))
+        | Done::Trained(Err(fault))
+        | Done::Encoded(Err(fault))
+        | Done::Pushed(Err(fault)) => fault,
+        Done::Judged(_)
+        | Done::Fetched(_)
+        | Done::Trained(_)
+        | Done::Encoded(_)
+        | Done::Pushed(_)
+        | Done::Settled => return,
+    };
+    tracing::warn!(code = %fault.code, retryable = fault.retryable, "{}", fault.detail);
+}
+
+async fn sleep_or_forever(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,251 @@
+//! One task of a round: the base comes, a worker trains from it, its result becomes an update that
+//! lasts. Each step can be stopped, and each can be done again with the same outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consilium_common::ids::Round;
+use consilium_common::tensor::flat::{decode_model, model_bytes_len};
+use consilium_common::wire::messages::{Plan, SitePhase, TaskKind};
+use consilium_common::wire::reject::Code;
+use consilium_common::worker::{Phase, Source, Task, WORKER_PROTOCOL, Work};
+use consilium_io::net::Carrier;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Event;
+use super::shared::{Shared, blocking};
+use crate::link::transfer;
+use crate::session::{ActionId, Fault, Retained, Trained};
+use crate::state::{KeptStudy, retained};
+use crate::update::{self, Purpose, UpdateError};
+use crate::worker::{Moved, TaskFolder, Watch, run_task};
+
+/// What a piece of work is given.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: ActionId,
+    pub(super) stop: CancellationToken,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl Context {
+    /// Reports progress. A report that finds the queue full is dropped: the next one says more.
+    pub(super) fn moved(&self, phase: SitePhase, done: u64, total: u64) {
+        let id = self.id;
+        let _full = self.events.try_send(Event::Moved {
+            id,
+            phase,
+            done,
+            total,
+        });
+    }
+
+    fn kept(&self, plan: &Plan) -> Result<KeptStudy, Fault> {
+        kept(&self.shared, plan)
+    }
+}
+
+fn kept(shared: &Shared, plan: &Plan) -> Result<KeptStudy, Fault> {
+    shared.kept(&plan.study_digest).ok_or_else(|| {
+        let detail = format!("study {} is not kept at this site", plan.study);
+        Fault::lasting(Code::UnknownStudy, detail)
+    })
+}
+
+fn idle_timeout(kept: &KeptStudy) -> Duration {
+    Duration::from_millis(kept.study.cohort.idle_timeout.0)
+}
+
+/// Gets the plan's base into the cache.
+pub(super) async fn fetch(
+    context: &Context,
+    carrier: Option<Arc<dyn Carrier>>,
+    plan: &Plan,
+) -> Result<(), Fault> {
+    let kept = context.kept(plan)?;
+    let layout = kept.study.layout();
+    let layout = layout.map_err(|e| Fault::lasting(Code::NotSupported, e.to_string()))?;
+    let (need, have) = (model_bytes_len(&layout), plan.base_bytes);
+    if need != have {
+        let detail = format!("the plan's base has {have} bytes, the study's model {need}");
+        return Err(Fault::lasting(Code::WrongShape, detail));
+    }
+    let (cache, base) = (context.shared.cache.clone(), plan.base);
+    if blocking(move || cache.holds(base))
+        .await?
+        .map_err(site_fault)?
+    {
+        return Ok(());
+    }
+    let carrier = carrier.ok_or_else(|| {
+        Fault::passing(Code::Idle, "there is no connection to fetch the base over")
+    })?;
+    let progress = &mut |through| context.moved(SitePhase::Fetching, through, have);
+    let cache = &context.shared.cache;
+    let fetching = transfer::fetch_base(
+        &*carrier,
+        cache,
+        (base, have),
+        idle_timeout(&kept),
+        progress,
+    );
+    tokio::select! {
+        () = context.stop.cancelled() => {
+            return Err(Fault::lasting(Code::Abandoned, "the round is over"));
+        }
+        fetched = fetching => fetched.map_err(|error| transfer::fault(&error))?,
+    }
+    let cache = context.shared.cache.clone();
+    blocking(move || cache.touch(base))
+        .await?
+        .map_err(site_fault)
+}
+
+/// Runs a worker for the plan; its files come back beside what it found.
+pub(super) async fn train(
+    context: &Context,
+    plan: &Plan,
+) -> (Result<Trained, Fault>, Option<TaskFolder>) {
+    match try_train(context, plan).await {
+        Ok((trained, folder)) => (Ok(trained), Some(folder)),
+        Err(fault) => (Err(fault), None),
+    }
+}
+
+async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolder), Fault> {
+    let shared = &context.shared;
+    let kept = context.kept(plan)?;
+    let source = source(shared, plan)?;
+    let folder = prepare(context, plan, &kept).await?;
+    let trains = plan.task == TaskKind::Train;
+    let task = Task {
+        protocol: WORKER_PROTOCOL,
+        work: if trains { Work::Train } else { Work::Evaluate },
+        study: folder.study(),
+        source,
+        device: shared.config.site.device.clone(),
+        threads: shared.config.site.threads,
+        seed: update::task_seed(kept.study.header.seed, plan.round, shared.site()),
+        base: Some(folder.base()),
+        out: trains.then(|| folder.result()),
+    };
+    let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
+    let watch = Watch {
+        idle: idle_timeout(&kept),
+        stop: context.stop.clone(),
+        moved,
+    };
+    let launch = shared.programs.for_study(&kept.study);
+    let outcome = run_task(&launch, &task, watch).await?;
+    let path = task.out;
+    Ok((Trained { outcome, path }, folder))
+}
+
+fn source(shared: &Shared, plan: &Plan) -> Result<Source, Fault> {
+    shared.config.data.get(&plan.study).cloned().ok_or_else(|| {
+        let detail = format!("agent.toml has no [data.{}]", plan.study);
+        Fault::lasting(Code::NoData, detail)
+    })
+}
+
+/// Makes the worker's folder: study and base.
+async fn prepare(context: &Context, plan: &Plan, kept: &KeptStudy) -> Result<TaskFolder, Fault> {
+    let shared = Arc::clone(&context.shared);
+    let (base, bytes, kept) = (plan.base, plan.base_bytes, kept.clone());
+    blocking(move || {
+        let model = shared.cache.blobs().read_verified(base, bytes);
+        let model = model.map_err(site_fault)?;
+        let layout = kept.study.layout().map_err(site_fault)?;
+        let vector = decode_model(&model, &layout)
+            .map_err(|error| Fault::lasting(Code::WrongShape, error.to_string()))?;
+        drop(model);
+        let folder = TaskFolder::create(&shared.tasks, &kept.signed.bytes)?;
+        folder.write_base(&kept.study, &vector)?;
+        Ok(folder)
+    })
+    .await?
+}
+
+/// Makes the update and keeps it, synced.
+pub(super) async fn encode(
+    shared: Arc<Shared>,
+    plan: Plan,
+    trained: Trained,
+    files: Option<(Round, TaskFolder)>,
+) -> Result<Retained, Fault> {
+    blocking(move || {
+        let retention = make_update(&shared, &plan, &trained, files)?;
+        let path = shared.state().retained.path_of(&plan.study, plan.round);
+        retained::write(&path, &retention).map_err(site_fault)?;
+        let record = shared.state().retained.insert(retention.record);
+        tracing::info!(
+            study = %plan.study, round = %plan.round, bytes = record.bytes, norm = record.norm,
+            clipped = record.clipped, "update retained"
+        );
+        Ok(Retained {
+            study: plan.study,
+            round: plan.round,
+            digest: record.digest,
+            bytes: record.bytes,
+        })
+    })
+    .await?
+}
+
+fn make_update(
+    shared: &Shared,
+    plan: &Plan,
+    trained: &Trained,
+    files: Option<(Round, TaskFolder)>,
+) -> Result<crate::state::Retention, Fault> {
+    let kept = kept(shared, plan)?;
+    let purpose = Purpose {
+        study: &kept.study,
+        plan,
+        site: shared.site(),
+    };
+    if plan.task == TaskKind::Evaluate {
+        return update::encode_evaluation(purpose, &trained.outcome).map_err(update_fault);
+    }
+    let folder = files
+        .filter(|(round, _)| *round == plan.round)
+        .map(|(_, folder)| folder)
+        .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
+    let base = shared
+        .cache
+        .blobs()
+        .read_verified(plan.base, plan.base_bytes);
+    let (base, result) = (base.map_err(site_fault)?, folder.read_result()?);
+    update::encode_training(purpose, &base, &result, &trained.outcome).map_err(update_fault)
+}
+
+fn update_fault(error: UpdateError) -> Fault {
+    let code = match error {
+        UpdateError::Delta(consilium_common::update::delta::DeltaError::NotFinite(_)) => {
+            Code::Diverged
+        }
+        UpdateError::NoExamples => Code::TooFewExamples,
+        UpdateError::Delta(_)
+        | UpdateError::Study(_)
+        | UpdateError::Base(_)
+        | UpdateError::Result(_)
+        | UpdateError::Metrics { .. } => Code::WorkerFailed,
+    };
+    Fault::lasting(code, error.to_string())
+}
+
+pub(super) fn site_fault(error: impl std::fmt::Display) -> Fault {
+    Fault::lasting(Code::SiteFault, error.to_string())
+}
+
+/// A worker's phase as the coordinator hears it.
+fn phase(phase: Phase) -> SitePhase {
+    match phase {
+        Phase::Loading => SitePhase::Loading,
+        Phase::Scoring => SitePhase::Scoring,
+        Phase::Training => SitePhase::Training,
+        Phase::Saving => SitePhase::Encoding,
+    }
+}

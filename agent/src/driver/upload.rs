@@ -1,0 +1,80 @@
+//! The end of an update's stay at the site: pushed when wanted, erased when its round is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consilium_common::ids::{Round, StudyId};
+use consilium_common::wire::messages::{SitePhase, UpdateContext};
+use consilium_common::wire::reject::Code;
+use consilium_io::net::Carrier;
+
+use super::shared::{Shared, blocking};
+use super::task::{Context, site_fault};
+use crate::link::transfer;
+use crate::session::{Fault, Retained};
+use crate::state::retained;
+
+/// For an update whose study is gone from the state folder.
+const IDLE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Pushes a retained update.
+pub(super) async fn push(
+    context: &Context,
+    carrier: Option<Arc<dyn Carrier>>,
+    wanted: &Retained,
+) -> Result<(), Fault> {
+    let carrier =
+        carrier.ok_or_else(|| Fault::passing(Code::Idle, "there is no connection to push over"))?;
+    let (source, idle) = open(context, wanted).await?;
+    let total = wanted.bytes;
+    let what = UpdateContext {
+        study: wanted.study.clone(),
+        round: wanted.round,
+    };
+    let progress = &mut |through| context.moved(SitePhase::Uploading, through, total);
+    let pushing = transfer::push_update(&*carrier, wanted.digest, &what, &source, idle, progress);
+    let sent = tokio::select! {
+        () = context.stop.cancelled() => {
+            return Err(Fault::passing(Code::Abandoned, "the agent is stopping"));
+        }
+        sent = pushing => sent.map_err(|error| transfer::fault(&error))?,
+    };
+    tracing::info!(study = %wanted.study, round = %wanted.round, bytes = sent, "update pushed");
+    Ok(())
+}
+
+async fn open(
+    context: &Context,
+    wanted: &Retained,
+) -> Result<(consilium_io::net::transfer::Source, Duration), Fault> {
+    let shared = Arc::clone(&context.shared);
+    let wanted = wanted.clone();
+    blocking(move || {
+        let state = shared.state();
+        let record = state.retained.get(&wanted.study, wanted.round).cloned();
+        let record = record.filter(|record| record.digest == wanted.digest);
+        let record = record.ok_or_else(|| site_fault("this update is not retained any more"))?;
+        let path = state.retained.path_of(&wanted.study, wanted.round);
+        let kept = state.studies.get(&record.study_digest);
+        let idle = kept.map_or(IDLE_DEFAULT, |kept| {
+            Duration::from_millis(kept.study.cohort.idle_timeout.0)
+        });
+        drop(state);
+        let source = retained::open(&path, &record).map_err(site_fault)?;
+        Ok((source, idle))
+    })
+    .await?
+}
+
+/// The round is over: the update is erased, counted or not.
+pub(super) async fn settle(shared: Arc<Shared>, study: StudyId, round: Round, counted: bool) {
+    tracing::info!(%study, %round, counted, "round settled, its update is erased");
+    let erased = blocking(move || shared.state().retained.erase(&study, round)).await;
+    match erased {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the update could not be erased: at the next start")
+        }
+        Err(fault) => tracing::warn!("{}", fault.detail),
+    }
+}

@@ -1,0 +1,56 @@
+//! What hospital IT can do about a refusal, for the log line beside its code.
+
+use consilium_common::wire::reject::Code;
+
+/// One sentence on what to do, or what happens now.
+#[must_use]
+pub fn advice(code: Code) -> &'static str {
+    match code {
+        Code::WrongRole => "use the bundle of a site: `consilium ca issue site NAME`",
+        Code::NotInRoster => "ask an operator to sign a roster that holds this site",
+        Code::ClockSkew => "set this machine's clock (NTP); the agent tries again by itself",
+        Code::ProtocolVersion | Code::UnknownKind | Code::Malformed => {
+            "the two ends are of different releases: update the older one"
+        }
+        Code::Replaced => "another agent runs with this site's identity: stop one of the two",
+        Code::SlowReader => "this machine is too busy to listen; the agent tries again by itself",
+        Code::ShuttingDown => "the coordinator is going down; the agent tries again by itself",
+        Code::UnknownStudy => "the coordinator no longer has this study; nothing to do here",
+        Code::BadSignature => "too few pinned operators signed: ask the consortium's operators",
+        Code::Policy => "[policy] of agent.toml does not allow it; change it if that is not meant",
+        Code::NotAccepted => "decide with `consilium-agent study accept` or `refuse NAME@DIGEST`",
+        Code::RefusedBySite => "it was refused here; `consilium-agent study accept` changes that",
+        Code::NotSupported => "this release does not serve it: update the agent and its worker",
+        Code::NoData => "name the site's records in agent.toml, [data.STUDY]",
+        Code::OutsideHours => "[policy] hours in agent.toml; the agent takes part when they open",
+        Code::StudyMismatch => "the study has a new version: look at `consilium-agent study list`",
+        Code::TooFewExamples | Code::DataNotReady => {
+            "run `consilium-agent check`: it names what is wrong with the records"
+        }
+        Code::WorkerFailed | Code::Diverged => {
+            "look at the worker's lines in this log; `consilium-agent check` tries it out"
+        }
+        Code::SiteFault => "look at this log for the disk or file that failed",
+        Code::Equivocation => {
+            "another update of this round was receipted before: was the state folder copied?"
+        }
+        Code::NormTooLarge
+        | Code::WrongShape
+        | Code::OutOfGrid
+        | Code::WeightOutOfRange
+        | Code::BadMetrics
+        | Code::TooLarge => "the update is not valid: are agent and worker of the same release?",
+        Code::DigestMismatch => {
+            "bytes changed on the way or on the disk: check this machine's disk"
+        }
+        Code::Unexpected
+        | Code::Busy
+        | Code::WrongRound
+        | Code::NotInvited
+        | Code::NoAnswer
+        | Code::Idle
+        | Code::Late
+        | Code::Abandoned
+        | Code::CoordinatorFault => "nothing to do here: the next round is another chance",
+    }
+}

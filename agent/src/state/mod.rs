@@ -1,0 +1,175 @@
+//! What the agent must not lose, in one folder that one process owns.
+//!
+//! ```text
+//! STATE/lock          one process a folder
+//! STATE/identity/     the site's bundle (`consilium ca issue site`)
+//! STATE/studies/      studies with their signatures, and what a person decided     → studies.rs
+//! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
+//! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
+//! STATE/tasks/        private folders of running workers; swept at start
+//! STATE/set-aside/    files that could not be read: nothing is deleted unread
+//! STATE/control.sock  the daemon's ear while it runs
+//! ```
+//!
+//! All functions block; async callers wrap them in `spawn_blocking`.
+
+pub mod cache;
+pub mod error;
+pub mod retained;
+pub mod studies;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use consilium_io::IoError;
+use consilium_io::disk::{StateLock, create_folder, sweep_temporary, sync_folder};
+
+pub use cache::Cache;
+pub use error::StateError;
+pub use retained::{Record, RetainedFolder, Retention};
+pub use studies::{Decided, KeptStudy, Studies};
+
+/// The daemon's socket.
+pub const CONTROL_SOCKET: &str = "control.sock";
+const STUDIES: &str = "studies";
+const RETAINED: &str = "retained";
+const CACHE: &str = "cache";
+const TASKS: &str = "tasks";
+const SET_ASIDE: &str = "set-aside";
+
+/// The state folder, held by this process until dropped.
+#[derive(Debug)]
+pub struct StateFolder {
+    folder: PathBuf,
+    /// Known studies.
+    pub studies: Studies,
+    /// Updates that must not be lost.
+    pub retained: RetainedFolder,
+    /// Base models.
+    pub cache: Cache,
+    _lock: StateLock,
+}
+
+impl StateFolder {
+    /// Takes the folder, creates what is missing, sweeps what a killed process left, and reads the
+    /// rest. Files that cannot be read are moved to `set-aside/` with a warning.
+    ///
+    /// # Errors
+    /// Another process holds it, a file is of a newer release, or the disk refused.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        create_folder(folder)?;
+        let lock = StateLock::acquire(folder)?;
+        for name in [STUDIES, RETAINED, TASKS, SET_ASIDE] {
+            create_folder(&folder.join(name))?;
+        }
+        for name in [STUDIES, RETAINED] {
+            sweep_temporary(&folder.join(name))?;
+        }
+        sweep_tasks(&folder.join(TASKS))?;
+        let aside = SetAside::new(folder);
+        Ok(Self {
+            studies: Studies::load(&folder.join(STUDIES), &aside)?,
+            retained: RetainedFolder::load(&folder.join(RETAINED), &aside)?,
+            cache: Cache::open(&folder.join(CACHE))?,
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where workers' private folders go.
+    #[must_use]
+    pub fn tasks(&self) -> PathBuf {
+        self.folder.join(TASKS)
+    }
+
+    /// Where the daemon listens.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join(CONTROL_SOCKET)
+    }
+}
+
+/// The studies of a folder that another process may hold: a look without a lock. What cannot be
+/// read is left where it is.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn look_at_studies(folder: &Path) -> Result<Studies, StateError> {
+    let studies = folder.join(STUDIES);
+    if !studies.is_dir() {
+        return Ok(Studies::none(&studies));
+    }
+    Studies::load(&studies, &SetAside::leave_in_place())
+}
+
+/// A worker's folder outlives only a killed daemon: its content can be made again.
+fn sweep_tasks(tasks: &Path) -> Result<(), StateError> {
+    for path in entries(tasks)? {
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(IoError::at("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// What a folder holds, in the order of names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, IoError> {
+    let error = || IoError::at("read the folder", folder);
+    let mut paths = Vec::new();
+    for entry in folder.read_dir().map_err(error())? {
+        paths.push(entry.map_err(error())?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Moves files that cannot be read out of the way, so that a person can look at them.
+#[derive(Debug)]
+pub(crate) struct SetAside(Option<PathBuf>);
+
+impl SetAside {
+    fn new(state: &Path) -> Self {
+        Self(Some(state.join(SET_ASIDE)))
+    }
+
+    /// For readers that do not own the folder.
+    fn leave_in_place() -> Self {
+        Self(None)
+    }
+
+    /// Moves `path` and says why.
+    fn take(&self, path: &Path, why: &dyn std::fmt::Display) -> Result<(), StateError> {
+        let Some(folder) = &self.0 else {
+            tracing::warn!(file = %path.display(), %why, "passed over: it cannot be read");
+            return Ok(());
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let to = (0_u32..)
+            .map(|n| folder.join(format!("{name}.{n}")))
+            .find(|to| !to.exists())
+            .unwrap_or_else(|| folder.join(&*name));
+        match fs::rename(path, &to) {
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            moved => moved.map_err(IoError::at("set aside", path))?,
+        }
+        sync_folder(folder)?;
+        tracing::warn!(
+            file = %path.display(), moved_to = %to.display(), %why,
+            "set aside: it cannot be read"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+use consilium_common::ids::Version;
+use consilium_common::tensor::file::to_safetensors;
+use consilium_common::tensor::flat::encode_model;
+use consilium_common::time::Millis;
+use consilium_common::update::sections::{HEADER_BYTES, decode_i32, decode_words};
+
+use super::*;
+
+fn study() -> Study {
+    let text = "[study]\nname = \"load\"\nseed = 7\n[model]\nfamily = \"synthetic\"\n\
+                parameters = 4\n[aggregation]\nclip_norm = 1.0\n[cohort]\nmax_examples = 500\n\
+                [privacy]\nmode = \"inspectable\"\n";
+    Study::read(text, "load.toml").unwrap()
+}
+
+fn plan(task: TaskKind) -> Plan {
+    Plan {
+        study: "load".parse().unwrap(),
+        study_digest: Digest([1; 32]),
+        round: Round(3),
+        task,
+        base_version: Version(2),
+        base: Digest([2; 32]),
+        base_bytes: 65,
+        remaining: Millis(1000),
+    }
+}
+
+fn outcome(examples: u64) -> Outcome {
+    Outcome {
+        examples,
+        holdout: 25,
+        metrics: Metrics(vec![25, 0x1_0002_0003]),
+        ..Outcome::default()
+    }
+}
+
+fn trained(values: [f32; 4], examples: u64) -> Result<Retention, UpdateError> {
+    let (study, site) = (study(), "st-mary".parse().unwrap());
+    let layout = study.layout().unwrap();
+    let plan = plan(TaskKind::Train);
+    let purpose = Purpose {
+        study: &study,
+        plan: &plan,
+        site: &site,
+    };
+    let base = encode_model(&layout, &[1.0, 1.0, 1.0, 1.0]);
+    let metadata = std::collections::HashMap::<String, String>::new();
+    let result = to_safetensors(&layout, &values, metadata).unwrap();
+    encode_training(purpose, &base, &result, &outcome(examples))
+}
+
+fn shared(update: &[u8]) -> Vec<i32> {
+    decode_i32(&update[HEADER_BYTES..HEADER_BYTES + 16]).collect()
+}
+
+/// Reviewed by hand against `common/src/update/sections.rs` and `words.rs`.
+const GOLDEN: [&str; 12] = [
+    "4355504401000200", // magic, format 1, two sections
+    "0300000000000000", // round 3
+    "e2ffffff00000000", // step 2^-30, reserved
+    "0101010101010101010101010101010101010101010101010101010101010101", // study
+    "0202020202020202020202020202020202020202020202020202020202020202", // base
+    "d4e9e7a6f965971146b43051cdbdfa230cd48a4282608d95d2d2f6790370dab7", // layout
+    "01000100000000001000000000000000", // shared: i32, 16 bytes
+    "04000200000000002800000000000000", // words: u32, 40 bytes
+    "80666606809999f90000000000333313", // 0.1, -0.1, 0, 0.3 in units of 2^-30
+    "c800000000000000", // weight 200, not clipped
+    "19000000000000000000000000000000", // total 25 in 16-bit limbs
+    "03000000020000000100000000000000", // loss 0x1_0002_0003 in limbs
+];
+
+#[test]
+fn an_update_is_these_bytes_and_the_same_when_the_task_is_redone() {
+    let first = trained([1.1, 0.9, 1.0, 1.3], 200).unwrap();
+    let again = trained([1.1, 0.9, 1.0, 1.3], 200).unwrap();
+    assert_eq!(first.update, again.update);
+    assert_eq!(first.record, again.record);
+    let hex: String = first
+        .update
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(hex, GOLDEN.concat());
+    assert_eq!(first.record.digest, Digest::of(&first.update));
+    assert_eq!(first.record.bytes, first.update.len() as u64);
+    assert!(!first.record.clipped);
+}
+
+#[test]
+fn grid_units_are_the_delta_within_one_step() {
+    let retention = trained([1.1, 0.9, 1.0, 1.3], 200).unwrap();
+    let step = 2_f64.powi(-30); // clip_norm 1
+    for (unit, delta) in shared(&retention.update)
+        .into_iter()
+        .zip([0.1, -0.1, 0.0, 0.3])
+    {
+        assert!(
+            (f64::from(unit) * step - delta).abs() < 1e-6,
+            "{unit} {delta}"
+        );
+    }
+}
+
+#[test]
+fn a_large_delta_is_clipped_by_its_global_norm_and_says_so() {
+    let retention = trained([4.0, 5.0, 1.0, 1.0], 200).unwrap();
+    assert!(retention.record.clipped);
+    assert!((retention.record.norm - 5.0).abs() < 1e-6);
+    let units = shared(&retention.update);
+    let unit = 2_f64.powi(30);
+    assert!((f64::from(units[0]) / unit - 0.6).abs() < 1e-6);
+    assert!((f64::from(units[1]) / unit - 0.8).abs() < 1e-6);
+    let words = decode_words(&retention.update[HEADER_BYTES + 16..]);
+    assert_eq!(words[..2], [200, 1]);
+    assert_eq!(
+        words[6..10],
+        [3, 2, 1, 0],
+        "the loss in 16-bit limbs, low first"
+    );
+}
+
+#[test]
+fn a_weight_is_capped_by_the_study() {
+    assert_eq!(trained([1.0; 4], 501).unwrap().record.weight, 500);
+    assert!(matches!(trained([1.0; 4], 0), Err(UpdateError::NoExamples)));
+}
+
+#[test]
+fn a_diverged_or_foreign_result_is_no_update() {
+    let error = trained([f32::NAN, 1.0, 1.0, 1.0], 1).unwrap_err();
+    assert!(matches!(
+        error,
+        UpdateError::Delta(DeltaError::NotFinite(0))
+    ));
+    let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Train));
+    let purpose = Purpose {
+        study: &study,
+        plan: &plan,
+        site: &site,
+    };
+    let base = encode_model(&study.layout().unwrap(), &[0.0; 4]);
+    let error = encode_training(purpose, &base, b"junk", &outcome(1)).unwrap_err();
+    assert!(matches!(error, UpdateError::Result(_)), "{error}");
+    let error = encode_training(purpose, b"junk", b"junk", &outcome(1)).unwrap_err();
+    assert!(matches!(error, UpdateError::Base(_)), "{error}");
+}
+
+#[test]
+fn an_evaluation_has_words_alone() {
+    let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Evaluate));
+    let purpose = Purpose {
+        study: &study,
+        plan: &plan,
+        site: &site,
+    };
+    let retention = encode_evaluation(purpose, &outcome(0)).unwrap();
+    let header = Header::decode(&retention.update, retention.record.bytes).unwrap();
+    assert_eq!((header.shared_len, header.words_len), (0, 10));
+    assert_eq!(retention.record.weight, 25);
+    let wrong = Outcome::default();
+    let error = encode_evaluation(purpose, &wrong).unwrap_err();
+    assert!(matches!(error, UpdateError::Metrics { have: 0, need: 2 }));
+}
+
+#[test]
+fn seeds_differ_by_study_round_and_site_and_never_else() {
+    let (a, b): (SiteId, SiteId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let seed = task_seed(7, Round(3), &a);
+    assert_eq!(seed, task_seed(7, Round(3), &a));
+    for other in [
+        task_seed(8, Round(3), &a),
+        task_seed(7, Round(4), &a),
+        task_seed(7, Round(3), &b),
+    ] {
+        assert_ne!(seed, other);
+    }
+}

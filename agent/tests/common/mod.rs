@@ -1,0 +1,122 @@
+//! What the agent's integration tests share.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use consilium_agent::worker::{Launch, Moved, TaskFolder, Watch, WorkerFault, run_task};
+use consilium_common::study::Study;
+use consilium_common::worker::{Holdout, Outcome, Source, SourceKind, Task, WORKER_PROTOCOL, Work};
+use tokio_util::sync::CancellationToken;
+
+pub fn agent() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_consilium-agent"))
+}
+
+pub fn synthetic() -> Launch {
+    Launch {
+        program: agent(),
+        arguments: vec!["synthetic-worker".into()],
+    }
+}
+
+/// A worker written in the shell; file descriptor 0 is the socket.
+pub fn script(text: &str) -> Launch {
+    Launch {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".into(), text.into()],
+    }
+}
+
+pub fn study(batches: u32, batch_ms: u32) -> Study {
+    let text = format!(
+        "[study]\nname = \"load\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 50\n\
+         batches = {batches}\nbatch_ms = {batch_ms}\n[aggregation]\nclip_norm = 10.0\n\
+         [cohort]\nmin_sites = 1\nidle_timeout = \"20s\"\n[privacy]\nmode = \"inspectable\"\n"
+    );
+    Study::read(&text, "load.toml").unwrap().resolve().unwrap()
+}
+
+pub fn source(examples: u64) -> Source {
+    Source {
+        source: SourceKind::Synthetic,
+        path: PathBuf::new(),
+        holdout: Holdout::Fraction(0.2),
+        part: None,
+        examples: Some(examples),
+    }
+}
+
+/// Everything that one task needs.
+pub struct Bench {
+    _folder: tempfile::TempDir,
+    pub files: TaskFolder,
+    pub task: Task,
+    pub study: Study,
+    pub stop: CancellationToken,
+    pub idle: Duration,
+}
+
+impl Bench {
+    pub fn new(study: Study, work: Work) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TaskFolder::create(folder.path(), study.to_text().unwrap().as_bytes()).unwrap();
+        let base = study.model.initial(study.header.seed).unwrap();
+        files.write_base(&study, &base).unwrap();
+        let task = Task {
+            protocol: WORKER_PROTOCOL,
+            work,
+            study: files.study(),
+            source: source(100),
+            device: "cpu".to_owned(),
+            threads: 1,
+            seed: 1,
+            base: Some(files.base()),
+            out: (work == Work::Train).then(|| files.result()),
+        };
+        Self {
+            _folder: folder,
+            files,
+            task,
+            study,
+            stop: CancellationToken::new(),
+            idle: Duration::from_secs(20),
+        }
+    }
+
+    pub async fn run(&self, launch: &Launch) -> (Result<Outcome, WorkerFault>, Vec<Moved>) {
+        let mut lines = Vec::new();
+        let watch = Watch {
+            idle: self.idle,
+            stop: self.stop.clone(),
+            moved: &mut |moved| lines.push(moved),
+        };
+        let outcome = run_task(launch, &self.task, watch).await;
+        (outcome, lines)
+    }
+}
+
+/// Ids of live processes whose parent is `parent`.
+pub fn children(parent: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in Path::new("/proc").read_dir().unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        // pid (name) state ppid …; a name may hold blanks and parentheses.
+        let after = stat.rsplit(')').next().unwrap_or("");
+        let mut fields = after.split_whitespace();
+        let (state, ppid) = (fields.next(), fields.next());
+        if state != Some("Z") && ppid == Some(&*parent.to_string()) {
+            found.push(pid);
+        }
+    }
+    found
+}

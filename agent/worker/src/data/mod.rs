@@ -1,0 +1,139 @@
+//! A site's records, from files to batches.
+//!
+//! ```text
+//!  idx      one file, record by record
+//!  split    parts and hold-outs, pure          select   labels → which records are for what
+//!  dataset  bytes in memory → batches          check    the records against the data contract
+//! ```
+//!
+//! Labels are read first and decide which images are kept, so memory follows the site's own part.
+
+pub(crate) mod check;
+pub(crate) mod dataset;
+pub(crate) mod idx;
+pub(crate) mod select;
+pub(crate) mod split;
+
+use std::path::Path;
+
+use consilium_common::study::model::cnn::Image;
+use consilium_common::worker::{FailureCode, Phase};
+use tch::Device;
+
+use self::dataset::{Dataset, Filler};
+use self::idx::{IdxError, Records};
+use self::select::{Files, Picks, Selection};
+use crate::failure::Failure;
+use crate::protocol::Link;
+
+/// Records between two looks at stop and clock.
+const RECORDS_PER_STEP: u32 = 256;
+
+impl From<IdxError> for Failure {
+    fn from(error: IdxError) -> Self {
+        let code = match error {
+            IdxError::NoFolder(_) | IdxError::Missing { .. } | IdxError::Open { .. } => {
+                FailureCode::DataMissing
+            }
+            IdxError::Damaged { .. }
+            | IdxError::Magic { .. }
+            | IdxError::Shape { .. }
+            | IdxError::Count { .. }
+            | IdxError::TooMany { .. }
+            | IdxError::NoHeader { .. }
+            | IdxError::Truncated { .. }
+            | IdxError::Trailing { .. } => FailureCode::DataInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Where images are and of what size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Images<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) size: Image,
+}
+
+/// Reads the selected images: training records if any were asked for, and the hold-out.
+pub(crate) fn load(
+    images: Images<'_>,
+    selection: &Selection,
+    device: Device,
+    link: &mut Link,
+) -> Result<(Option<Dataset>, Dataset), Failure> {
+    let filler = |picks: &Picks| Filler::new(images.size, &picks.labels, device);
+    let mut train = selection.train.as_ref().map(filler).transpose()?;
+    let mut holdout = filler(&selection.holdout)?;
+    read(images, selection, link, &mut |role, record| {
+        match (role, train.as_mut()) {
+            (Role::Holdout, _) => holdout.push(record)?,
+            (Role::Train, Some(train)) => train.push(record)?,
+            (Role::Train, None) => {}
+        }
+        Ok(())
+    })?;
+    Ok((train.map(Filler::finish).transpose()?, holdout.finish()?))
+}
+
+/// What a record is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Train,
+    Holdout,
+}
+
+/// Takes one selected record; the bytes are its image.
+type Each<'a> = dyn FnMut(Role, &[u8]) -> Result<(), Failure> + 'a;
+
+/// Reads every file of the selection once, to its end, and hands the selected records to `each` in
+/// the file's order.
+pub(crate) fn read(
+    images: Images<'_>,
+    selection: &Selection,
+    link: &mut Link,
+    each: &mut Each<'_>,
+) -> Result<(), Failure> {
+    for files in [Files::Train, Files::Test] {
+        let of_train = selection.train.as_ref().map(|picks| (Role::Train, picks));
+        let of_both = of_train
+            .into_iter()
+            .chain([(Role::Holdout, &selection.holdout)]);
+        let wanted: Vec<_> = of_both.filter(|(_, picks)| picks.files == files).collect();
+        if !wanted.is_empty() {
+            read_file(images, files, &wanted, link, each)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_file(
+    Images { folder, size }: Images<'_>,
+    files: Files,
+    wanted: &[(Role, &Picks)],
+    link: &mut Link,
+    each: &mut Each<'_>,
+) -> Result<(), Failure> {
+    let of = wanted.first().map_or(0, |(_, picks)| picks.of);
+    let mut file = Records::images(folder, files.images(), size, of)?;
+    let picked = |(role, picks): &(Role, &Picks)| {
+        let role = *role;
+        let tagged = move |record: &u32| (*record, role);
+        picks.records.iter().map(tagged).collect::<Vec<_>>()
+    };
+    let mut roles: Vec<(u32, Role)> = wanted.iter().flat_map(picked).collect();
+    roles.sort_unstable_by_key(|(record, _)| *record);
+    let mut roles = roles.into_iter().peekable();
+    let mut number = 0_u32;
+    while let Some(record) = file.next()? {
+        if let Some((_, role)) = roles.next_if(|(picked, _)| *picked == number) {
+            each(role, record)?;
+        }
+        if number.is_multiple_of(RECORDS_PER_STEP) {
+            let (done, total) = (u64::from(number), of as u64);
+            link.moved(Phase::Loading, done, total, || Ok(None))?;
+        }
+        number += 1;
+    }
+    Ok(())
+}

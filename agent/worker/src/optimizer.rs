@@ -1,0 +1,146 @@
+//! How weights follow gradients. State is made for a task and dropped with it (DESIGN.md §5).
+
+use consilium_common::study::Training;
+use consilium_common::study::sections;
+use tch::{TchError, Tensor, no_grad};
+
+/// Adam's β₁, β₂ and ε (Kingma & Ba 2015, algorithm 1).
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// One optimiser over a model's parameters, which share their storage with its variables.
+#[derive(Debug)]
+pub(crate) struct Optimizer {
+    learning_rate: f64,
+    parameters: Vec<Tensor>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Sgd,
+    Adam { moments: Vec<Moments>, steps: i32 },
+}
+
+/// Running means of gradient and squared gradient.
+#[derive(Debug)]
+struct Moments {
+    first: Tensor,
+    second: Tensor,
+}
+
+impl Optimizer {
+    pub(crate) fn new(training: &Training, parameters: Vec<Tensor>) -> Result<Self, TchError> {
+        let state = match training.optimizer {
+            sections::Optimizer::Sgd => State::Sgd,
+            sections::Optimizer::Adam => {
+                let zeros = |p: &Tensor| {
+                    Ok(Moments {
+                        first: p.f_zeros_like()?,
+                        second: p.f_zeros_like()?,
+                    })
+                };
+                let moments: Result<_, TchError> = parameters.iter().map(zeros).collect();
+                let (moments, steps) = (moments?, 0);
+                State::Adam { moments, steps }
+            }
+        };
+        Ok(Self {
+            learning_rate: training.learning_rate,
+            parameters,
+            state,
+        })
+    }
+
+    /// One step down the gradient of `loss`, whose graph is freed. Gradients are asked for and not
+    /// gathered in the parameters, so there is nothing to reset.
+    pub(crate) fn step(&mut self, loss: &Tensor) -> Result<(), TchError> {
+        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        no_grad(|| self.follow(&gradients))
+    }
+
+    fn follow(&mut self, gradients: &[Tensor]) -> Result<(), TchError> {
+        let pairs = self.parameters.iter_mut().zip(gradients);
+        match &mut self.state {
+            State::Sgd => {
+                for (parameter, gradient) in pairs {
+                    let _ = parameter.f_sub_(&gradient.f_mul_scalar(self.learning_rate)?)?;
+                }
+            }
+            State::Adam { moments, steps } => {
+                *steps = steps.saturating_add(1);
+                let size = self.learning_rate / (1.0 - BETA1.powi(*steps));
+                let correction = (1.0 - BETA2.powi(*steps)).sqrt();
+                for ((parameter, gradient), Moments { first, second }) in pairs.zip(moments) {
+                    let _ = first.f_lerp_(gradient, 1.0 - BETA1)?;
+                    let _ = second.f_lerp_(&gradient.f_square()?, 1.0 - BETA2)?;
+                    // θ −= size · m / (√v / correction + ε), the factor folded into the divisor.
+                    let mut divisor = second.f_sqrt()?;
+                    let _ = divisor.f_mul_scalar_(-1.0 / (correction * size))?;
+                    let _ = divisor.f_add_scalar_(-EPSILON / size)?;
+                    let _ = parameter.f_addcdiv_(first, &divisor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn descend(optimizer: sections::Optimizer, steps: usize) -> Vec<f32> {
+        let training = Training {
+            optimizer,
+            learning_rate: 0.1,
+            ..Training::default()
+        };
+        let x = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
+        let mut optimizer = Optimizer::new(&training, vec![x.shallow_clone()]).unwrap();
+        for _ in 0..steps {
+            let loss = (&x * &x).sum(Kind::Float);
+            optimizer.step(&loss).unwrap();
+        }
+        assert_eq!(x.device(), Device::Cpu);
+        Vec::try_from(x.detach()).unwrap()
+    }
+
+    /// The definition, in f64: gradient 2x.
+    fn adam_by_the_book(mut x: f64, steps: i32) -> f64 {
+        let (mut m, mut v) = (0.0, 0.0);
+        for t in 1..=steps {
+            let g = 2.0 * x;
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(t)), v / (1.0 - 0.999_f64.powi(t)));
+            x -= 0.1 * m_hat / (v_hat.sqrt() + 1e-8);
+        }
+        x
+    }
+
+    #[test]
+    fn sgd_goes_down_the_gradient() {
+        let x = descend(sections::Optimizer::Sgd, 2);
+        assert!(
+            (x[0] - 0.64).abs() < 1e-6 && (x[1] + 1.28).abs() < 1e-6,
+            "{x:?}"
+        );
+    }
+
+    #[test]
+    fn adam_is_the_papers() {
+        for steps in [1, 5, 50] {
+            let x = descend(sections::Optimizer::Adam, usize::try_from(steps).unwrap());
+            for (have, start) in x.iter().zip([1.0, -2.0]) {
+                let need = adam_by_the_book(start, steps);
+                assert!(
+                    (f64::from(*have) - need).abs() < 1e-5,
+                    "{have} {need} after {steps}"
+                );
+            }
+        }
+    }
+}

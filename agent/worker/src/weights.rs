@@ -1,0 +1,103 @@
+//! A network's variables ↔ the flat vector of the study's layout ↔ safetensors files.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use consilium_common::tensor::file::{from_safetensors, to_safetensors};
+use consilium_common::tensor::layout::Layout;
+use consilium_common::worker::FailureCode;
+use consilium_io::disk::replace::replace_private;
+use tch::nn::VarStore;
+use tch::{Tensor, no_grad};
+
+use crate::failure::Failure;
+
+/// A safetensors header at most: names and shapes of 4,096 tensors.
+const HEADER_BYTES_MAX: u64 = 4 << 20;
+
+fn mismatch(message: String) -> Failure {
+    Failure::new(FailureCode::ModelMismatch, message)
+}
+
+/// The store's variables in the order of `layout`, which must name exactly them.
+pub(crate) fn variables(store: &VarStore, layout: &Layout) -> Result<Vec<Tensor>, Failure> {
+    let mut named = store.variables();
+    let mut ordered = Vec::with_capacity(named.len());
+    for tensor in layout.tensors() {
+        let name = &tensor.name;
+        let Some(variable) = named.remove(name) else {
+            return Err(mismatch(format!(
+                "this worker's model has no tensor {name}"
+            )));
+        };
+        let need: Vec<i64> = tensor.shape.iter().copied().map(i64::from).collect();
+        if variable.size() != need {
+            let have = variable.size();
+            let message =
+                format!("tensor {name} is {have:?} in this worker, {need:?} in the study");
+            return Err(mismatch(message));
+        }
+        ordered.push(variable);
+    }
+    match named.into_keys().min() {
+        None => Ok(ordered),
+        Some(name) => Err(mismatch(format!("the study's layout has no tensor {name}"))),
+    }
+}
+
+/// Copies `flat` into the variables. `flat` must be of the layout's length.
+pub(crate) fn load(store: &VarStore, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
+    let variables = variables(store, layout)?;
+    for (tensor, mut variable) in layout.tensors().iter().zip(variables) {
+        let values = flat
+            .get(tensor.offset..tensor.offset + tensor.len)
+            .unwrap_or_default();
+        let values = Tensor::f_from_slice(values)?.f_view(variable.size().as_slice())?;
+        no_grad(|| variable.f_copy_(&values))?;
+    }
+    Ok(())
+}
+
+/// The variables as one vector.
+pub(crate) fn flatten(store: &VarStore, layout: &Layout) -> Result<Vec<f32>, Failure> {
+    let mut flat = vec![0.0; layout.len()];
+    let variables = variables(store, layout)?;
+    for (tensor, variable) in layout.tensors().iter().zip(variables) {
+        if let Some(values) = flat.get_mut(tensor.offset..tensor.offset + tensor.len) {
+            variable
+                .f_detach()?
+                .f_contiguous()?
+                .f_copy_data(values, tensor.len)?;
+        }
+    }
+    Ok(flat)
+}
+
+/// Reads a base: all of its numbers finite.
+pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>, Failure> {
+    let at = |error: &dyn std::fmt::Display| format!("the base {}: {error}", path.display());
+    let broken = |error: std::io::Error| Failure::new(FailureCode::Internal, at(&error));
+    let bound = HEADER_BYTES_MAX + 4 * layout.len() as u64;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(broken)?;
+    file.take(bound).read_to_end(&mut bytes).map_err(broken)?;
+    let flat = from_safetensors(&bytes, layout).map_err(|error| mismatch(at(&error)))?;
+    if flat.iter().all(|x| x.is_finite()) {
+        Ok(flat)
+    } else {
+        Err(mismatch(at(&"it holds NaN or infinity")))
+    }
+}
+
+/// Writes a trained model, readable by its owner alone: with the base it tells what the site has
+/// learnt.
+pub(crate) fn write(path: &Path, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
+    let internal = |error: &dyn std::fmt::Display| {
+        Failure::new(FailureCode::Internal, format!("saving the model: {error}"))
+    };
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = to_safetensors(layout, flat, metadata).map_err(|error| internal(&error))?;
+    replace_private(path, &bytes).map_err(|error| internal(&error))
+}

@@ -1,0 +1,300 @@
+//! The composition root: puts store, stage, studies and server together, runs them, and takes them
+//! down in good order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use consilium_certs::bundle::{BundleError, CoordinatorBundle};
+use consilium_certs::roster::{Roster, RosterError};
+use consilium_certs::signed_file::{self, SignedFileError};
+use consilium_certs::tls::{self, TlsError};
+use consilium_common::audit::Record;
+use consilium_common::audit::record::RosterSet;
+use consilium_common::ids::StudyId;
+use consilium_common::signed::Signed;
+use consilium_common::study::StudyError;
+use consilium_common::time::{Clock, WallMillis};
+use consilium_common::update::words::Schema;
+use consilium_common::wire::reject::Code;
+use consilium_io::disk::{BlobError, create_folder};
+use consilium_io::net::{ConnectError, QuicListener};
+use consilium_io::{IoError, SystemClock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Coordinator};
+use crate::driver::DriverError;
+use crate::limits::{SHUTDOWN_MAX, STAGE_MEMORY_BYTES_MAX};
+use crate::round::History;
+use crate::server::sites::Sites;
+use crate::server::{Parts, Server, accept};
+use crate::stage::Stage;
+use crate::store::files::Files;
+use crate::store::log_store::{self, LogStore};
+use crate::store::{Store, StoreError, schema};
+use crate::studies::{Common, Studies};
+use crate::summary::Summary;
+
+/// Why the coordinator did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The coordinator's bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The roster's file.
+    #[error(transparent)]
+    RosterFile(#[from] SignedFileError),
+    /// The roster.
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    /// The roster is older than one that was in force.
+    #[error(
+        "the roster is version {have}, and version {known} was in force already: use the newest one"
+    )]
+    OldRoster {
+        /// In the file.
+        have: u64,
+        /// In the log.
+        known: u64,
+    },
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A folder.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Blobs or stage.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A study of the log that this version cannot serve.
+    #[error("a study of the log cannot be served: {0}")]
+    Study(#[from] StudyError),
+    /// The network.
+    #[error(transparent)]
+    Listen(#[from] ConnectError),
+    /// A driver that must not go on.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A thread died at start.
+    #[error("the start failed: {0}")]
+    Died(#[from] tokio::task::JoinError),
+    /// No signals.
+    #[error("the system gives no signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Resolves when the process is asked to end: SIGTERM or SIGINT.
+///
+/// # Errors
+/// The system gives no signals.
+pub async fn signals() -> Result<(), AppError> {
+    let mut term = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    tokio::select! {
+        _ = term.recv() => tracing::info!("SIGTERM: going down"),
+        _ = int.recv() => tracing::info!("SIGINT: going down"),
+    }
+    Ok(())
+}
+
+/// Runs a coordinator until `end` resolves.
+///
+/// # Errors
+/// It could not start, or the disk failed.
+pub async fn serve(
+    config: Config,
+    end: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
+    let running = Coordinating::start(config.coordinator).await?;
+    notify(sd_notify::NotifyState::Ready);
+    running.until(end).await
+}
+
+/// A coordinator that listens.
+#[derive(Debug)]
+pub struct Coordinating {
+    server: Arc<Server>,
+    store: Arc<LogStore>,
+    listener: QuicListener,
+    failures: mpsc::Receiver<DriverError>,
+    stop: CancellationToken,
+}
+
+/// What the log said.
+struct Past {
+    store: LogStore,
+    report: log_store::Report,
+    history: History,
+    summaries: BTreeMap<StudyId, Summary>,
+}
+
+impl Coordinating {
+    /// Opens everything and listens.
+    ///
+    /// # Errors
+    /// One variant of [`AppError`] per part.
+    pub async fn start(config: Coordinator) -> Result<Self, AppError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::open());
+        let bundle = CoordinatorBundle::load(&config.certificates, clock.wall())?;
+        let tls = tls::server_config(&bundle.credentials, Arc::clone(&clock))?;
+        let signed_roster: Signed<Roster> = signed_file::load(&config.roster)?;
+        let roster = Roster::verified(&signed_roster, &bundle.consortium)?;
+
+        let (folder, key) = (config.state.clone(), bundle.log_key.clone());
+        let (origin, stamp) = (bundle.consortium.name.to_string(), Arc::clone(&clock));
+        let opening = move || open_state(&folder, &origin, &key, stamp);
+        let (past, blobs, stage) = tokio::task::spawn_blocking(opening).await??;
+        let store = Arc::new(past.store);
+        keep_roster(&*store, &past.history, &signed_roster, &roster).await?;
+
+        let secret = blake3::derive_key("consilium/reset-secret/1", &*bundle.log_key.seed());
+        let listener = QuicListener::bind_lasting(config.listen, tls, &secret)?;
+        let address = listener.local_address()?;
+        let (stop, sites) = (CancellationToken::new(), Arc::new(Sites::new(Arc::clone(&clock))));
+        let consortium = Arc::new(bundle.consortium);
+        let common = Common {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            blobs: Arc::new(blobs),
+            stage: Arc::new(stage),
+            sites,
+            clock,
+            consortium,
+            key: bundle.log_key,
+            roster: roster.sites().map(|(site, _)| site.clone()).collect::<BTreeSet<_>>(),
+            stop: stop.clone(),
+        };
+        let idle = past.history.studies().all(|study| study.interrupted.is_none());
+        if idle {
+            common.stage.sweep();
+        }
+        let studies = past.history.studies().count();
+        let (running, failures) = Studies::open(common.clone(), past.history, past.summaries)?;
+        let server = Arc::new(Server::new(Parts {
+            sites: common.sites,
+            studies: running,
+            store: common.store,
+            blobs: common.blobs,
+            stage: common.stage,
+            clock: common.clock,
+            roster: Arc::new(roster),
+            consortium: common.consortium,
+            address,
+            certificate: bundle.credentials.validity,
+        }));
+        tracing::info!(
+            %address, records = past.report.records, studies,
+            consortium = %server.consortium.name, roster = server.roster.version(), "serving"
+        );
+        Ok(Self { server, store, listener, failures, stop })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Serves until `end` resolves, then goes down in good order: no more connections, agents are
+    /// told, records and checkpoint are on the disk.
+    ///
+    /// # Errors
+    /// The disk failed, or `end` did.
+    pub async fn until(
+        mut self,
+        end: impl Future<Output = Result<(), AppError>>,
+    ) -> Result<(), AppError> {
+        let accepting = accept::run(Arc::clone(&self.server), &self.listener, self.stop.clone());
+        let mut accepting = std::pin::pin!(accepting);
+        let ended = tokio::select! {
+            ended = end => ended,
+            Some(failed) = self.failures.recv() => Err(failed.into()),
+            () = &mut accepting => Ok(()),
+        };
+        notify(sd_notify::NotifyState::Stopping);
+        self.server.sites.close_all(Code::ShuttingDown, "the coordinator goes down");
+        self.stop.cancel();
+        if tokio::time::timeout(SHUTDOWN_MAX, accepting).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        let reason = format!("{}: the coordinator goes down", Code::ShuttingDown);
+        self.listener.shut_down(u32::from(Code::ShuttingDown as u16), &reason).await;
+        self.store.close().await;
+        tracing::info!("down");
+        ended
+    }
+}
+
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+/// Opens the state folder and folds its log. Blocks.
+fn open_state(
+    folder: &Path,
+    origin: &str,
+    key: &consilium_common::signed::SecretKey,
+    clock: Arc<dyn Clock>,
+) -> Result<(Past, Files, Stage), AppError> {
+    create_folder(folder)?;
+    let (mut history, mut summaries) = (History::new(), BTreeMap::new());
+    let setup = log_store::Setup { folder, origin, key, clock };
+    let (store, report) = LogStore::open(&setup, &mut |record, wall| {
+        history.apply(record)?;
+        summarise(&history, &mut summaries, record, wall);
+        Ok(())
+    })?;
+    if report.dropped_bytes > 0 {
+        tracing::warn!(bytes = report.dropped_bytes, "an incomplete record at the log's end was dropped");
+    }
+    let blobs = Files::open(&folder.join(schema::BLOBS))?;
+    let stage = Stage::open(&folder.join(schema::STAGE), STAGE_MEMORY_BYTES_MAX)?;
+    Ok((Past { store, report, history, summaries }, blobs, stage))
+}
+
+/// Keeps what screens show of closed rounds.
+fn summarise(
+    history: &History,
+    summaries: &mut BTreeMap<StudyId, Summary>,
+    record: &Record,
+    wall: WallMillis,
+) {
+    let Record::RollCall(ended) = record else { return };
+    let Ok(call) = ended.signed.parse_unverified() else { return };
+    let Some(known) = history.study(&call.study) else { return };
+    // A study's first round starts from v0.
+    let first = || Summary::new(Schema::of(&known.study), call.base);
+    summaries.entry(call.study.clone()).or_insert_with(first).add(&call, wall);
+}
+
+/// Puts the roster into the log if it is new there; refuses one that is older.
+async fn keep_roster(
+    store: &dyn Store,
+    history: &History,
+    signed: &Signed<Roster>,
+    roster: &Roster,
+) -> Result<(), AppError> {
+    if let Some(known) = history.roster() {
+        let bytes = known.bytes.clone();
+        let before = Signed::<Roster>::from_parts(bytes, Vec::new()).parse_unverified();
+        let known_version = before.map_err(RosterError::from)?.version();
+        if roster.version() < known_version {
+            return Err(AppError::OldRoster { have: roster.version(), known: known_version });
+        }
+        if known.bytes == signed.bytes {
+            return Ok(());
+        }
+    }
+    let record = Record::Roster(RosterSet {
+        bytes: signed.bytes.clone(),
+        signatures: signed.signatures.clone(),
+    });
+    Ok(store.append(&record).await?)
+}

@@ -1,0 +1,254 @@
+//! `consilium ca`: keys, certificates and the roster of a consortium.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use consilium_certs::ca::Ca;
+use consilium_certs::issue::{Issued, MACHINE_LENGTH, PERSON_LENGTH};
+use consilium_certs::roster::{ROSTER_FILE, Roster};
+use consilium_certs::{keys, signed_file};
+use consilium_common::ids::{ConsortiumId, OperatorId, SiteId};
+use consilium_common::signed::Signed;
+use consilium_common::time::{Clock, Millis};
+use consilium_io::SystemClock;
+use consilium_io::disk::{create_folder, replace_private};
+use serde::Serialize;
+
+use super::Failure;
+use super::output::{self, Format};
+
+/// `consilium ca …`
+#[derive(Debug, Subcommand)]
+pub(super) enum CaCommand {
+    /// Make a CA: root, issuing CA, the coordinator's log key, an empty roster.
+    Init(InitArgs),
+    /// Issue a bundle of keys and certificates, or renew one.
+    Issue(IssueArgs),
+    /// Sign or show the roster.
+    #[command(subcommand)]
+    Roster(RosterCommand),
+}
+
+/// `consilium ca init`
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// The CA's folder: new or empty.
+    dir: PathBuf,
+    /// The consortium's name.
+    #[arg(long, value_name = "NAME")]
+    consortium: ConsortiumId,
+    /// How many operators must sign a study or a roster.
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    operators_needed: usize,
+}
+
+/// `consilium ca issue`
+#[derive(Debug, Args)]
+pub(super) struct IssueArgs {
+    /// The CA's folder.
+    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
+    ca: PathBuf,
+    /// Where to put a copy of the bundle; it is in the CA's folder in any case.
+    #[arg(long, value_name = "DIR", global = true)]
+    out: Option<PathBuf>,
+    /// How many days the certificate is good (7 for machines, 90 for people).
+    #[arg(long, value_name = "DAYS", global = true, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    days: Option<u64>,
+    #[command(subcommand)]
+    whom: Whom,
+}
+
+#[derive(Debug, Subcommand)]
+enum Whom {
+    /// A hospital; it is put into the roster, which the operators then sign.
+    Site {
+        /// Its name.
+        name: SiteId,
+    },
+    /// Somebody who signs studies and commands the coordinator.
+    Operator {
+        /// The operator's name.
+        name: OperatorId,
+    },
+    /// Somebody who reads what was recorded.
+    Auditor {
+        /// The auditor's name.
+        name: OperatorId,
+    },
+    /// The coordinator.
+    Coordinator {
+        /// A DNS name or IP address under which it is reached; several are possible.
+        #[arg(long = "host", value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+    },
+}
+
+/// `consilium ca roster …`
+#[derive(Debug, Subcommand)]
+pub(super) enum RosterCommand {
+    /// Sign the roster; each operator needed does.
+    Sign {
+        /// The CA's folder, or the folder with `roster.toml`.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        ca: PathBuf,
+        /// The operator's key.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Where to put a copy of `roster.toml` and `roster.sig`.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Show the roster's sites.
+    Show {
+        /// The CA's folder, or the folder with `roster.toml`.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        ca: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+pub(super) fn run(command: CaCommand) -> Result<(), Failure> {
+    match command {
+        CaCommand::Init(args) => init(&args),
+        CaCommand::Issue(args) => issue(&args),
+        CaCommand::Roster(RosterCommand::Sign { ca, key, out }) => {
+            sign_roster(&ca, &key, out.as_deref())
+        }
+        CaCommand::Roster(RosterCommand::Show { ca, format }) => show_roster(&ca, format),
+    }
+}
+
+fn init(args: &InitArgs) -> Result<(), Failure> {
+    let now = SystemClock::open().wall();
+    let ca = Ca::init(&args.dir, &args.consortium, args.operators_needed, now)
+        .map_err(Failure::failed)?;
+    output::line(format_args!("made the CA of consortium {} in {}", args.consortium, args.dir.display()));
+    if let Some(root) = ca.root_still_here() {
+        output::line(format_args!("take {} offline: issuing never needs it", root.display()));
+    }
+    output::line(format_args!("next: `consilium ca issue operator NAME --ca {}`", args.dir.display()));
+    Ok(())
+}
+
+fn issue(args: &IssueArgs) -> Result<(), Failure> {
+    let now = SystemClock::open().wall();
+    let mut ca = Ca::open(&args.ca).map_err(Failure::failed)?;
+    let length = |default: Millis| {
+        args.days.map_or(default, |days| Millis::from_secs(days.saturating_mul(24 * 3600)))
+    };
+    let roster_before = ca.roster().version();
+    let issued = match &args.whom {
+        Whom::Site { name } => ca.issue_site(name, length(MACHINE_LENGTH), now),
+        Whom::Operator { name } => ca.issue_operator(name, length(PERSON_LENGTH), now),
+        Whom::Auditor { name } => ca.issue_auditor(name, length(PERSON_LENGTH), now),
+        Whom::Coordinator { hosts } => ca.issue_coordinator(hosts, length(MACHINE_LENGTH), now),
+    };
+    let issued = issued.map_err(Failure::failed)?;
+    let folder = match &args.out {
+        Some(out) => {
+            copy_bundle(&issued.folder, out)?;
+            out.clone()
+        }
+        None => issued.folder.clone(),
+    };
+    tell(&issued, &folder);
+    if ca.roster().version() != roster_before {
+        output::line(format_args!(
+            "the roster is now version {}: have the operators sign it (`consilium ca roster sign`)",
+            ca.roster().version()
+        ));
+    }
+    Ok(())
+}
+
+fn tell(issued: &Issued, folder: &Path) {
+    output::line(format_args!(
+        "issued {}, good until {}, in {}",
+        issued.identity,
+        output::date(issued.validity.until),
+        folder.display()
+    ));
+    if let Some(elsewhere) = &issued.key_elsewhere {
+        output::line(format_args!(
+            "{} is not here: it stays at its machine, beside these files",
+            elsewhere.display()
+        ));
+    }
+}
+
+/// Copies a bundle's files, each readable by the owner alone.
+fn copy_bundle(from: &Path, to: &Path) -> Result<(), Failure> {
+    create_folder(to).map_err(Failure::failed)?;
+    let unreadable = |error: std::io::Error| {
+        Failure::failed(format!("cannot read {}: {error}", from.display()))
+    };
+    for entry in from.read_dir().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let bytes = std::fs::read(entry.path()).map_err(unreadable)?;
+        let bytes = zeroize::Zeroizing::new(bytes);
+        replace_private(&to.join(entry.file_name()), &bytes).map_err(Failure::failed)?;
+    }
+    Ok(())
+}
+
+fn sign_roster(ca: &Path, key: &Path, out: Option<&Path>) -> Result<(), Failure> {
+    let key = keys::load(key).map_err(Failure::failed)?;
+    let path = ca.join(ROSTER_FILE);
+    let signed: Signed<Roster> = signed_file::sign(&path, &key).map_err(Failure::failed)?;
+    let mut shown = path;
+    if let Some(out) = out {
+        create_folder(out).map_err(Failure::failed)?;
+        shown = out.join(ROSTER_FILE);
+        signed_file::store(&shown, &signed).map_err(Failure::failed)?;
+    }
+    let roster = signed.parse_unverified().map_err(Failure::failed)?;
+    output::line(format_args!(
+        "signed roster version {} ({} sites, {} signatures): {}",
+        roster.version(),
+        roster.sites().count(),
+        signed.signatures.len(),
+        shown.display()
+    ));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct RosterDocument {
+    consortium: String,
+    version: u64,
+    sites: Vec<RosterSite>,
+}
+
+#[derive(Serialize)]
+struct RosterSite {
+    site: SiteId,
+    key: String,
+}
+
+fn show_roster(ca: &Path, format: Format) -> Result<(), Failure> {
+    let path = ca.join(ROSTER_FILE);
+    let text = consilium_io::disk::read_text(&path, consilium_common::limits::SIGNED_BYTES_MAX)
+        .map_err(Failure::failed)?;
+    let roster = <Roster as consilium_common::signed::Document>::parse(text.as_bytes())
+        .map_err(Failure::failed)?;
+    let sites = roster.sites().map(|(site, key)| RosterSite {
+        site: site.clone(),
+        key: key.to_string(),
+    });
+    let document = RosterDocument {
+        consortium: roster.consortium().to_string(),
+        version: roster.version(),
+        sites: sites.collect(),
+    };
+    output::show(format, &document, |document| {
+        let mut table = output::table(&["site", "key"]);
+        for site in &document.sites {
+            table.add_row([site.site.to_string(), site.key.clone()]);
+        }
+        format!(
+            "consortium {}, roster version {}\n{table}",
+            document.consortium, document.version
+        )
+    })
+}

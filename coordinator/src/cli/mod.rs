@@ -1,0 +1,141 @@
+//! `consilium`: the coordinator's and the operators' command line.
+
+mod ca;
+pub mod client;
+mod demo;
+mod exit;
+mod model;
+pub mod output;
+mod serve;
+mod status;
+mod study;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use exit::{Exit, Failure};
+
+/// Federated learning for hospitals: the coordinator, and what operators do with it.
+#[derive(Debug, Parser)]
+#[command(name = "consilium", version)]
+pub struct Cli {
+    /// How the program's own log is written (to standard error; CONSILIUM_LOG sets what is).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Cli {
+    /// Whether it becomes the coordinator, whose log people read.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the coordinator.
+    Serve(serve::ServeArgs),
+    /// Train MNIST across hospitals on this machine, with real processes.
+    Demo(demo::DemoArgs),
+    /// Make the consortium's keys and certificates.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Sign, submit, run and look at studies.
+    #[command(subcommand)]
+    Study(study::StudyCommand),
+    /// Look at and export models.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// What is going on: coordinator, sites, studies, rounds.
+    Status(status::StatusArgs),
+}
+
+/// How to reach the coordinator, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The coordinator, as HOST:PORT.
+    #[arg(long, env = "CONSILIUM_COORDINATOR", value_name = "HOST:PORT")]
+    pub coordinator: String,
+    /// The operator's or auditor's bundle folder, from `consilium ca issue`.
+    #[arg(long, env = "CONSILIUM_IDENTITY", value_name = "DIR")]
+    pub identity: PathBuf,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What went wrong, with the exit code it has.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => {
+            demo::run(&args).map_err(|error| Failure::failed(format!("{error:#}")))
+        }
+        Command::Ca(command) => ca::run(command),
+        Command::Study(command) => study::run(command),
+        Command::Model(command) => model::run(command),
+        Command::Status(args) => status::run(&args),
+    }
+}
+
+/// A runtime for commands that talk to a coordinator.
+fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the system gives no event queue: {error}")))?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read_as_people_write_them() {
+        let base = ["--coordinator", "localhost:4433", "--identity", "ada"];
+        for words in [
+            vec!["serve", "--config", "consilium.toml"],
+            vec!["ca", "init", "ca", "--consortium", "thorax"],
+            vec!["ca", "issue", "--ca", "ca", "site", "st-mary", "--out", "bundle"],
+            vec!["ca", "issue", "--ca", "ca", "coordinator", "--host", "localhost"],
+            vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
+            vec!["study", "sign", "demo.toml", "--key", "operator.key", "--out", "signed"],
+        ] {
+            Cli::try_parse_from(std::iter::once("consilium").chain(words)).unwrap();
+        }
+        for words in [
+            vec!["study", "submit", "demo.study.toml"],
+            vec!["study", "start", "demo", "--json"],
+            vec!["study", "list"],
+            vec!["status", "--watch"],
+            vec!["status", "demo", "--json"],
+            vec!["model", "list", "demo"],
+            vec!["model", "export", "demo", "--version", "v3", "--out", "m.safetensors"],
+        ] {
+            let words = std::iter::once("consilium").chain(words).chain(base);
+            Cli::try_parse_from(words).unwrap();
+        }
+        assert!(Cli::try_parse_from(["consilium", "study", "start", "No Such Name"]).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! `consilium model`: look at and export models.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use consilium_common::ids::{StudyId, Version};
+use consilium_common::study::Study;
+use consilium_common::tensor::file::to_safetensors;
+use consilium_common::tensor::flat::decode_model;
+use consilium_common::wire::operator::Request;
+use consilium_io::disk::{Access, Blobs, replace_with};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::client::Client;
+use super::output::{self, Format};
+use super::{Connection, Failure, status, study};
+use crate::document::{ModelListDocument, ModelShowDocument};
+
+/// `consilium model …`
+#[derive(Debug, Subcommand)]
+pub(super) enum ModelCommand {
+    /// A study's versions with their metrics.
+    List {
+        /// The study's name.
+        study: StudyId,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Write a version as a safetensors file, names and shapes as PyTorch has them.
+    Export(ExportArgs),
+}
+
+/// `consilium model export`
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The study's name.
+    study: StudyId,
+    /// Which version, such as v3; the newest if not given.
+    #[arg(long, id = "model_version", value_name = "VERSION")]
+    version: Option<Version>,
+    /// The file; NAME-vN.safetensors if not given.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(command: ModelCommand) -> Result<(), Failure> {
+    match command {
+        ModelCommand::List { study, connection, format } => {
+            let list: ModelListDocument = study::ask(&connection, &Request::ModelList { study })?;
+            output::show(format, &list, |list| status::version_table(&list.versions))
+        }
+        ModelCommand::Export(args) => export(&args),
+    }
+}
+
+#[derive(Serialize)]
+struct Exported {
+    study: StudyId,
+    version: Version,
+    model: String,
+    tensors: usize,
+    parameters: usize,
+    file: PathBuf,
+}
+
+fn export(args: &ExportArgs) -> Result<(), Failure> {
+    let (document, model) = super::on_runtime(fetch(args))?;
+    let study = Study::read(&document.study_text, "the coordinator's study")
+        .map_err(Failure::failed)?;
+    let layout = study.layout().map_err(Failure::failed)?;
+    let vector = decode_model(&model, &layout).map_err(Failure::failed)?;
+    drop(model);
+    let metadata = HashMap::from([
+        ("study".to_owned(), document.study.to_string()),
+        ("version".to_owned(), document.version.version.to_string()),
+        ("model_digest".to_owned(), document.version.model.to_string()),
+    ]);
+    let bytes = to_safetensors(&layout, &vector, metadata).map_err(Failure::failed)?;
+    let file = args.out.clone().unwrap_or_else(|| {
+        PathBuf::from(format!("{}-{}.safetensors", document.study, document.version.version))
+    });
+    replace_with(&file, Access::Umask, |out| out.write_all(&bytes)).map_err(Failure::failed)?;
+    let exported = Exported {
+        study: document.study,
+        version: document.version.version,
+        model: document.version.model.to_string(),
+        tensors: layout.tensors().len(),
+        parameters: layout.len(),
+        file,
+    };
+    output::show(args.format, &exported, |exported| {
+        format!(
+            "exported {} {} ({} tensors, {} parameters, model {}): {}",
+            exported.study,
+            exported.version,
+            exported.tensors,
+            exported.parameters,
+            exported.model,
+            exported.file.display()
+        )
+    })
+}
+
+/// The model's description and its bytes, whose digest was checked.
+async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failure> {
+    let client = Client::connect(&args.connection).await?;
+    let request = Request::ModelShow { study: args.study.clone(), version: args.version };
+    let document: ModelShowDocument = client.ask(&request).await?;
+    let beside = args.out.as_deref().and_then(Path::parent);
+    let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
+    let folder = tempfile::Builder::new()
+        .prefix(".consilium-export-")
+        .tempdir_in(beside.unwrap_or_else(|| Path::new(".")))
+        .map_err(|error| Failure::failed(format!("cannot write here: {error}")))?;
+    let blobs = Blobs::open(folder.path()).map_err(Failure::failed)?;
+    let bar = progress_bar(document.bytes);
+    let mut through = |at| bar.set_position(at);
+    client.fetch(&blobs, document.version.model, document.bytes, &mut through).await?;
+    bar.finish_and_clear();
+    client.close().await;
+    let model = blobs.read_verified(document.version.model, document.bytes).map_err(Failure::failed)?;
+    Ok((document, model))
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
+    let bar = ProgressBar::new(bytes);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,188 @@
+//! `consilium status`: what is going on.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use consilium_common::ids::StudyId;
+use consilium_common::wire::messages::{RunState, TaskKind};
+use consilium_common::wire::operator::Request;
+
+use super::client::Client;
+use super::output::{self, Format};
+use super::{Connection, Failure};
+use crate::document::{RoundStatus, SiteStatus, StatusDocument, StudyStatus, VersionStatus};
+
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Clear the screen and go to its corner (ECMA-48).
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// `consilium status`
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Only this study.
+    study: Option<StudyId>,
+    /// Show it again every second until interrupted.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
+    super::on_runtime(async {
+        let client = Client::connect(&args.connection).await?;
+        let request = Request::Status { study: args.study.clone() };
+        let clear = args.watch && !args.format.json && std::io::stdout().is_terminal();
+        loop {
+            let document: StatusDocument = client.ask(&request).await?;
+            output::show(args.format, &document, |document| {
+                let text = document_text(document);
+                if clear { format!("{CLEAR}{text}") } else { text }
+            })?;
+            if !args.watch {
+                break;
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+        client.close().await;
+        Ok(())
+    })
+}
+
+fn document_text(document: &StatusDocument) -> String {
+    let c = &document.coordinator;
+    let mut parts = vec![format!(
+        "{} of consortium {} on {}, up {}: {} of {} sites connected, {} records in the log\n\
+         certificate: {}",
+        c.program,
+        c.consortium,
+        c.address,
+        output::span(c.uptime_seconds.saturating_mul(1000)),
+        c.connected,
+        c.roster,
+        c.log_records,
+        c.certificate
+    )];
+    if document.studies.is_empty() {
+        parts.push("no studies".to_owned());
+    }
+    parts.extend(document.studies.iter().map(study_text));
+    parts.join("\n\n")
+}
+
+/// One study: what goes on, its sites, its metrics, its last rounds.
+pub(super) fn study_text(study: &StudyStatus) -> String {
+    let mut text = format!(
+        "study {}: {}, {} of v{}",
+        study.study,
+        state_word(study.state),
+        study.version,
+        study.rounds_goal
+    );
+    if let Some(task) = study.task {
+        let task = task_word(task);
+        text += &format!(", round {} ({task} from {}): {}", study.round, study.version, study.phase);
+    }
+    if let Some(remaining) = study.remaining_ms {
+        text += &format!(", {} left", output::span(remaining));
+    }
+    if !study.waiting_for.is_empty() {
+        text += &format!("\nwaiting for {}", study.waiting_for.join("; "));
+    }
+    let mut parts = vec![text];
+    if !study.sites.is_empty() {
+        parts.push(site_table(&study.sites));
+    }
+    if study.versions.iter().any(|version| version.loss.is_some()) {
+        parts.push(version_table(&study.versions));
+    }
+    if !study.rounds.is_empty() {
+        parts.push(round_table(&study.rounds));
+    }
+    parts.join("\n")
+}
+
+fn site_table(sites: &[SiteStatus]) -> String {
+    let mut table =
+        output::table(&["site", "state", "doing", "progress", "last contact", "up", "down"]);
+    for site in sites {
+        let state = match site.code {
+            Some(code) => format!("{} ({code})", site.state),
+            None => site.state.clone(),
+        };
+        table.add_row([
+            site.site.to_string(),
+            state,
+            site.phase.clone().unwrap_or_default(),
+            output::bar(site.done, site.total),
+            site.last_contact_ms_ago
+                .map_or_else(|| "never".to_owned(), |ms| format!("{} ago", output::span(ms))),
+            output::bytes(site.bytes_up),
+            output::bytes(site.bytes_down),
+        ]);
+    }
+    table.to_string()
+}
+
+pub(super) fn version_table(versions: &[VersionStatus]) -> String {
+    let mut table =
+        output::table(&["version", "accuracy", "loss", "round", "committed", "model"]);
+    for version in versions {
+        table.add_row([
+            version.version.to_string(),
+            output::number(version.accuracy),
+            output::number(version.loss),
+            version.round.map(|round| round.to_string()).unwrap_or_default(),
+            version.wall.map(output::date).unwrap_or_default(),
+            version.model.short(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn round_table(rounds: &[RoundStatus]) -> String {
+    let mut table = output::table(&[
+        "round", "task", "outcome", "counted", "excluded", "clipped", "took", "up", "down",
+    ]);
+    for round in rounds {
+        let outcome = match (&round.version, &round.reason) {
+            (Some(version), _) => format!("{} {version}", round.outcome),
+            (None, Some(reason)) => format!("{}: {reason}", round.outcome),
+            (None, None) => round.outcome.clone(),
+        };
+        let excluded = round.excluded.iter().map(|(site, code)| format!("{site}: {code}"));
+        let excluded: Vec<String> = excluded.collect();
+        table.add_row([
+            round.round.to_string(),
+            task_word(round.task).to_owned(),
+            outcome,
+            round.counted.len().to_string(),
+            excluded.join("\n"),
+            round.clipped.to_string(),
+            output::span(round.duration_ms),
+            output::bytes(round.bytes_up),
+            output::bytes(round.bytes_down),
+        ]);
+    }
+    table.to_string()
+}
+
+fn task_word(task: TaskKind) -> &'static str {
+    match task {
+        TaskKind::Train => "train",
+        TaskKind::Evaluate => "evaluate",
+    }
+}
+
+pub(super) fn state_word(state: RunState) -> &'static str {
+    match state {
+        RunState::Submitted => "submitted",
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Stopped => "stopped",
+        RunState::Complete => "complete",
+    }
+}

@@ -1,0 +1,225 @@
+//! `consilium study`: sign, submit, run and look at studies.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use consilium_certs::{keys, signed_file};
+use consilium_common::ids::StudyId;
+use consilium_common::limits::STUDY_BYTES_MAX;
+use consilium_common::signed::Signed;
+use consilium_common::study::Study;
+use consilium_common::wire::operator::Request;
+use consilium_io::disk::{create_folder, read_text};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::Client;
+use super::output::{self, Format};
+use super::{Connection, Failure, status};
+use crate::document::{CommandDocument, StudyLine, StudyListDocument, StudyShowDocument};
+
+const RESOLVED: &str = ".study.toml";
+
+/// `consilium study …`
+#[derive(Debug, Subcommand)]
+pub(super) enum StudyCommand {
+    /// Fill in a study's defaults and sign the result, or add a signature to a signed one.
+    Sign(SignArgs),
+    /// Hand a signed study to the coordinator.
+    Submit {
+        /// The signed file, `NAME.study.toml`; its `.sig` lies beside it.
+        file: PathBuf,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Run rounds.
+    Start(OneStudy),
+    /// Finish the open round and begin no other until started again.
+    Pause(OneStudy),
+    /// Abandon the open round and end the study.
+    Stop(OneStudy),
+    /// Every study in a line.
+    List {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// One study with its text and last rounds.
+    Show(OneStudy),
+}
+
+/// `consilium study sign`
+#[derive(Debug, Args)]
+pub(super) struct SignArgs {
+    /// A draft, or a file that an operator has signed already.
+    file: PathBuf,
+    /// The operator's key, `operator.key`.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Where the signed files go; beside the draft if not given.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A study at the coordinator.
+#[derive(Debug, Args)]
+pub(super) struct OneStudy {
+    /// Its name.
+    study: StudyId,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
+    match command {
+        StudyCommand::Sign(args) => sign(&args),
+        StudyCommand::Submit { file, connection, format } => submit(&file, &connection, format),
+        StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
+        StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
+        StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
+        StudyCommand::List { connection, format } => {
+            let list: StudyListDocument = ask(&connection, &Request::StudyList)?;
+            output::show(format, &list, |list| study_table(&list.studies))
+        }
+        StudyCommand::Show(one) => {
+            let request = Request::StudyShow { study: one.study };
+            let document: StudyShowDocument = ask(&one.connection, &request)?;
+            output::show(one.format, &document, study_text)
+        }
+    }
+}
+
+/// One request on a connection of its own.
+pub(super) fn ask<T: DeserializeOwned>(
+    connection: &Connection,
+    request: &Request,
+) -> Result<T, Failure> {
+    super::on_runtime(async {
+        let client = Client::connect(connection).await?;
+        let answer = client.ask(request).await;
+        client.close().await;
+        answer
+    })
+}
+
+#[derive(Serialize)]
+struct SignedStudy {
+    study: StudyId,
+    version: u64,
+    digest: String,
+    signatures: usize,
+    file: PathBuf,
+    signature_file: PathBuf,
+}
+
+fn sign(args: &SignArgs) -> Result<(), Failure> {
+    let key = keys::load(&args.key).map_err(Failure::failed)?;
+    let text = read_text(&args.file, STUDY_BYTES_MAX).map_err(Failure::failed)?;
+    let origin = args.file.display().to_string();
+    let study = Study::read(&text, &origin).map_err(Failure::refused)?;
+    let folder = match &args.out {
+        Some(out) => {
+            create_folder(out).map_err(Failure::failed)?;
+            out.clone()
+        }
+        None => args.file.parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    let target = folder.join(format!("{}{RESOLVED}", study.id()));
+    let (id, version) = (study.id().clone(), study.header.version);
+    if study.initial.is_some() {
+        // Resolved already: these bytes are what is signed, with whatever signatures it has.
+        if target != args.file {
+            let signed = already_signed(&args.file, &text)?;
+            signed_file::store(&target, &signed).map_err(Failure::failed)?;
+        }
+    } else {
+        let resolved = study.resolve().and_then(|study| study.to_text()).map_err(Failure::refused)?;
+        let same = read_text(&target, STUDY_BYTES_MAX).is_ok_and(|known| known == resolved);
+        if !same {
+            signed_file::store_unsigned(&target, resolved.as_bytes()).map_err(Failure::failed)?;
+        }
+    }
+    let signed: Signed<Study> = signed_file::sign(&target, &key).map_err(Failure::failed)?;
+    let document = SignedStudy {
+        study: id,
+        version,
+        digest: signed.digest().to_string(),
+        signatures: signed.signatures.len(),
+        signature_file: signed_file::sig_path(&target),
+        file: target,
+    };
+    output::show(args.format, &document, |document| {
+        format!(
+            "signed study {} version {} ({} signature{}), digest {}: {}",
+            document.study,
+            document.version,
+            document.signatures,
+            if document.signatures == 1 { "" } else { "s" },
+            document.digest,
+            document.file.display()
+        )
+    })
+}
+
+/// A resolved study with the signatures beside it, if there are any.
+fn already_signed(file: &Path, text: &str) -> Result<Signed<Study>, Failure> {
+    match signed_file::load(file) {
+        Ok(signed) => Ok(signed),
+        Err(signed_file::SignedFileError::NotSigned { .. }) => {
+            Ok(Signed::from_parts(text.as_bytes().to_vec(), Vec::new()))
+        }
+        Err(other) => Err(Failure::refused(other)),
+    }
+}
+
+fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Failure> {
+    let signed: Signed<Study> = signed_file::load(file).map_err(Failure::failed)?;
+    let changed: CommandDocument = ask(connection, &Request::StudySubmit { signed })?;
+    output::show(format, &changed, |changed| {
+        format!(
+            "submitted {} ({}): `consilium study start {}` runs it",
+            changed.study, changed.digest, changed.study
+        )
+    })
+}
+
+fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<(), Failure> {
+    let changed: CommandDocument = ask(&one.connection, &request(one.study.clone()))?;
+    output::show(one.format, &changed, |changed| {
+        format!("study {} is {}", changed.study, status::state_word(changed.state))
+    })
+}
+
+fn study_table(studies: &[StudyLine]) -> String {
+    if studies.is_empty() {
+        return "no studies".to_owned();
+    }
+    let mut table = output::table(&["study", "state", "version", "digest", "purpose"]);
+    for study in studies {
+        table.add_row([
+            format!("{} (file version {})", study.study, study.study_version),
+            status::state_word(study.state).to_owned(),
+            format!("{} of v{}", study.version, study.rounds_goal),
+            study.digest.short(),
+            study.purpose.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn study_text(document: &StudyShowDocument) -> String {
+    format!(
+        "{}\n\ndigest {}, signed by {}\n\n{}",
+        status::study_text(&document.status),
+        document.status.digest,
+        document.signed_by.join(", "),
+        document.text
+    )
+}

@@ -1,0 +1,228 @@
+//! The JSON documents that the coordinator answers operators with. Field names are stable: scripts
+//! and dashboards read them.
+//!
+//! `server/answers` fills them, `cli` prints them as tables or hands them on with `--json`.
+
+use std::collections::BTreeMap;
+
+use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::time::WallMillis;
+use consilium_common::wire::messages::{RunState, TaskKind};
+use consilium_common::wire::reject::Code;
+use serde::{Deserialize, Serialize};
+
+/// Answer to `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// The coordinator itself.
+    pub coordinator: CoordinatorStatus,
+    /// Every study, or the one asked for.
+    pub studies: Vec<StudyStatus>,
+}
+
+/// The coordinator itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoordinatorStatus {
+    /// Program and version.
+    pub program: String,
+    /// Where it listens.
+    pub address: String,
+    /// The consortium's name.
+    pub consortium: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Its calendar clock.
+    pub wall: WallMillis,
+    /// Records in the log.
+    pub log_records: u64,
+    /// Sites in the roster.
+    pub roster: usize,
+    /// Sites connected now.
+    pub connected: usize,
+    /// When its certificate ends, in words.
+    pub certificate: String,
+}
+
+/// One study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyStatus {
+    /// Its name.
+    pub study: StudyId,
+    /// Version of the study file.
+    pub study_version: u64,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// Whether rounds run.
+    pub state: RunState,
+    /// `idle`, `inviting`, `training`, `aggregating`, `closing`.
+    pub phase: String,
+    /// The round under way, or the last one.
+    pub round: Round,
+    /// What the round under way asks.
+    pub task: Option<TaskKind>,
+    /// The newest version.
+    pub version: Version,
+    /// Its digest.
+    pub model: Digest,
+    /// Versions after which the study is complete.
+    pub rounds_goal: u64,
+    /// Milliseconds until uploads close.
+    pub remaining_ms: Option<u64>,
+    /// What is being waited for, a sentence each.
+    pub waiting_for: Vec<String>,
+    /// Each site of the roster.
+    pub sites: Vec<SiteStatus>,
+    /// The newest versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+    /// The newest rounds, oldest first.
+    pub rounds: Vec<RoundStatus>,
+}
+
+/// One site in one study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// Its name.
+    pub site: SiteId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Its state in the round, or its answer to the study, in a word.
+    pub state: String,
+    /// What it is doing.
+    pub phase: Option<String>,
+    /// Units done in this phase.
+    pub done: u64,
+    /// Of how many; 0 if unknown.
+    pub total: u64,
+    /// Why it does not take part, if it does not.
+    pub code: Option<Code>,
+    /// Milliseconds since anything was heard from it, if ever since the coordinator started.
+    pub last_contact_ms_ago: Option<u64>,
+    /// Bytes received from it since the coordinator started.
+    pub bytes_up: u64,
+    /// Bytes sent to it since the coordinator started.
+    pub bytes_down: u64,
+}
+
+/// One version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Its number.
+    pub version: Version,
+    /// Its digest.
+    pub model: Digest,
+    /// The round that made it; absent for v0.
+    pub round: Option<Round>,
+    /// When it was committed.
+    pub wall: Option<WallMillis>,
+    /// Correct ÷ total over the hold-outs, once the next round has scored it.
+    pub accuracy: Option<f64>,
+    /// Mean loss in nats, once scored.
+    pub loss: Option<f64>,
+    /// The integer sums behind them.
+    pub metrics: BTreeMap<String, u64>,
+}
+
+/// One round, from its roll call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundStatus {
+    /// Its number.
+    pub round: Round,
+    /// What was asked.
+    pub task: TaskKind,
+    /// `committed`, `evaluated` or `abandoned`.
+    pub outcome: String,
+    /// Why it was abandoned.
+    pub reason: Option<String>,
+    /// The version that the sites started from.
+    pub base_version: Version,
+    /// The version that came of it.
+    pub version: Option<Version>,
+    /// When its roll call was written.
+    pub wall: WallMillis,
+    /// From the plan to the roll call.
+    pub duration_ms: u64,
+    /// Updates received.
+    pub bytes_up: u64,
+    /// Bases sent.
+    pub bytes_down: u64,
+    /// Updates that were clipped at their site.
+    pub clipped: u64,
+    /// Sites that counted, with their weight where the mode shows it.
+    pub counted: BTreeMap<SiteId, Option<u64>>,
+    /// Sites that did not count, and why.
+    pub excluded: BTreeMap<SiteId, Code>,
+}
+
+/// Answer to `study submit`, `start`, `pause` and `stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// Its state now.
+    pub state: RunState,
+}
+
+/// Answer to `study list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyListDocument {
+    /// A line each.
+    pub studies: Vec<StudyLine>,
+}
+
+/// One study in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyLine {
+    /// Its name.
+    pub study: StudyId,
+    /// Version of the study file.
+    pub study_version: u64,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// Whether rounds run.
+    pub state: RunState,
+    /// The newest version.
+    pub version: Version,
+    /// Versions after which it is complete.
+    pub rounds_goal: u64,
+    /// What it is for.
+    pub purpose: String,
+}
+
+/// Answer to `study show`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyShowDocument {
+    /// Its state.
+    pub status: StudyStatus,
+    /// The signed text.
+    pub text: String,
+    /// Key ids of those who signed.
+    pub signed_by: Vec<String>,
+}
+
+/// Answer to `model list`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelListDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// Versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// Answer to `model show`; what `model export` needs to fetch and check the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelShowDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// The version.
+    pub version: VersionStatus,
+    /// Digest of the signed study.
+    pub study_digest: Digest,
+    /// Digest of the layout.
+    pub layout: Digest,
+    /// Bytes of the model's file.
+    pub bytes: u64,
+    /// The signed study's text: the layout follows from it.
+    pub study_text: String,
+}

@@ -1,0 +1,227 @@
+//! What operators are told, gathered from where it is.
+
+use consilium_common::audit::Outcome;
+use consilium_common::ids::{StudyId, Version};
+use consilium_common::tensor::flat::model_bytes_len;
+use consilium_common::wire::messages::Answer;
+
+use super::operator_session::Fault;
+use super::{PROGRAM, Server};
+use crate::document::{
+    CoordinatorStatus, ModelListDocument, ModelShowDocument, SiteStatus, StatusDocument, StudyLine,
+    StudyListDocument, StudyShowDocument, StudyStatus, VersionStatus,
+};
+use crate::driver::{Event, Handle};
+use crate::limits::ROUNDS_SHOWN_MAX;
+use crate::round;
+use crate::round::status::PhaseName;
+
+pub(super) fn find(server: &Server, study: &StudyId) -> Result<Handle, Fault> {
+    server.studies.get(study).ok_or_else(|| {
+        let known: Vec<String> =
+            server.studies.all().iter().map(|study| study.id().to_string()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Fault::refused(format!("there is no study {study} here (known: {known})"))
+    })
+}
+
+pub(super) async fn status(
+    server: &Server,
+    study: Option<&StudyId>,
+) -> Result<StatusDocument, Fault> {
+    let handles = match study {
+        Some(study) => vec![find(server, study)?],
+        None => server.studies.all(),
+    };
+    let mut studies = Vec::with_capacity(handles.len());
+    for handle in handles {
+        studies.push(study_status(server, &handle).await?);
+    }
+    Ok(StatusDocument { coordinator: coordinator(server), studies })
+}
+
+fn coordinator(server: &Server) -> CoordinatorStatus {
+    let wall = server.clock.wall();
+    CoordinatorStatus {
+        program: PROGRAM.to_owned(),
+        address: server.address.to_string(),
+        consortium: server.consortium.name.to_string(),
+        uptime_seconds: server.clock.now().since(server.started).0 / 1000,
+        wall,
+        log_records: server.store.records(),
+        roster: server.roster.sites().count(),
+        connected: server.sites.connected(),
+        certificate: server.certificate.standing(wall).to_string(),
+    }
+}
+
+async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, Fault> {
+    let asked = handle.ask(|answer| Event::Status { answer }).await;
+    let now = asked.map_err(Fault::failed)?;
+    let sites = now.sites.iter().map(|site| site_status(server, handle.id(), site)).collect();
+    let view = handle.view();
+    let newest: Vec<_> = view.summary.versions().rev().take(ROUNDS_SHOWN_MAX).collect();
+    let head = view.summary.head();
+    let open = now.phase != PhaseName::Idle;
+    let last = view.summary.rounds().next_back().map(|round| round.round);
+    Ok(StudyStatus {
+        study: handle.id().clone(),
+        study_version: handle.study().header.version,
+        digest: handle.digest(),
+        state: now.state,
+        phase: phase_word(now.phase).to_owned(),
+        round: if open { now.round } else { last.unwrap_or_default() },
+        task: open.then_some(now.task),
+        version: head.version,
+        model: head.model,
+        rounds_goal: handle.study().training.rounds,
+        remaining_ms: now.remaining_ms,
+        waiting_for: now.waiting_for,
+        sites,
+        versions: newest.into_iter().rev().cloned().collect(),
+        rounds: view.summary.rounds().cloned().collect(),
+    })
+}
+
+fn phase_word(phase: PhaseName) -> &'static str {
+    match phase {
+        PhaseName::Idle => "idle",
+        PhaseName::Inviting => "inviting",
+        PhaseName::Training => "training",
+        PhaseName::Aggregating => "aggregating",
+        PhaseName::Closing => "closing",
+    }
+}
+
+/// What the engine knows of a site, with what the connection knows.
+fn site_status(server: &Server, study: &StudyId, site: &round::status::SiteStatus) -> SiteStatus {
+    let contact = server.sites.contact(&site.site).unwrap_or_default();
+    let now = server.clock.now();
+    // A site that declined the study is not in the engine's eyes; its code tells why.
+    let declined = contact.answers.get(study).and_then(|answer| match answer {
+        Answer::Accepted => None,
+        Answer::Declined { code, .. } => Some(*code),
+    });
+    let state = match (&*site.state, contact.connected, declined) {
+        ("absent", true, Some(_)) => "declined",
+        ("absent", true, None) => "connected",
+        (state, _, _) => state,
+    };
+    SiteStatus {
+        site: site.site.clone(),
+        connected: contact.connected,
+        state: state.to_owned(),
+        phase: site.phase.map(|phase| site_phase_word(phase).to_owned()),
+        done: site.done,
+        total: site.total,
+        code: site.code.or(declined),
+        last_contact_ms_ago: contact.last.map(|last| now.since(last).0),
+        bytes_up: contact.traffic.received,
+        bytes_down: contact.traffic.sent,
+    }
+}
+
+fn site_phase_word(phase: consilium_common::wire::messages::SitePhase) -> &'static str {
+    use consilium_common::wire::messages::SitePhase;
+    match phase {
+        SitePhase::Queued => "queued",
+        SitePhase::Fetching => "fetching",
+        SitePhase::Loading => "loading",
+        SitePhase::Scoring => "scoring",
+        SitePhase::Training => "training",
+        SitePhase::Encoding => "encoding",
+        SitePhase::Uploading => "uploading",
+    }
+}
+
+pub(super) fn study_list(server: &Server) -> StudyListDocument {
+    let line = |handle: &Handle| {
+        let (study, view) = (handle.study(), handle.view());
+        StudyLine {
+            study: study.id().clone(),
+            study_version: study.header.version,
+            digest: handle.digest(),
+            state: view.state,
+            version: view.summary.head().version,
+            rounds_goal: study.training.rounds,
+            purpose: study.header.purpose.clone(),
+        }
+    };
+    StudyListDocument { studies: server.studies.all().iter().map(line).collect() }
+}
+
+pub(super) async fn study_show(
+    server: &Server,
+    study: &StudyId,
+) -> Result<StudyShowDocument, Fault> {
+    let handle = find(server, study)?;
+    let signatures = &handle.offer().signatures;
+    Ok(StudyShowDocument {
+        status: study_status(server, &handle).await?,
+        text: study_text(server, &handle).await?,
+        signed_by: signatures.iter().map(|signature| signature.key.to_string()).collect(),
+    })
+}
+
+/// The study's file as it was signed.
+async fn study_text(server: &Server, handle: &Handle) -> Result<String, Fault> {
+    let found = server.store.study(handle.digest()).await.map_err(Fault::failed)?;
+    let submitted = found.ok_or_else(|| Fault::failed("the study's record was not found"))?;
+    String::from_utf8(submitted.signed.bytes).map_err(Fault::failed)
+}
+
+pub(super) fn model_list(server: &Server, study: &StudyId) -> Result<ModelListDocument, Fault> {
+    let handle = find(server, study)?;
+    let view = handle.view();
+    let versions = view.summary.versions().cloned().collect();
+    Ok(ModelListDocument { study: study.clone(), versions })
+}
+
+pub(super) async fn model_show(
+    server: &Server,
+    study: &StudyId,
+    version: Option<Version>,
+) -> Result<ModelShowDocument, Fault> {
+    let handle = find(server, study)?;
+    let head = handle.view().summary.head();
+    let version = version.unwrap_or(head.version);
+    let known = handle.view().summary.version(version).cloned();
+    let found = match known {
+        Some(known) => Some(known),
+        None => committed(server, study, version).await?,
+    };
+    let unknown = || {
+        let newest = head.version;
+        Fault::refused(format!("study {study} has no version {version}: its newest is {newest}"))
+    };
+    let layout = handle.study().layout().map_err(Fault::failed)?;
+    Ok(ModelShowDocument {
+        study: study.clone(),
+        version: found.ok_or_else(unknown)?,
+        study_digest: handle.digest(),
+        layout: layout.digest(),
+        bytes: model_bytes_len(&layout),
+        study_text: study_text(server, &handle).await?,
+    })
+}
+
+/// A version that is no more in memory, from the log.
+async fn committed(
+    server: &Server,
+    study: &StudyId,
+    version: Version,
+) -> Result<Option<VersionStatus>, Fault> {
+    let signed = server.store.version(study, version).await.map_err(Fault::failed)?;
+    let Some(signed) = signed else { return Ok(None) };
+    let call = signed.parse_unverified().map_err(Fault::failed)?;
+    let Outcome::Committed { version, model, .. } = call.outcome else { return Ok(None) };
+    Ok(Some(VersionStatus {
+        version,
+        model,
+        round: Some(call.round),
+        wall: None,
+        accuracy: None,
+        loss: None,
+        metrics: std::collections::BTreeMap::new(),
+    }))
+}

@@ -1,0 +1,99 @@
+//! The network's edge: who comes in, what they say, and what they get.
+//!
+//! ```text
+//!   QUIC ─► accept ─┬─► agent_session ─┬─ control frames ─► drivers (one a study)
+//!                   │                  └─ blob streams ───► intake (updates) · distribute (models)
+//!                   └─► operator_session ── requests ─────► studies · answers
+//!   drivers ─► sites ─► agent_session ─► the site
+//! ```
+
+pub mod accept;
+mod agent_session;
+mod answers;
+mod distribute;
+mod intake;
+mod operator_session;
+mod refusals;
+pub mod sites;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use consilium_certs::consortium::Consortium;
+use consilium_certs::roster::Roster;
+use consilium_certs::validity::Validity;
+use consilium_common::time::{Clock, Millis};
+
+use crate::stage::Stage;
+use crate::store::{Blobs, Store};
+use crate::studies::Studies;
+use refusals::Refusals;
+use sites::Sites;
+
+/// Program and version, as told to peers.
+pub const PROGRAM: &str = concat!("consilium ", env!("CARGO_PKG_VERSION"));
+
+/// What every session uses.
+#[derive(Debug)]
+pub struct Server {
+    /// Who is connected.
+    pub sites: Arc<Sites>,
+    /// The studies and their drivers.
+    pub studies: Arc<Studies>,
+    /// Records.
+    pub store: Arc<dyn Store>,
+    /// Models and study texts.
+    pub blobs: Arc<dyn Blobs>,
+    /// Updates on their way in.
+    pub stage: Arc<Stage>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who belongs.
+    pub roster: Arc<Roster>,
+    /// Whose coordinator this is.
+    pub consortium: Arc<Consortium>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// When it started.
+    pub started: Millis,
+    /// How long its certificate is good.
+    pub certificate: Validity,
+    refusals: Refusals,
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of Server of the same names")]
+pub struct Parts {
+    pub sites: Arc<Sites>,
+    pub studies: Arc<Studies>,
+    pub store: Arc<dyn Store>,
+    pub blobs: Arc<dyn Blobs>,
+    pub stage: Arc<Stage>,
+    pub clock: Arc<dyn Clock>,
+    pub roster: Arc<Roster>,
+    pub consortium: Arc<Consortium>,
+    pub address: SocketAddr,
+    pub certificate: Validity,
+}
+
+impl Server {
+    /// A server that has met nobody yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            started: parts.clock.now(),
+            sites: parts.sites,
+            studies: parts.studies,
+            store: parts.store,
+            blobs: parts.blobs,
+            stage: parts.stage,
+            clock: parts.clock,
+            roster: parts.roster,
+            consortium: parts.consortium,
+            address: parts.address,
+            certificate: parts.certificate,
+            refusals: Refusals::default(),
+        }
+    }
+}

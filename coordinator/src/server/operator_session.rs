@@ -1,0 +1,234 @@
+//! One operator's or auditor's connection: requests, each on its own stream, and fetches of models.
+//! Every command that changes something is a record of the log, done or refused.
+
+use std::sync::Arc;
+
+use consilium_certs::identity::{Identity, Role};
+use consilium_common::audit::Record;
+use consilium_common::audit::record;
+use consilium_common::ids::StudyId;
+use consilium_common::signed::Signed;
+use consilium_common::study::Study;
+use consilium_common::wire::codec;
+use consilium_common::wire::frame::{FLAG_MUST_KNOW, Frame};
+use consilium_common::wire::messages::RunState;
+use consilium_common::wire::operator::{
+    self, End, KIND_END, KIND_PART, KIND_REQUEST, PART_BYTES, Request,
+};
+use consilium_common::wire::reject::Code;
+use consilium_io::net::transfer::{self, Incoming, Refusal};
+use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError, Stream, StreamKind};
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{Server, answers, distribute, sites};
+use crate::document::CommandDocument;
+use crate::driver::{Event, Handle};
+use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, TRANSFER_IDLE_MAX};
+use crate::round::Command;
+
+/// How a request failed.
+pub(super) enum Fault {
+    /// It may not be, or makes no sense.
+    Refused(String),
+    /// This side failed.
+    Failed(String),
+}
+
+impl Fault {
+    pub(super) fn refused(message: impl ToString) -> Self {
+        Self::Refused(message.to_string())
+    }
+
+    pub(super) fn failed(message: impl ToString) -> Self {
+        Self::Failed(message.to_string())
+    }
+}
+
+/// Runs an operator's connection to its end.
+pub(super) async fn run(
+    server: Arc<Server>,
+    carrier: Arc<dyn Carrier>,
+    identity: Identity,
+    stop: CancellationToken,
+) {
+    tracing::debug!(peer = %identity, "an operator is connected");
+    let identity = Arc::new(identity);
+    let mut streams = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => {
+                sites::close(&*carrier, Code::ShuttingDown, "the coordinator goes down");
+                return;
+            }
+            stream = carrier.accept(), if streams.len() < OPERATOR_REQUESTS_MAX => stream,
+            Some(_) = streams.join_next() => continue,
+        };
+        let Ok(stream) = stream else { return };
+        let (server, identity) = (Arc::clone(&server), Arc::clone(&identity));
+        streams.spawn(async move {
+            match stream.kind {
+                StreamKind::Request => request(&server, &identity, stream).await,
+                StreamKind::Blob => blob(&server, stream).await,
+                StreamKind::Control => {
+                    tracing::info!(peer = %identity, "operators have no control stream");
+                }
+            }
+        });
+    }
+}
+
+async fn blob(server: &Server, stream: Stream) {
+    match transfer::receive(stream, TRANSFER_IDLE_MAX).await {
+        Ok(Incoming::Fetch(fetch)) => distribute::serve(server, None, fetch).await,
+        Ok(Incoming::Push(push)) => push.refuse(Refusal::Code(Code::WrongRole)).await,
+        Err(error) => tracing::info!(%error, "an operator's blob stream broke off"),
+    }
+}
+
+async fn request(server: &Server, identity: &Identity, stream: Stream) {
+    let mut reader = FrameReader::new(stream.recv);
+    let mut writer = FrameWriter::new(stream.send);
+    let asked = match timeout(HELLO_WAIT_MAX, reader.next()).await {
+        Ok(Ok(Some(frame))) if frame.kind == KIND_REQUEST => codec::decode(&frame.body),
+        other => {
+            tracing::info!(peer = %identity, ?other, "not a request");
+            return;
+        }
+    };
+    let answer = match asked {
+        Ok(request) => handle(server, identity, request).await,
+        Err(error) => Err(Fault::refused(format!(
+            "the request is not known here ({error}): is this the same version of consilium?"
+        ))),
+    };
+    if let Err(error) = reply(&mut writer, answer).await {
+        tracing::info!(peer = %identity, %error, "the answer was not taken");
+    }
+}
+
+async fn reply(writer: &mut FrameWriter, answer: Result<Vec<u8>, Fault>) -> Result<(), FramesError> {
+    let (json, end) = match answer {
+        Ok(json) => (json, End::Done),
+        Err(Fault::Refused(message)) => (Vec::new(), End::Refused { message }),
+        Err(Fault::Failed(message)) => (Vec::new(), End::Failed { message }),
+    };
+    for part in json.chunks(PART_BYTES) {
+        let body = part.to_vec();
+        writer.write(&Frame { kind: KIND_PART, flags: FLAG_MUST_KNOW, body }).await?;
+    }
+    let end = operator::frame(KIND_END, &end)
+        .map_err(|error| FramesError::Stream(std::io::Error::other(error)))?;
+    writer.write(&end).await?;
+    writer.finish().await
+}
+
+async fn handle(
+    server: &Server,
+    identity: &Identity,
+    request: Request,
+) -> Result<Vec<u8>, Fault> {
+    match request {
+        Request::Status { study } => json(&answers::status(server, study.as_ref()).await?),
+        Request::StudyList => json(&answers::study_list(server)),
+        Request::StudyShow { study } => json(&answers::study_show(server, &study).await?),
+        Request::ModelList { study } => json(&answers::model_list(server, &study)?),
+        Request::ModelShow { study, version } => {
+            json(&answers::model_show(server, &study, version).await?)
+        }
+        Request::StudySubmit { signed } => {
+            let words = format!("study submit {}", signed.digest());
+            let outcome = submit(server, identity, signed).await;
+            changed(server, identity, words, outcome, RunState::Submitted).await
+        }
+        Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
+        Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
+        Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,
+    }
+}
+
+/// Who commands; auditors and others do not.
+fn commander(identity: &Identity) -> Result<String, Fault> {
+    match &identity.role {
+        Role::Operator(name) => Ok(name.to_string()),
+        Role::Site(_) | Role::Auditor(_) | Role::Coordinator => Err(Fault::Refused(format!(
+            "{identity} may look and not command: an operator's bundle is needed"
+        ))),
+    }
+}
+
+async fn submit(
+    server: &Server,
+    identity: &Identity,
+    signed: Signed<Study>,
+) -> Result<Handle, Fault> {
+    let by = commander(identity)?;
+    let submitted = server.studies.submit(signed, &by).await;
+    submitted.map_err(|error| {
+        if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
+    })
+}
+
+/// Start, pause or stop.
+async fn order(
+    server: &Server,
+    identity: &Identity,
+    study: StudyId,
+    command: Command,
+) -> Result<Vec<u8>, Fault> {
+    let (verb, state) = match command {
+        Command::Start => ("start", RunState::Running),
+        Command::Pause => ("pause", RunState::Paused),
+        Command::Stop => ("stop", RunState::Stopped),
+    };
+    let outcome = async {
+        let by = commander(identity)?;
+        let handle = answers::find(server, &study)?;
+        let taken = handle.ask(|answer| Event::Command { command, by, answer }).await;
+        taken.map_err(Fault::failed)?.map_err(Fault::refused)?;
+        Ok(handle)
+    };
+    let outcome = outcome.await;
+    changed(server, identity, format!("study {verb} {study}"), outcome, state).await
+}
+
+/// Records a command that was done or not. Done, the study has the new `state` in the log by then:
+/// the engine's record was queued before this one.
+async fn changed(
+    server: &Server,
+    identity: &Identity,
+    command: String,
+    outcome: Result<Handle, Fault>,
+    state: RunState,
+) -> Result<Vec<u8>, Fault> {
+    note(server, identity, command, &outcome).await?;
+    let study = outcome?;
+    json(&CommandDocument {
+        study: study.id().clone(),
+        digest: study.digest(),
+        state,
+    })
+}
+
+/// Records a command. What it caused was queued before, so it is durable when this returns.
+async fn note(
+    server: &Server,
+    identity: &Identity,
+    command: String,
+    outcome: &Result<Handle, Fault>,
+) -> Result<(), Fault> {
+    let outcome = match outcome {
+        Ok(_) => "done".to_owned(),
+        Err(Fault::Refused(why)) => format!("refused: {why}"),
+        Err(Fault::Failed(why)) => format!("failed: {why}"),
+    };
+    tracing::info!(by = %identity, command, outcome, "command");
+    let record = Record::Command(record::Command { by: identity.to_string(), command, outcome });
+    server.store.append(&record).await.map_err(Fault::failed)
+}
+
+fn json(document: &impl Serialize) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(document).map_err(Fault::failed)
+}

@@ -1,0 +1,314 @@
+//! The studies of this coordinator, each with its driver: opened from the log at start, added when
+//! an operator submits one, found by name, by digest, or by the base that they serve.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use consilium_certs::consortium::Consortium;
+use consilium_common::audit::Record;
+use consilium_common::audit::record::StudySubmitted;
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::signed::{SecretKey, Signed, SignedError};
+use consilium_common::study::{Study, StudyError};
+use consilium_common::time::Clock;
+use consilium_common::update::words::Schema;
+use consilium_common::wire::messages::StudyOffer;
+use consilium_io::disk::BlobError;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::compute::Compute;
+use crate::driver::{Driver, DriverError, Handle, Tools, View};
+use crate::limits::DRIVER_QUEUE_MAX;
+use crate::round::{Engine, History, HistoryError, StudyHistory};
+use crate::server::sites::{Outbox, Sites};
+use crate::stage::Stage;
+use crate::store::{Blobs, Store, StoreError};
+use crate::summary::Summary;
+
+/// What all studies share.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is what its type says")]
+pub struct Common {
+    pub store: Arc<dyn Store>,
+    pub blobs: Arc<dyn Blobs>,
+    pub stage: Arc<Stage>,
+    pub sites: Arc<Sites>,
+    pub clock: Arc<dyn Clock>,
+    pub consortium: Arc<Consortium>,
+    /// The log key.
+    pub key: SecretKey,
+    /// The sites of the roster.
+    pub roster: BTreeSet<SiteId>,
+    /// Ends all drivers.
+    pub stop: CancellationToken,
+}
+
+/// Why a study was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The operators' signatures do not hold.
+    #[error("the study is refused: {0}")]
+    Signed(#[from] SignedError),
+    /// It cannot be served.
+    #[error("the study is refused: {0}")]
+    Study(#[from] StudyError),
+    /// It names a v0 that does not follow from its spec.
+    #[error(
+        "the study is refused: [initial] names model {have:?}, the spec gives {need:?}: sign the \
+         draft again with this version"
+    )]
+    Initial {
+        /// In the file.
+        have: Digest,
+        /// From the spec.
+        need: Digest,
+    },
+    /// It does not fit what is here.
+    #[error("the study is refused: {0}")]
+    History(#[from] HistoryError),
+    /// The model could not be kept.
+    #[error("the study's model cannot be kept: {0}")]
+    Blob(#[from] BlobError),
+    /// The record could not be written.
+    #[error("the study cannot be recorded: {0}")]
+    Store(#[from] StoreError),
+    /// A thread died.
+    #[error("the study's model cannot be made: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+impl SubmitError {
+    /// Whether it is the submission's fault.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Signed(_) | Self::Study(_) | Self::Initial { .. } | Self::History(_) => true,
+            Self::Blob(_) | Self::Store(_) | Self::Died(_) => false,
+        }
+    }
+}
+
+/// A study with its driver.
+#[derive(Debug)]
+struct Running {
+    handle: Handle,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The studies.
+#[derive(Debug)]
+pub struct Studies {
+    common: Common,
+    /// What the log says, drivers' queued records included.
+    history: Arc<Mutex<History>>,
+    running: RwLock<BTreeMap<StudyId, Running>>,
+    /// One submission at a time.
+    submitting: tokio::sync::Mutex<()>,
+    threads: Arc<Semaphore>,
+    failed: mpsc::Sender<DriverError>,
+}
+
+impl Studies {
+    /// The studies that `history` knows, their drivers running. `summaries` are theirs. The
+    /// receiver gets the error of a driver that must not go on: the process ends then.
+    ///
+    /// # Errors
+    /// A study of the log that this version cannot serve.
+    pub fn open(
+        common: Common,
+        history: History,
+        mut summaries: BTreeMap<StudyId, Summary>,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<DriverError>), StudyError> {
+        let (failed, failures) = mpsc::channel(1);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let known: Vec<StudyHistory> = history.studies().cloned().collect();
+        let studies = Arc::new(Self {
+            common,
+            history: Arc::new(Mutex::new(history)),
+            running: RwLock::default(),
+            submitting: tokio::sync::Mutex::default(),
+            threads: Arc::new(Semaphore::new(threads)),
+            failed,
+        });
+        for study in known {
+            let summary = summaries.remove(study.study.id());
+            studies.begin(&study, summary)?;
+        }
+        Ok((studies, failures))
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a study's engine and starts its driver.
+    fn begin(&self, history: &StudyHistory, summary: Option<Summary>) -> Result<Handle, StudyError> {
+        let common = &self.common;
+        let setup = history.setup(common.roster.clone(), common.key.clone());
+        let serving = setup.interrupted.as_ref().map(|i| (i.plan.round, i.plan.base));
+        let study = Arc::new(history.study.clone());
+        // Without a closed round the newest version is v0.
+        let first = || Summary::new(Schema::of(&study), history.head.model);
+        let summary = summary.unwrap_or_else(first);
+        let view = View { state: history.state, serving, summary };
+        let (events, queue) = mpsc::channel(DRIVER_QUEUE_MAX);
+        let handle = Handle::new(Arc::clone(&study), offer(history), events, view);
+        let tools = Tools {
+            store: Arc::clone(&common.store),
+            stage: Arc::clone(&common.stage),
+            outbox: Arc::clone(&common.sites) as Arc<dyn Outbox>,
+            clock: Arc::clone(&common.clock),
+            compute: Compute::new(
+                &study,
+                Arc::clone(&common.blobs),
+                Arc::clone(&common.stage),
+            )?,
+            threads: Arc::clone(&self.threads),
+            history: Arc::clone(&self.history),
+        };
+        let engine = Engine::open(setup, common.clock.now())?;
+        let driver = Driver::new(engine, handle.clone(), tools, queue);
+        let stop = common.stop.child_token();
+        let (stopped, failed) = (stop.clone(), self.failed.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = driver.run(stopped).await {
+                // Somebody's error is enough to end the process.
+                let _first = failed.try_send(error);
+            }
+        });
+        let running = Running { handle: handle.clone(), stop, task };
+        let id = handle.id().clone();
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(id, running);
+        Ok(handle)
+    }
+
+    fn find<T>(&self, look: impl FnMut(&Handle) -> Option<T>) -> Option<T> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().map(|running| &running.handle).find_map(look)
+    }
+
+    /// A study by name.
+    #[must_use]
+    pub fn get(&self, id: &StudyId) -> Option<Handle> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.get(id).map(|running| running.handle.clone())
+    }
+
+    /// A study by its digest.
+    #[must_use]
+    pub fn by_digest(&self, digest: Digest) -> Option<Handle> {
+        self.find(|study| (study.digest() == digest).then(|| study.clone()))
+    }
+
+    /// The study whose open round starts from this base, and that round.
+    #[must_use]
+    pub fn serving(&self, base: Digest) -> Option<(Handle, Round)> {
+        self.find(|study| {
+            let (round, serving) = study.view().serving?;
+            (serving == base).then(|| (study.clone(), round))
+        })
+    }
+
+    /// Every study, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Handle> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().map(|running| running.handle.clone()).collect()
+    }
+
+    /// Takes a signed study, or the next version of one: checks it, keeps its text and v0, records
+    /// it, and offers it to the sites.
+    ///
+    /// # Errors
+    /// It is refused, or could not be kept; see [`SubmitError::is_refusal`].
+    pub async fn submit(&self, signed: Signed<Study>, by: &str) -> Result<Handle, SubmitError> {
+        let consortium = &self.common.consortium;
+        let study = signed.verify(&consortium.operator_keys(), consortium.operators_needed)?;
+        let _turn = self.submitting.lock().await;
+        let record = Record::StudySubmitted(StudySubmitted {
+            signed: signed.clone(),
+            by: by.to_owned(),
+        });
+        // Held against a copy first: a record that does not fit is never written.
+        let is_new = {
+            let mut copy = self.history().clone();
+            copy.apply(&record)?;
+            self.history().study(study.id()).is_none()
+        };
+        self.keep(&study, &signed, is_new).await?;
+        self.end(study.id()).await;
+        let history = {
+            let mut history = self.history();
+            history.apply(&record)?;
+            history.study(study.id()).cloned()
+        };
+        self.common.store.append(&record).await?;
+        // It was just put there.
+        let history = history.ok_or_else(|| HistoryError::UnknownStudy {
+            record: "StudySubmitted",
+            study: study.id().clone(),
+        })?;
+        let empty = Summary::new(Schema::of(&study), history.head.model);
+        let summary =
+            self.get(study.id()).map(|old| std::mem::replace(&mut old.view().summary, empty));
+        self.common.sites.forget_answers(study.id());
+        let handle = self.begin(&history, summary)?;
+        self.common.sites.broadcast(&handle.offer().clone().into());
+        self.common.sites.broadcast(&handle.state_message().into());
+        Ok(handle)
+    }
+
+    /// Keeps the study's text, and v0 of a new one, under their digests.
+    async fn keep(
+        &self,
+        study: &Study,
+        signed: &Signed<Study>,
+        is_new: bool,
+    ) -> Result<(), SubmitError> {
+        let spec = study.clone();
+        let made = tokio::task::spawn_blocking(move || spec.initial_model());
+        let model = made.await??;
+        let need = Digest::of(&model);
+        match study.initial {
+            Some(initial) if initial.model == need => {}
+            other => {
+                let have = other.map_or(Digest([0; 32]), |initial| initial.model);
+                return Err(SubmitError::Initial { have, need });
+            }
+        }
+        if is_new {
+            self.common.blobs.put(model).await?;
+        }
+        self.common.blobs.put(signed.bytes.clone()).await?;
+        Ok(())
+    }
+
+    /// Ends the driver of a study that is about to be replaced; its queued records stay in order.
+    async fn end(&self, id: &StudyId) {
+        let old = {
+            let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+            running.get_mut(id).map(|old| {
+                old.stop.cancel();
+                std::mem::replace(&mut old.task, tokio::spawn(std::future::ready(())))
+            })
+        };
+        if let Some(task) = old
+            && let Err(error) = task.await
+        {
+            tracing::warn!(study = %id, %error, "the driver of the earlier version died");
+        }
+    }
+}
+
+fn offer(history: &StudyHistory) -> StudyOffer {
+    StudyOffer {
+        study: history.study.id().clone(),
+        version: history.study.header.version,
+        digest: history.study_digest(),
+        bytes: history.signed.bytes.len() as u64,
+        signatures: history.signed.signatures.clone(),
+    }
+}

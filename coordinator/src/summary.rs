@@ -1,0 +1,145 @@
+//! What screens show of a study's past: its last roll calls, and the metrics of each version. Built
+//! from the log at start, kept up to date by the driver, bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use consilium_common::audit::{Outcome, RollCall, Status};
+use consilium_common::ids::{Digest, Version};
+use consilium_common::time::WallMillis;
+use consilium_common::update::words::{Metrics, Schema};
+
+use crate::document::{RoundStatus, VersionStatus};
+use crate::limits::{ROUNDS_SHOWN_MAX, VERSIONS_SHOWN_MAX};
+
+/// A study's past, in memory.
+#[derive(Debug)]
+pub struct Summary {
+    schema: Schema,
+    rounds: VecDeque<RoundStatus>,
+    versions: BTreeMap<Version, VersionStatus>,
+    head: Head,
+}
+
+/// The newest version of a study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub version: Version,
+    /// Its digest.
+    pub model: Digest,
+}
+
+fn unscored(version: Version, model: Digest) -> VersionStatus {
+    VersionStatus {
+        version,
+        model,
+        round: None,
+        wall: None,
+        accuracy: None,
+        loss: None,
+        metrics: BTreeMap::new(),
+    }
+}
+
+impl Summary {
+    /// Nothing has happened but v0, whose digest is `initial`.
+    #[must_use]
+    pub fn new(schema: Schema, initial: Digest) -> Self {
+        let version = Version(0);
+        Self {
+            schema,
+            rounds: VecDeque::new(),
+            versions: BTreeMap::from([(version, unscored(version, initial))]),
+            head: Head { version, model: initial },
+        }
+    }
+
+    /// A round ended; its roll call was written at `wall`.
+    pub fn add(&mut self, call: &RollCall, wall: WallMillis) {
+        self.score_base(call);
+        if let Outcome::Committed { version, model, .. } = call.outcome {
+            let (round, wall) = (Some(call.round), Some(wall));
+            self.head = Head { version, model };
+            let made = VersionStatus { round, wall, ..unscored(version, model) };
+            self.versions.insert(version, made);
+            if self.versions.len() > VERSIONS_SHOWN_MAX {
+                self.versions.pop_first();
+            }
+        }
+        if self.rounds.len() == ROUNDS_SHOWN_MAX {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back(round_status(call, wall));
+    }
+
+    /// A roll call carries the metrics of its base, unless the round came to nothing.
+    fn score_base(&mut self, call: &RollCall) {
+        if matches!(call.outcome, Outcome::Abandoned { .. }) {
+            return;
+        }
+        let Some(base) = self.versions.get_mut(&call.base_version) else {
+            return;
+        };
+        let sum = |name: &String| call.metrics.get(name).copied().unwrap_or(0);
+        let metrics = Metrics(self.schema.names().iter().map(sum).collect());
+        base.accuracy = self.schema.accuracy(&metrics);
+        base.loss = self.schema.loss(&metrics);
+        base.metrics.clone_from(&call.metrics);
+    }
+
+    /// The last rounds, oldest first.
+    pub fn rounds(&self) -> impl DoubleEndedIterator<Item = &RoundStatus> {
+        self.rounds.iter()
+    }
+
+    /// The versions, oldest first.
+    pub fn versions(&self) -> impl DoubleEndedIterator<Item = &VersionStatus> {
+        self.versions.values()
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// A version, if it is among those shown.
+    #[must_use]
+    pub fn version(&self, version: Version) -> Option<&VersionStatus> {
+        self.versions.get(&version)
+    }
+}
+
+fn round_status(call: &RollCall, wall: WallMillis) -> RoundStatus {
+    let (outcome, version, reason) = match &call.outcome {
+        Outcome::Committed { version, .. } => ("committed", Some(*version), None),
+        Outcome::Evaluated { .. } => ("evaluated", None, None),
+        Outcome::Abandoned { reason } => ("abandoned", None, Some(reason.clone())),
+    };
+    let (mut counted, mut excluded) = (BTreeMap::new(), BTreeMap::new());
+    for (site, entry) in &call.sites {
+        match entry.status {
+            Status::Counted { weight } => {
+                counted.insert(site.clone(), weight);
+            }
+            Status::Excluded { code } => {
+                excluded.insert(site.clone(), code);
+            }
+        }
+    }
+    RoundStatus {
+        round: call.round,
+        task: call.task,
+        outcome: outcome.to_owned(),
+        reason,
+        base_version: call.base_version,
+        version,
+        wall,
+        duration_ms: call.duration.0,
+        bytes_up: call.bytes_up,
+        bytes_down: call.bytes_down,
+        clipped: call.clipped,
+        counted,
+        excluded,
+    }
+}

@@ -1,0 +1,63 @@
+//! Study files as an operator would write them: the synthetic family, which needs no libtorch and
+//! has a known optimum.
+
+use consilium_common::study::Study;
+
+/// A study to be.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Its name.
+    pub name: &'static str,
+    /// Length of the model.
+    pub parameters: u32,
+    /// Committed versions after which it is complete.
+    pub rounds: u64,
+    /// Sites without which no round starts or commits.
+    pub min_sites: u32,
+    /// Batches of a round.
+    pub batches: u32,
+    /// Milliseconds of a batch.
+    pub batch_ms: u32,
+    /// A bound that the first rounds exceed and the later ones keep.
+    pub clip_norm: f64,
+    /// When a silent site is idle. Long by default: no test of kills may lose a site to it.
+    pub idle_timeout: &'static str,
+}
+
+impl Draft {
+    /// 1,000 parameters, four sites, all of them needed.
+    #[must_use]
+    pub fn new(name: &'static str, rounds: u64) -> Self {
+        Self {
+            name,
+            parameters: 1_000,
+            rounds,
+            min_sites: 4,
+            batches: 2,
+            batch_ms: 0,
+            clip_norm: 8.0,
+            idle_timeout: "60s",
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
+        let (clip_norm, idle_timeout) = (self.clip_norm, self.idle_timeout);
+        format!(
+            "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\
+             [model]\nfamily = \"synthetic\"\nparameters = {parameters}\nbatches = {batches}\n\
+             batch_ms = {batch_ms}\n\n[training]\nrounds = {rounds}\n\n\
+             [aggregation]\nclip_norm = {clip_norm:?}\n\n\
+             [cohort]\nmin_sites = {min_sites}\nmax_examples = 100000\ndeadline = \"1h\"\n\
+             idle_timeout = \"{idle_timeout}\"\n\n[privacy]\nmode = \"inspectable\"\n"
+        )
+    }
+
+    /// The file, read.
+    #[must_use]
+    pub fn study(&self) -> Study {
+        Study::read(&self.text(), self.name).unwrap()
+    }
+}

@@ -1,0 +1,106 @@
+//! The models that a history must have led to, computed apart from the product's aggregation: the
+//! known optimum of each site, half of the way there, clipped and rounded as the site does, then
+//! the exact weighted sum in 128 bits over those that the roll call says counted.
+
+use std::collections::BTreeMap;
+
+use consilium_agent::update::task_root;
+use consilium_agent::worker::synthetic::{half_way, optimum};
+use consilium_common::audit::{Outcome, RollCall, Status};
+use consilium_common::config;
+use consilium_common::ids::{Digest, Round, SiteId};
+use consilium_common::random::Generator;
+use consilium_common::study::Study;
+use consilium_common::tensor::flat::encode_model;
+use consilium_common::update::delta::{clip_scale, delta, l2_norm};
+use consilium_common::update::grid::{quantise, step_exponent};
+use consilium_common::worker::Source;
+
+/// Computes versions from v0 on.
+#[derive(Debug)]
+pub struct Reference {
+    study: Study,
+    sources: BTreeMap<SiteId, Source>,
+    /// The newest version's vector.
+    pub vector: Vec<f32>,
+}
+
+impl Reference {
+    /// At v0. `sources`: the `[data]` section of each site.
+    #[must_use]
+    pub fn new(study: Study, sections: &BTreeMap<SiteId, String>) -> Self {
+        let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
+        let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
+        let vector = study.model.initial(study.header.seed).unwrap();
+        Self { study, sources, vector }
+    }
+
+    /// Follows the roll calls of the study: each committed one must name exactly the sum and the
+    /// model that follow from those that counted.
+    pub fn follow(&mut self, calls: &[&RollCall]) {
+        for call in calls {
+            if let Outcome::Committed { model, sum, weight, version } = call.outcome {
+                assert_eq!(call.base, self.digest(), "{version}: the base is the version before");
+                let (expected_sum, expected_weight) = self.commit(call);
+                assert_eq!(weight, expected_weight, "{version}: the sum of weights");
+                assert_eq!(sum, expected_sum, "{version}: the exact sum");
+                assert_eq!(model, self.digest(), "{version}: the model");
+            }
+        }
+    }
+
+    /// Digest of the newest version.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&encode_model(&self.study.layout().unwrap(), &self.vector))
+    }
+
+    /// One round: its sum's digest and weight; the vector is the next version afterwards.
+    fn commit(&mut self, call: &RollCall) -> (Digest, u64) {
+        let mut sum = vec![0_i128; self.vector.len()];
+        let mut total = 0;
+        for (site, entry) in &call.sites {
+            let Status::Counted { weight } = entry.status else { continue };
+            let expected = self.weight(site);
+            assert_eq!(weight, Some(expected), "{site}: its records");
+            total += expected;
+            for (sum, units) in sum.iter_mut().zip(self.units(site, call.round)) {
+                *sum += i128::from(expected) * i128::from(units);
+            }
+        }
+        let step = 2_f64.powi(step_exponent(self.study.aggregation.clip_norm));
+        for (value, sum) in self.vector.iter_mut().zip(&sum) {
+            *value = next(*value, *sum, total, step);
+        }
+        let bytes = sum.iter().flat_map(|sum| i64::try_from(*sum).unwrap().to_le_bytes());
+        (Digest::of(&bytes.collect::<Vec<u8>>()), total)
+    }
+
+    /// The site's update in grid units.
+    fn units(&self, site: &SiteId, round: Round) -> Vec<i32> {
+        let seed = self.study.header.seed;
+        let goal = optimum(seed, &self.sources[site], self.vector.len());
+        let trained = half_way(&self.vector, &goal);
+        let layout = self.study.layout().unwrap();
+        let delta = delta(&layout, &self.vector, &trained).unwrap();
+        let clip = self.study.aggregation.clip_norm;
+        let scale = clip_scale(l2_norm(&delta), clip);
+        let mut generator = Generator::new("rounding", &task_root(seed, round, site).0);
+        quantise(&delta, scale, step_exponent(clip), &mut generator)
+    }
+
+    /// Training records: what the default hold-out of a fifth leaves.
+    fn weight(&self, site: &SiteId) -> u64 {
+        let all = self.sources[site].examples.unwrap();
+        all - all / 5
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the documented arithmetic: f64 throughout, one rounding to f32"
+)]
+fn next(base: f32, sum: i128, weight: u64, step: f64) -> f32 {
+    (sum as f64 / weight as f64 * step + f64::from(base)) as f32
+}
