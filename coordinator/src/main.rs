@@ -24,7 +24,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place that tells a person what failed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells a person what failed"
+)]
 fn say(failure: &cli::Failure) {
     eprintln!("consilium: {failure}");
 }
@@ -32,8 +35,7 @@ fn say(failure: &cli::Failure) {
 /// Warnings by default; what the coordinator does, when it serves.
 fn log_to_stderr(format: LogFormat, serves: bool) {
     let usual = if serves { "info" } else { "warn" };
-    let filter =
-        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

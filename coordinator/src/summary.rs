@@ -50,7 +50,10 @@ impl Summary {
             schema,
             rounds: VecDeque::new(),
             versions: BTreeMap::from([(version, unscored(version, initial))]),
-            head: Head { version, model: initial },
+            head: Head {
+                version,
+                model: initial,
+            },
         }
     }
 
@@ -60,7 +63,11 @@ impl Summary {
         if let Outcome::Committed { version, model, .. } = call.outcome {
             let (round, wall) = (Some(call.round), Some(wall));
             self.head = Head { version, model };
-            let made = VersionStatus { round, wall, ..unscored(version, model) };
+            let made = VersionStatus {
+                round,
+                wall,
+                ..unscored(version, model)
+            };
             self.versions.insert(version, made);
             if self.versions.len() > VERSIONS_SHOWN_MAX {
                 self.versions.pop_first();

@@ -123,11 +123,21 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
     let now = SystemClock::open().wall();
     let ca = Ca::init(&args.dir, &args.consortium, args.operators_needed, now)
         .map_err(Failure::failed)?;
-    output::line(format_args!("made the CA of consortium {} in {}", args.consortium, args.dir.display()));
+    output::line(format_args!(
+        "made the CA of consortium {} in {}",
+        args.consortium,
+        args.dir.display()
+    ));
     if let Some(root) = ca.root_still_here() {
-        output::line(format_args!("take {} offline: issuing never needs it", root.display()));
+        output::line(format_args!(
+            "take {} offline: issuing never needs it",
+            root.display()
+        ));
     }
-    output::line(format_args!("next: `consilium ca issue operator NAME --ca {}`", args.dir.display()));
+    output::line(format_args!(
+        "next: `consilium ca issue operator NAME --ca {}`",
+        args.dir.display()
+    ));
     Ok(())
 }
 
@@ -135,7 +145,9 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
     let now = SystemClock::open().wall();
     let mut ca = Ca::open(&args.ca).map_err(Failure::failed)?;
     let length = |default: Millis| {
-        args.days.map_or(default, |days| Millis::from_secs(days.saturating_mul(24 * 3600)))
+        args.days.map_or(default, |days| {
+            Millis::from_secs(days.saturating_mul(24 * 3600))
+        })
     };
     let roster_before = ca.roster().version();
     let issued = match &args.whom {
@@ -180,9 +192,8 @@ fn tell(issued: &Issued, folder: &Path) {
 /// Copies a bundle's files, each readable by the owner alone.
 fn copy_bundle(from: &Path, to: &Path) -> Result<(), Failure> {
     create_folder(to).map_err(Failure::failed)?;
-    let unreadable = |error: std::io::Error| {
-        Failure::failed(format!("cannot read {}: {error}", from.display()))
-    };
+    let unreadable =
+        |error: std::io::Error| Failure::failed(format!("cannot read {}: {error}", from.display()));
     for entry in from.read_dir().map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let bytes = std::fs::read(entry.path()).map_err(unreadable)?;

@@ -80,7 +80,11 @@ pub(super) struct OneStudy {
 pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
     match command {
         StudyCommand::Sign(args) => sign(&args),
-        StudyCommand::Submit { file, connection, format } => submit(&file, &connection, format),
+        StudyCommand::Submit {
+            file,
+            connection,
+            format,
+        } => submit(&file, &connection, format),
         StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
         StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
         StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
@@ -140,7 +144,10 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
             signed_file::store(&target, &signed).map_err(Failure::failed)?;
         }
     } else {
-        let resolved = study.resolve().and_then(|study| study.to_text()).map_err(Failure::refused)?;
+        let resolved = study
+            .resolve()
+            .and_then(|study| study.to_text())
+            .map_err(Failure::refused)?;
         let same = read_text(&target, STUDY_BYTES_MAX).is_ok_and(|known| known == resolved);
         if !same {
             signed_file::store_unsigned(&target, resolved.as_bytes()).map_err(Failure::failed)?;
@@ -193,7 +200,11 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
 fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<(), Failure> {
     let changed: CommandDocument = ask(&one.connection, &request(one.study.clone()))?;
     output::show(one.format, &changed, |changed| {
-        format!("study {} is {}", changed.study, status::state_word(changed.state))
+        format!(
+            "study {} is {}",
+            changed.study,
+            status::state_word(changed.state)
+        )
     })
 }
 

@@ -51,7 +51,9 @@ impl Process {
             .append(true)
             .open(&log)
             .map_err(LocalError::file("cannot open the log", &log))?;
-        let errors = file.try_clone().map_err(LocalError::file("cannot open the log", &log))?;
+        let errors = file
+            .try_clone()
+            .map_err(LocalError::file("cannot open the log", &log))?;
         let socket_path = start.folder.join(format!("{}.notify", start.name));
         let socket = notify_socket(&socket_path)?;
         let child = Command::new(start.program)
@@ -63,7 +65,14 @@ impl Process {
             .stderr(errors)
             .spawn()
             .map_err(LocalError::file("cannot start", start.program))?;
-        Ok((Self { name: start.name.to_owned(), child, log }, socket))
+        Ok((
+            Self {
+                name: start.name.to_owned(),
+                child,
+                log,
+            },
+            socket,
+        ))
     }
 
     /// Starts a daemon and waits until it is ready.
@@ -122,7 +131,10 @@ impl Process {
                 None => pause(),
             }
         }
-        Err(self.not_ready(format!("did not end within {} s of SIGTERM", within.as_secs())))
+        Err(self.not_ready(format!(
+            "did not end within {} s of SIGTERM",
+            within.as_secs()
+        )))
     }
 
     /// Waits until it ends by itself.
@@ -149,7 +161,12 @@ impl Process {
     #[must_use]
     pub fn not_ready(&self, what: String) -> LocalError {
         let (name, log) = (self.name.clone(), self.log.clone());
-        LocalError::NotReady { name, what, tail: tail(&log), log }
+        LocalError::NotReady {
+            name,
+            what,
+            tail: tail(&log),
+            log,
+        }
     }
 }
 
@@ -165,7 +182,10 @@ impl Drop for Process {
 /// There is no such process.
 pub(super) fn signal(pid: u32, name: &str) -> Result<(), LocalError> {
     let command = format!("kill -{name} {pid}");
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(LocalError::Command {
@@ -185,16 +205,21 @@ fn notify_socket(path: &Path) -> Result<UnixDatagram, LocalError> {
         _ => {}
     }
     let socket = UnixDatagram::bind(path).map_err(LocalError::file("cannot bind", path))?;
-    socket.set_read_timeout(Some(STEP)).map_err(LocalError::file("cannot set up", path))?;
+    socket
+        .set_read_timeout(Some(STEP))
+        .map_err(LocalError::file("cannot set up", path))?;
     Ok(socket)
 }
 
 /// Reads one datagram, waiting one step at most.
 fn said_ready(socket: &UnixDatagram) -> bool {
     let mut datagram = [0; 1024];
-    let Ok(len) = socket.recv(&mut datagram) else { return false };
+    let Ok(len) = socket.recv(&mut datagram) else {
+        return false;
+    };
     let text = datagram.get(..len).unwrap_or_default();
-    text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+    text.split(|byte| *byte == b'\n')
+        .any(|line| line == b"READY=1")
 }
 
 fn tail(log: &Path) -> String {
@@ -211,7 +236,10 @@ fn tail(log: &Path) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-#[expect(clippy::disallowed_methods, reason = "this module waits for processes; no runtime runs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module waits for processes; no runtime runs"
+)]
 pub(super) fn pause() {
     std::thread::sleep(STEP);
 }

@@ -109,7 +109,10 @@ async fn request(server: &Server, identity: &Identity, stream: Stream) {
     }
 }
 
-async fn reply(writer: &mut FrameWriter, answer: Result<Vec<u8>, Fault>) -> Result<(), FramesError> {
+async fn reply(
+    writer: &mut FrameWriter,
+    answer: Result<Vec<u8>, Fault>,
+) -> Result<(), FramesError> {
     let (json, end) = match answer {
         Ok(json) => (json, End::Done),
         Err(Fault::Refused(message)) => (Vec::new(), End::Refused { message }),
@@ -117,7 +120,13 @@ async fn reply(writer: &mut FrameWriter, answer: Result<Vec<u8>, Fault>) -> Resu
     };
     for part in json.chunks(PART_BYTES) {
         let body = part.to_vec();
-        writer.write(&Frame { kind: KIND_PART, flags: FLAG_MUST_KNOW, body }).await?;
+        writer
+            .write(&Frame {
+                kind: KIND_PART,
+                flags: FLAG_MUST_KNOW,
+                body,
+            })
+            .await?;
     }
     let end = operator::frame(KIND_END, &end)
         .map_err(|error| FramesError::Stream(std::io::Error::other(error)))?;
@@ -125,11 +134,7 @@ async fn reply(writer: &mut FrameWriter, answer: Result<Vec<u8>, Fault>) -> Resu
     writer.finish().await
 }
 
-async fn handle(
-    server: &Server,
-    identity: &Identity,
-    request: Request,
-) -> Result<Vec<u8>, Fault> {
+async fn handle(server: &Server, identity: &Identity, request: Request) -> Result<Vec<u8>, Fault> {
     match request {
         Request::Status { study } => json(&answers::status(server, study.as_ref()).await?),
         Request::StudyList => json(&answers::study_list(server)),
@@ -167,7 +172,11 @@ async fn submit(
     let by = commander(identity)?;
     let submitted = server.studies.submit(signed, &by).await;
     submitted.map_err(|error| {
-        if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
+        if error.is_refusal() {
+            Fault::refused(error)
+        } else {
+            Fault::failed(error)
+        }
     })
 }
 
@@ -186,12 +195,25 @@ async fn order(
     let outcome = async {
         let by = commander(identity)?;
         let handle = answers::find(server, &study)?;
-        let taken = handle.ask(|answer| Event::Command { command, by, answer }).await;
+        let taken = handle
+            .ask(|answer| Event::Command {
+                command,
+                by,
+                answer,
+            })
+            .await;
         taken.map_err(Fault::failed)?.map_err(Fault::refused)?;
         Ok(handle)
     };
     let outcome = outcome.await;
-    changed(server, identity, format!("study {verb} {study}"), outcome, state).await
+    changed(
+        server,
+        identity,
+        format!("study {verb} {study}"),
+        outcome,
+        state,
+    )
+    .await
 }
 
 /// Records a command that was done or not. Done, the study has the new `state` in the log by then:
@@ -225,7 +247,11 @@ async fn note(
         Err(Fault::Failed(why)) => format!("failed: {why}"),
     };
     tracing::info!(by = %identity, command, outcome, "command");
-    let record = Record::Command(record::Command { by: identity.to_string(), command, outcome });
+    let record = Record::Command(record::Command {
+        by: identity.to_string(),
+        command,
+        outcome,
+    });
     server.store.append(&record).await.map_err(Fault::failed)
 }
 

@@ -83,7 +83,10 @@ impl Sites {
     /// Nobody is connected.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, desk: Mutex::default() }
+        Self {
+            clock,
+            desk: Mutex::default(),
+        }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -91,12 +94,7 @@ impl Sites {
     }
 
     /// A site has connected. An older connection of it is closed; `first` is sent before anything.
-    pub fn arrive(
-        &self,
-        site: &SiteId,
-        carrier: Arc<dyn Carrier>,
-        first: Message,
-    ) -> Arrival {
+    pub fn arrive(&self, site: &SiteId, carrier: Arc<dyn Carrier>, first: Message) -> Arrival {
         let (outbox, queue) = mpsc::channel(FRAMES_QUEUED_MAX);
         // The queue is empty: there is room for one.
         let _room = outbox.try_send(first);
@@ -115,10 +113,18 @@ impl Sites {
         });
         let replaced = older.map_or_else(BTreeSet::new, |older| {
             entry.traffic = plus(entry.traffic, older.carrier.traffic());
-            close(&*older.carrier, Code::Replaced, "a newer connection of this site took over");
+            close(
+                &*older.carrier,
+                Code::Replaced,
+                "a newer connection of this site took over",
+            );
             older.ready
         });
-        Arrival { id, queue, replaced }
+        Arrival {
+            id,
+            queue,
+            replaced,
+        }
     }
 
     /// A session is over. Returns the studies it was ready for, unless a newer one took over.
@@ -183,7 +189,11 @@ impl Sites {
     /// How many sites are connected.
     #[must_use]
     pub fn connected(&self) -> usize {
-        self.desk().sites.values().filter(|site| site.session.is_some()).count()
+        self.desk()
+            .sites
+            .values()
+            .filter(|site| site.session.is_some())
+            .count()
     }
 
     /// What is known of a site's connection; `None` if it never connected.
@@ -197,7 +207,9 @@ impl Sites {
             connected: session.is_some(),
             last: entry.last,
             traffic: plus(entry.traffic, now),
-            answers: session.map(|session| session.answers.clone()).unwrap_or_default(),
+            answers: session
+                .map(|session| session.answers.clone())
+                .unwrap_or_default(),
         })
     }
 }
@@ -228,7 +240,11 @@ fn put(site: &SiteId, session: &Session, message: Message) {
         }
         Err(mpsc::error::TrySendError::Full(_)) => {
             tracing::warn!(%site, code = %Code::SlowReader, "disconnected");
-            close(&*session.carrier, Code::SlowReader, "it does not read what it is sent");
+            close(
+                &*session.carrier,
+                Code::SlowReader,
+                "it does not read what it is sent",
+            );
         }
     }
 }

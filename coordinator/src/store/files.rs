@@ -31,10 +31,15 @@ impl Files {
 impl Blobs for Files {
     async fn put(&self, bytes: Vec<u8>) -> Result<Digest, BlobError> {
         let blobs = self.0.clone();
-        let kept = tokio::task::spawn_blocking(move || blobs.put_bytes(&bytes, Durability::Lasting));
+        let kept =
+            tokio::task::spawn_blocking(move || blobs.put_bytes(&bytes, Durability::Lasting));
         kept.await.map_err(|error| {
             let source = io::Error::other(error);
-            IoError { op: "keep a blob in", path: "blobs".into(), source }
+            IoError {
+                op: "keep a blob in",
+                path: "blobs".into(),
+                source,
+            }
         })?
     }
 
@@ -45,7 +50,10 @@ impl Blobs for Files {
     fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError> {
         let file = self.0.open_file(digest)?;
         let path = self.0.path_of(digest);
-        let length = file.metadata().map_err(IoError::at("inspect", &path))?.len();
+        let length = file
+            .metadata()
+            .map_err(IoError::at("inspect", &path))?
+            .len();
         Ok(Box::new(Reading { file, length }))
     }
 

@@ -82,7 +82,10 @@ impl Index {
                 .path(folder)
                 .cache_capacity(INDEX_CACHE_BYTES)
                 .open()?;
-            Ok(Self { folder: folder.to_owned(), db })
+            Ok(Self {
+                folder: folder.to_owned(),
+                db,
+            })
         })?;
         let indexed = guarded(|| {
             if index.db.is_empty() {
@@ -110,7 +113,9 @@ impl Index {
         let Some(value) = self.db.get(KEY_INDEXED)? else {
             return Ok(None);
         };
-        Indexed::decode(&value).map(Some).ok_or(IndexError::Malformed)
+        Indexed::decode(&value)
+            .map(Some)
+            .ok_or(IndexError::Malformed)
     }
 
     /// Deletes whatever is in `folder` and makes an empty index there.

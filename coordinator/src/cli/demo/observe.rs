@@ -51,13 +51,20 @@ struct AgentScore {
 
 impl Observer {
     pub(super) fn new(study: &'static str) -> Self {
-        Self { study, rows: BTreeMap::new() }
+        Self {
+            study,
+            rows: BTreeMap::new(),
+        }
     }
 
     /// Looks once.
     pub(super) fn look(&mut self, federation: &Federation) -> anyhow::Result<Seen> {
         let document: StatusDocument = federation.operator_json(&["status", self.study])?;
-        let study = document.studies.into_iter().next().context("the study is not listed")?;
+        let study = document
+            .studies
+            .into_iter()
+            .next()
+            .context("the study is not listed")?;
         self.take(&study);
         for index in 0..federation.sites().len() {
             self.take_scores(federation, index)?;
@@ -73,7 +80,9 @@ impl Observer {
 
     fn take(&mut self, study: &StudyStatus) {
         for round in &study.rounds {
-            let Some(version) = round.version else { continue };
+            let Some(version) = round.version else {
+                continue;
+            };
             let row = self.rows.entry(version).or_default();
             (row.round, row.version) = (round.round.0, version.0);
             row.seconds = std::time::Duration::from_millis(round.duration_ms).as_secs_f64();
@@ -88,14 +97,27 @@ impl Observer {
     }
 
     fn take_scores(&mut self, federation: &Federation, index: usize) -> anyhow::Result<()> {
-        let Some(site) = federation.sites().get(index) else { return Ok(()) };
+        let Some(site) = federation.sites().get(index) else {
+            return Ok(());
+        };
         let status: AgentStatus = federation.agent_json(index, &["status"])?;
-        for score in status.scores.into_iter().filter(|score| score.study == self.study) {
-            let Some(row) = self.rows.get_mut(&score.version) else { continue };
+        for score in status
+            .scores
+            .into_iter()
+            .filter(|score| score.study == self.study)
+        {
+            let Some(row) = self.rows.get_mut(&score.version) else {
+                continue;
+            };
             let name = site.name.to_string();
             if row.sites.iter().all(|known| known.site != name) {
                 let (holdout, accuracy, loss) = (score.holdout, score.accuracy, score.loss);
-                row.sites.push(Score { site: name, holdout, accuracy, loss });
+                row.sites.push(Score {
+                    site: name,
+                    holdout,
+                    accuracy,
+                    loss,
+                });
             }
         }
         Ok(())
