@@ -30,13 +30,25 @@ pub struct Row {
 impl Row {
     /// A figure without a goal.
     pub fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, goal: String::new(), ok: true }
+        Self {
+            name: name.into(),
+            value,
+            unit,
+            goal: String::new(),
+            ok: true,
+        }
     }
 
     /// A figure that should stay below `bound`.
     pub fn below(name: impl Into<String>, value: f64, unit: &'static str, bound: f64) -> Self {
         let goal = format!("< {bound} {unit}");
-        Self { name: name.into(), value, unit, goal, ok: value < bound }
+        Self {
+            name: name.into(),
+            value,
+            unit,
+            goal,
+            ok: value < bound,
+        }
     }
 }
 
@@ -51,9 +63,17 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["", "value", "unit", "goal", ""]);
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["", "value", "unit", "goal", ""]);
     for row in rows {
-        let verdict = if row.goal.is_empty() { "" } else if row.ok { "met" } else { "missed" };
+        let verdict = if row.goal.is_empty() {
+            ""
+        } else if row.ok {
+            "met"
+        } else {
+            "missed"
+        };
         let value = if row.value.abs() < 10.0 { 3 } else { 1 };
         table.add_row([
             row.name.clone(),
@@ -74,5 +94,9 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
-    if sorted.len() % 2 == 1 { at(middle) } else { f64::midpoint(at(middle.wrapping_sub(1)), at(middle)) }
+    if sorted.len() % 2 == 1 {
+        at(middle)
+    } else {
+        f64::midpoint(at(middle.wrapping_sub(1)), at(middle))
+    }
 }

@@ -16,7 +16,10 @@ use consilium_common::wire::frame::Decoder;
 use consilium_common::wire::messages::Message;
 use consilium_tests::samples::Samples;
 
-#[expect(clippy::disallowed_methods, reason = "goldens are made by hand, nothing is lost")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "goldens are made by hand, nothing is lost"
+)]
 fn check(file: &str, actual: &BTreeMap<String, String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")

@@ -78,8 +78,12 @@ impl Dialer {
         };
         for address in self.resolve().await? {
             let socket = QuicDialer::bind(address)?;
-            let connecting =
-                socket.connect(address, &self.endpoint.host, Arc::clone(&tls), CONNECT_PATIENCE);
+            let connecting = socket.connect(
+                address,
+                &self.endpoint.host,
+                Arc::clone(&tls),
+                CONNECT_PATIENCE,
+            );
             match connecting.await {
                 Ok(carrier) => return Ok(Dialed { carrier, socket }),
                 Err(error) => {

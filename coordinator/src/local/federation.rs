@@ -191,12 +191,13 @@ impl Federation {
         let mut text = format!(
             "[site]\nname = {:?}\ncoordinator = {:?}\nstate = {:?}\ncertificates = {:?}\n\
              worker = {:?}\n\n[policy]\naccept = {accept:?}\nstudies = {studies:?}\n\
-             modes = [\"inspectable\"]\n",
+             modes = [\"inspectable\"]\noperators = [{:?}]\n",
             site.name.as_str(),
             self.address,
             self.site_folder(index).join("state"),
             self.identity("site", site.name.as_str()),
             self.programs.worker,
+            self.identity("operator", OPERATOR).join("operator.pub"),
         );
         for (study, section) in &site.data {
             // Writing to a String cannot fail.

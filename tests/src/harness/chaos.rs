@@ -28,7 +28,11 @@ impl World {
     #[must_use]
     pub fn start_traced(&mut self, daemon: Daemon) -> PathBuf {
         let path = self.root().join(format!("{daemon:?}.trace"));
-        self.start(daemon, &[("CONSILIUM_FAILPOINT_TRACE", path.clone().into())]).unwrap();
+        self.start(
+            daemon,
+            &[("CONSILIUM_FAILPOINT_TRACE", path.clone().into())],
+        )
+        .unwrap();
         path
     }
 
@@ -43,7 +47,10 @@ impl World {
         }
         let what = format!("{daemon:?} to die at {point}");
         let status = wait_for(&what, PATIENCE_SECONDS, || self.process(daemon).ended());
-        assert!(status.to_string().contains("SIGABRT"), "{daemon:?} at {point} ended: {status}");
+        assert!(
+            status.to_string().contains("SIGABRT"),
+            "{daemon:?} at {point} ended: {status}"
+        );
     }
 
     /// Kills a daemon (SIGKILL) if it runs.
@@ -85,7 +92,10 @@ impl World {
             }
             // It may end by itself between the look and the signal. Rust's own handler of SIGSEGV
             // survives a first one that no bad access raised, so it is sent until it tells.
-            let _ = Command::new("kill").arg(format!("-{signal}")).arg(worker.to_string()).output();
+            let _ = Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(worker.to_string())
+                .output();
             None
         });
     }
@@ -105,12 +115,18 @@ pub struct Point {
 #[must_use]
 pub fn points(trace: &Path) -> Vec<Point> {
     let text = fs::read_to_string(trace).unwrap_or_default();
-    assert!(!text.is_empty(), "the programs pass no fail points: {BUILD}");
+    assert!(
+        !text.is_empty(),
+        "the programs pass no fail points: {BUILD}"
+    );
     let mut points: Vec<Point> = Vec::new();
     for name in text.lines().rev() {
         match points.iter_mut().find(|point| point.name == name) {
             Some(point) => point.times += 1,
-            None => points.push(Point { name: name.to_owned(), times: 1 }),
+            None => points.push(Point {
+                name: name.to_owned(),
+                times: 1,
+            }),
         }
     }
     points.reverse();

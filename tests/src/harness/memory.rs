@@ -5,14 +5,19 @@ use std::fs;
 /// Whether any mapped file's name contains `part`.
 #[must_use]
 pub fn maps(pid: u32, part: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains(part)
+    fs::read_to_string(format!("/proc/{pid}/maps"))
+        .unwrap()
+        .contains(part)
 }
 
 /// A field of /proc/PID/status in KiB: `VmRSS` (resident now), `VmHWM` (resident at most).
 #[must_use]
 pub fn kib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(&format!("{field}:"))).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(&format!("{field}:")))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -27,9 +32,8 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn children(pid: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |child: &u32| {
-        stat(*child).is_some_and(|(state, parent)| parent == pid && state != "Z")
-    };
+    let is_child =
+        |child: &u32| stat(*child).is_some_and(|(state, parent)| parent == pid && state != "Z");
     pids.filter(is_child).collect()
 }
 

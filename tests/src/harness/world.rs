@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use consilium_certs::Consortium;
+use consilium_certs::consortium::Consortium;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::PublicKey;
 use consilium_common::tensor::file::from_safetensors;
@@ -43,8 +43,13 @@ impl World {
     pub fn with(sites: usize, studies: &[&str], policy: Policy) -> Self {
         let site = |index: usize| {
             let section = section(index, sites);
-            let data = studies.iter().map(|study| ((*study).to_owned(), section.clone()));
-            SiteSpec { name: name(index), data: data.collect() }
+            let data = studies
+                .iter()
+                .map(|study| ((*study).to_owned(), section.clone()));
+            SiteSpec {
+                name: name(index),
+                data: data.collect(),
+            }
         };
         Self::of((0..sites).map(site).collect(), policy)
     }
@@ -57,7 +62,11 @@ impl World {
         let federation = Federation::create(&root, programs(), sites, policy).unwrap();
         let facts = root.join("ca/issued/coordinator/consortium.toml");
         let log_key = Consortium::load(&facts).unwrap().coordinator_log_key;
-        Self { federation, folder: Some(folder), log_key }
+        Self {
+            federation,
+            folder: Some(folder),
+            log_key,
+        }
     }
 
     /// Everything runs.
@@ -76,7 +85,9 @@ impl World {
         daemon: Daemon,
         environment: &[(&str, OsString)],
     ) -> Result<(), consilium_coordinator::local::LocalError> {
-        let own = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let own = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         self.federation.set_environment(own.collect());
         let started = match daemon {
             Daemon::Coordinator => self.federation.start_coordinator(),
@@ -97,7 +108,9 @@ impl World {
 
     /// Signs, submits and starts a study.
     pub fn run(&self, draft: &Draft) {
-        self.federation.run_study(draft.name, &draft.text()).unwrap();
+        self.federation
+            .run_study(draft.name, &draft.text())
+            .unwrap();
     }
 
     /// What the log says.
@@ -173,7 +186,12 @@ impl World {
     pub fn edit(&self, path: &Path, change: impl FnOnce(&str) -> String) {
         let text = fs::read_to_string(path).unwrap();
         let changed = change(&text);
-        assert_ne!(text, changed, "the edit of {} found nothing to change", path.display());
+        assert_ne!(
+            text,
+            changed,
+            "the edit of {} found nothing to change",
+            path.display()
+        );
         fs::write(path, changed).unwrap();
     }
 
@@ -207,7 +225,10 @@ impl Drop for World {
             return;
         }
         if let Some(folder) = self.folder.take() {
-            eprintln!("the files of this federation stay in {}", folder.keep().display());
+            eprintln!(
+                "the files of this federation stay in {}",
+                folder.keep().display()
+            );
         }
         let logs = fs::read_dir(self.root().join("logs")).into_iter().flatten();
         for path in logs.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -225,7 +246,10 @@ impl Drop for World {
 #[must_use]
 pub fn name(index: usize) -> SiteId {
     let known = NAMES.get(index).map(|name| (*name).to_owned());
-    known.unwrap_or_else(|| format!("clinic-{}", index + 1)).parse().unwrap()
+    known
+        .unwrap_or_else(|| format!("clinic-{}", index + 1))
+        .parse()
+        .unwrap()
 }
 
 /// The `[data]` section of a site: sizes and optima differ.
