@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use consilium_certs::bundle::{BundleError, SiteBundle};
 use consilium_certs::keys::{self, KeyError};
 use consilium_common::ids::SiteId;
-use consilium_common::signed::PublicKey;
 use consilium_common::time::Clock;
 use consilium_io::SystemClock;
 use sd_notify::NotifyState;
@@ -20,6 +19,7 @@ use crate::config::AgentConfig;
 use crate::control_socket::server;
 use crate::driver::{Driver, Shared};
 use crate::link::Dialer;
+use crate::policy::{PolicyError, Signers};
 use crate::state::{CONTROL_SOCKET, StateError, StateFolder};
 use crate::worker::Programs;
 
@@ -38,6 +38,9 @@ pub enum AppError {
     /// An operator's public key.
     #[error("[policy] operators: {0}")]
     Key(#[from] KeyError),
+    /// The operators whose signatures count.
+    #[error("agent.toml: {0}")]
+    Policy(#[from] PolicyError),
     /// Another site's bundle.
     #[error(
         "agent.toml is for site {configured}, and {} holds the bundle of {found}: one of the two \
@@ -114,7 +117,7 @@ fn assemble(config: AgentConfig) -> Result<Shared, AppError> {
             folder: bundle_folder,
         });
     }
-    let operator_keys = operator_keys(&config, &bundle)?;
+    let signers = signers(&config, &bundle)?;
     let dialer = Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock));
     let programs = programs(&config).map_err(AppError::System)?;
     let state = StateFolder::open(&config.site.state)?;
@@ -125,7 +128,7 @@ fn assemble(config: AgentConfig) -> Result<Shared, AppError> {
         config,
         bundle,
         bundle_folder,
-        operator_keys,
+        signers,
         programs,
         clock,
         dialer,
@@ -146,17 +149,22 @@ pub fn control_socket(state: &Path) -> PathBuf {
     state.join(CONTROL_SOCKET)
 }
 
-/// The keys that the policy names; those that the consortium file pins where it names none.
-fn operator_keys(config: &AgentConfig, bundle: &SiteBundle) -> Result<Vec<PublicKey>, AppError> {
-    let named = config
-        .policy
-        .as_ref()
-        .map_or(&[][..], |policy| &policy.operators);
-    if named.is_empty() {
-        return Ok(bundle.consortium.operator_keys());
-    }
-    let keys: Result<Vec<_>, KeyError> = named.iter().map(|path| keys::load_public(path)).collect();
-    Ok(keys?)
+/// Whose signatures count: the operators that the policy lists, else those that the consortium
+/// file pins.
+fn signers(config: &AgentConfig, bundle: &SiteBundle) -> Result<Signers, AppError> {
+    let pinned = Signers {
+        keys: bundle.consortium.operator_keys(),
+        needed: bundle.consortium.operators_needed,
+    };
+    let Some(policy) = &config.policy else {
+        return Ok(pinned);
+    };
+    let listed: Result<Vec<_>, KeyError> = policy
+        .operators
+        .iter()
+        .map(|path| keys::load_public(path))
+        .collect();
+    Ok(policy.signers(listed?, pinned)?)
 }
 
 /// Without systemd this does nothing.

@@ -23,6 +23,7 @@ pub mod driver;
 mod failpoints;
 mod lines;
 pub mod link;
+pub mod memory;
 pub mod policy;
 pub mod report;
 pub mod session;

@@ -41,7 +41,7 @@ fn the_example_is_read_with_paths_from_its_folder() {
         policy.operators[0],
         Path::new("/etc/consilium/operator-1.pub")
     );
-    assert_eq!(policy.needed(), 2);
+    assert_eq!(policy.operators_needed, Some(2));
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_certs::bundle::SiteBundle;
 use consilium_common::ids::{Digest, SiteId};
-use consilium_common::signed::PublicKey;
 use consilium_common::time::Clock;
 
 use crate::config::AgentConfig;
 use crate::link::Dialer;
+use crate::policy::Signers;
 use crate::session::Decision;
 use crate::state::{Cache, KeptStudy, StateFolder};
 use crate::worker::Programs;
@@ -25,8 +25,8 @@ pub struct Shared {
     pub bundle: SiteBundle,
     /// Where the bundle lies: renewed certificates are read from there at each connection.
     pub bundle_folder: PathBuf,
-    /// The keys whose signatures make a study.
-    pub operator_keys: Vec<PublicKey>,
+    /// Whose signatures make a study.
+    pub signers: Signers,
     /// The programs that train.
     pub programs: Programs,
     /// The system's clocks.

@@ -97,7 +97,7 @@ async fn fetch(carrier: Option<Arc<dyn Carrier>>, offer: &StudyOffer) -> Result<
 
 /// Signatures first: nothing else in the bytes is looked at before.
 fn verify(shared: &Shared, signed: &Signed<Study>, offer: &StudyOffer) -> Result<(), Refusal> {
-    let study = policy::open(shared.config.policy.as_ref(), &shared.operator_keys, signed)?;
+    let study = policy::open(shared.config.policy.as_ref(), &shared.signers, signed)?;
     if *study.id() == offer.study && study.header.version == offer.version {
         return Ok(());
     }
@@ -117,7 +117,7 @@ fn verify(shared: &Shared, signed: &Signed<Study>, offer: &StudyOffer) -> Result
 /// What signatures, policy and people say of a kept study.
 pub(super) fn judged(shared: &Shared, kept: &KeptStudy) -> Judged {
     let rules = shared.config.policy.as_ref();
-    let study = match policy::open(rules, &shared.operator_keys, &kept.signed) {
+    let study = match policy::open(rules, &shared.signers, &kept.signed) {
         Ok(study) => study,
         Err(refusal) => return refused(refusal),
     };

@@ -13,12 +13,12 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use consilium_common::signed::{PublicKey, Signed};
+use consilium_common::signed::Signed;
 use consilium_common::study::Study;
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
 
-pub use rules::{Accept, Policy, PolicyError};
+pub use rules::{Accept, Policy, PolicyError, Signers};
 
 use crate::session::Decision;
 
@@ -60,28 +60,30 @@ pub enum Person {
     Refused,
 }
 
-/// Reads a signed study if enough of the policy's operators signed it. `keys` are those that the
-/// files in `policy.operators` hold.
+/// Reads a signed study if enough operators signed it; [`Policy::signers`] says whose signatures
+/// count.
 ///
 /// # Errors
 /// No policy, too few signatures, a forged one, or bytes that are no study this version serves.
 pub fn open(
     policy: Option<&Policy>,
-    keys: &[PublicKey],
+    signers: &Signers,
     signed: &Signed<Study>,
 ) -> Result<Study, Refusal> {
-    let policy = policy.ok_or_else(no_policy)?;
-    signed.verify(keys, policy.needed()).map_err(|error| {
-        use consilium_common::signed::SignedError;
-        let code = match error {
-            SignedError::Unreadable(_) => Code::NotSupported,
-            SignedError::Forged(_)
-            | SignedError::TooFew { .. }
-            | SignedError::TooLarge { .. }
-            | SignedError::Key(_) => Code::BadSignature,
-        };
-        Refusal::new(code, format!("{error} (policy.operators_needed)"))
-    })
+    policy.ok_or_else(no_policy)?;
+    signed
+        .verify(&signers.keys, signers.needed)
+        .map_err(|error| {
+            use consilium_common::signed::SignedError;
+            let code = match error {
+                SignedError::Unreadable(_) => Code::NotSupported,
+                SignedError::Forged(_)
+                | SignedError::TooFew { .. }
+                | SignedError::TooLarge { .. }
+                | SignedError::Key(_) => Code::BadSignature,
+            };
+            Refusal::new(code, format!("{error} (policy.operators_needed)"))
+        })
 }
 
 /// Holds a study, whose signatures were checked by [`open`], against the policy.

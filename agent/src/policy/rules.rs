@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use consilium_common::ids::StudyId;
 use consilium_common::limits::SIGNATURES_MAX;
+use consilium_common::signed::PublicKey;
 use consilium_common::study::{Mode, Study};
 use consilium_common::wire::reject::Code;
 use serde::Deserialize;
@@ -21,10 +22,12 @@ pub struct Policy {
     /// Studies that may run here.
     #[serde(default)]
     pub studies: Vec<StudyId>,
-    /// Files with the public keys of the operators whose signatures count.
+    /// Files with the public keys of the operators whose signatures count; the operators that the
+    /// consortium file pins if none is listed.
     #[serde(default)]
     pub operators: Vec<PathBuf>,
-    /// How many of them must have signed; all if not given.
+    /// How many of them must have signed; if not given all that are listed, or as many as the
+    /// consortium file says.
     #[serde(default)]
     pub operators_needed: Option<usize>,
     /// Modes in which an update may leave.
@@ -43,6 +46,15 @@ pub struct Policy {
     min_cohort: Option<IgnoredAny>,
     #[serde(default)]
     privacy_budget: Option<IgnoredAny>,
+}
+
+/// Whose signatures make a study, and how many of them are needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signers {
+    /// The operators' keys.
+    pub keys: Vec<PublicKey>,
+    /// So many distinct ones must have signed.
+    pub needed: usize,
 }
 
 /// Who accepts a study that the policy allows.
@@ -64,17 +76,12 @@ pub enum PolicyError {
         "`policy.{0}` is not built yet: without it the rule would not be kept; take it out to run without"
     )]
     NotBuilt(&'static str),
-    /// Nobody could sign a study.
-    #[error(
-        "`policy.operators` lists no key file: name the .pub file of each consortium operator whose signature counts"
-    )]
-    NoOperators,
     /// More key files than any study has signatures.
     #[error("`policy.operators` lists {0} key files, at most {SIGNATURES_MAX} are read")]
     TooManyOperators(usize),
     /// A number of signatures that cannot be or means nothing.
     #[error(
-        "`policy.operators_needed = {need}`: 1 to {have} is accepted, as `policy.operators` lists {have}"
+        "`policy.operators_needed = {need}`: 1 to {have} is accepted, the number of operators whose keys are known here"
     )]
     OperatorsNeeded {
         /// As given.
@@ -98,10 +105,31 @@ fn word(mode: Mode) -> &'static str {
 }
 
 impl Policy {
-    /// How many operators must have signed.
-    #[must_use]
-    pub fn needed(&self) -> usize {
-        self.operators_needed.unwrap_or(self.operators.len()).max(1)
+    /// Whose signatures count, and how many of them. `listed` are the keys in the files of
+    /// `operators`; where the policy lists none, the consortium's own pins count.
+    ///
+    /// # Errors
+    /// More signatures are asked for than there are keys.
+    pub fn signers(&self, listed: Vec<PublicKey>, pinned: Signers) -> Result<Signers, PolicyError> {
+        let base = if listed.is_empty() {
+            pinned
+        } else {
+            let needed = listed.len();
+            Signers {
+                keys: listed,
+                needed,
+            }
+        };
+        let (need, have) = (
+            self.operators_needed.unwrap_or(base.needed),
+            base.keys.len(),
+        );
+        if (1..=have).contains(&need) {
+            let keys = base.keys;
+            Ok(Signers { keys, needed: need })
+        } else {
+            Err(PolicyError::OperatorsNeeded { need, have })
+        }
     }
 
     /// Checks what the types alone do not. Run at start.
@@ -120,14 +148,11 @@ impl Policy {
             return Err(PolicyError::NotBuilt(field));
         }
         let have = self.operators.len();
-        if have == 0 {
-            return Err(PolicyError::NoOperators);
-        }
         if have > SIGNATURES_MAX {
             return Err(PolicyError::TooManyOperators(have));
         }
         match self.operators_needed {
-            Some(need) if !(1..=have).contains(&need) => {
+            Some(need) if need == 0 || (have > 0 && need > have) => {
                 Err(PolicyError::OperatorsNeeded { need, have })
             }
             _ => Ok(()),

@@ -1,5 +1,5 @@
 use consilium_common::config;
-use consilium_common::signed::{SecretKey, Signed};
+use consilium_common::signed::{PublicKey, SecretKey, Signed};
 
 use super::*;
 
@@ -38,6 +38,11 @@ fn sentence(policy: Option<&Policy>) -> String {
     };
     assert_eq!(refusal.code, Code::Policy);
     refusal.sentence
+}
+
+fn signers(keys: &[PublicKey], needed: usize) -> Signers {
+    let keys = keys.to_vec();
+    Signers { keys, needed }
 }
 
 #[test]
@@ -134,9 +139,7 @@ fn a_rule_that_cannot_be_kept_stops_the_start() {
 }
 
 #[test]
-fn operators_must_be_listed_and_reachable_in_number() {
-    let none = policy(&OPEN.replace("operators = [\"one.pub\", \"two.pub\"]", ""));
-    assert_eq!(none.check(), Err(PolicyError::NoOperators));
+fn the_operators_that_count_are_reachable_in_number() {
     for need in [0, 3] {
         let text = OPEN.replace(
             "operators_needed = 2",
@@ -145,12 +148,25 @@ fn operators_must_be_listed_and_reachable_in_number() {
         let error = PolicyError::OperatorsNeeded { need, have: 2 };
         assert_eq!(policy(&text).check(), Err(error));
     }
+    let key = |n| SecretKey::from_seed(&[n; 32]).public();
+    let (listed, pinned) = (vec![key(1), key(2)], signers(&[key(3), key(4), key(5)], 2));
     let all = policy(&OPEN.replace("operators_needed = 2", ""));
+    assert_eq!(all.check(), Ok(()));
+    let count = |keys| all.signers(keys, pinned.clone()).unwrap();
     assert_eq!(
-        (all.check(), all.needed()),
-        (Ok(()), 2),
+        count(listed.clone()),
+        signers(&listed, 2),
         "all, if not given"
     );
+    assert_eq!(
+        count(vec![]),
+        pinned,
+        "the consortium's pins, if none is listed"
+    );
+    let more = policy("operators_needed = 4");
+    assert_eq!(more.check(), Ok(()));
+    let error = PolicyError::OperatorsNeeded { need: 4, have: 3 };
+    assert_eq!(more.signers(vec![], pinned), Err(error));
 }
 
 #[test]
@@ -173,7 +189,7 @@ fn a_study_with_too_few_operator_signatures_is_not_opened() {
     let keys = [one.public(), two.public()];
     let bytes = study().resolve().unwrap().to_text().unwrap().into_bytes();
     let mut signed = Signed::<Study>::sign(bytes.clone(), &one);
-    let refusal = open(Some(&policy(OPEN)), &keys, &signed).unwrap_err();
+    let refusal = open(Some(&policy(OPEN)), &signers(&keys, 2), &signed).unwrap_err();
     assert_eq!(refusal.code, Code::BadSignature);
     assert!(
         refusal
@@ -185,13 +201,16 @@ fn a_study_with_too_few_operator_signatures_is_not_opened() {
     let second = Signed::<Study>::sign(bytes, &two).signatures;
     signed.signatures.extend(second);
     assert_eq!(
-        open(Some(&policy(OPEN)), &keys, &signed)
+        open(Some(&policy(OPEN)), &signers(&keys, 2), &signed)
             .unwrap()
             .id()
             .as_str(),
         "mnist"
     );
-    assert_eq!(open(None, &keys, &signed).unwrap_err().code, Code::Policy);
+    assert_eq!(
+        open(None, &signers(&keys, 2), &signed).unwrap_err().code,
+        Code::Policy
+    );
 }
 
 #[test]
@@ -199,6 +218,6 @@ fn a_draft_or_a_study_of_a_later_release_is_not_supported() {
     let one = SecretKey::from_seed(&[1; 32]);
     let text = OPEN.replace("operators_needed = 2", "operators_needed = 1");
     let draft = Signed::<Study>::sign(STUDY.as_bytes().to_vec(), &one);
-    let refusal = open(Some(&policy(&text)), &[one.public()], &draft).unwrap_err();
+    let refusal = open(Some(&policy(&text)), &signers(&[one.public()], 1), &draft).unwrap_err();
     assert_eq!(refusal.code, Code::NotSupported);
 }

@@ -225,7 +225,7 @@ fn a_damaged_study_is_set_aside_and_an_unreadable_decision_is_none() {
     );
     assert_eq!(names(&folder.join("set-aside")).len(), 2);
     // Offered again, it is what the person accepted: the digest is the same.
-    let known = state.studies.keep(a.clone()).unwrap();
+    let known = state.studies.keep(a).unwrap();
     assert_eq!(known.decided, Some(accepted()));
 }
 

@@ -1,10 +1,9 @@
 //! `train --local`, `--version` and usage errors, as a person runs them.
 
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::support;
 use consilium_common::study::Study;
 use consilium_common::tensor::file::from_safetensors;
 use consilium_io::disk::replace;
@@ -15,7 +14,7 @@ const DRAFT: &str = "[study]\nname = \"load\"\nseed = 7\n[model]\nfamily = \"syn
                      [privacy]\nmode = \"inspectable\"\n";
 
 fn run(folder: &Path, words: &[&str]) -> Output {
-    Command::new(common::agent())
+    Command::new(support::agent())
         .args(words)
         .current_dir(folder)
         .env_remove("CONSILIUM_LOG")

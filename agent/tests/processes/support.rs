@@ -1,5 +1,4 @@
 //! What the agent's integration tests share.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,11 +8,11 @@ use consilium_common::study::Study;
 use consilium_common::worker::{Holdout, Outcome, Source, SourceKind, Task, WORKER_PROTOCOL, Work};
 use tokio_util::sync::CancellationToken;
 
-pub fn agent() -> PathBuf {
+pub(crate) fn agent() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_consilium-agent"))
 }
 
-pub fn synthetic() -> Launch {
+pub(crate) fn synthetic() -> Launch {
     Launch {
         program: agent(),
         arguments: vec!["synthetic-worker".into()],
@@ -21,14 +20,14 @@ pub fn synthetic() -> Launch {
 }
 
 /// A worker written in the shell; file descriptor 0 is the socket.
-pub fn script(text: &str) -> Launch {
+pub(crate) fn script(text: &str) -> Launch {
     Launch {
         program: "/bin/sh".into(),
         arguments: vec!["-c".into(), text.into()],
     }
 }
 
-pub fn study(batches: u32, batch_ms: u32) -> Study {
+pub(crate) fn study(batches: u32, batch_ms: u32) -> Study {
     let text = format!(
         "[study]\nname = \"load\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 50\n\
          batches = {batches}\nbatch_ms = {batch_ms}\n[aggregation]\nclip_norm = 10.0\n\
@@ -37,7 +36,7 @@ pub fn study(batches: u32, batch_ms: u32) -> Study {
     Study::read(&text, "load.toml").unwrap().resolve().unwrap()
 }
 
-pub fn source(examples: u64) -> Source {
+pub(crate) fn source(examples: u64) -> Source {
     Source {
         source: SourceKind::Synthetic,
         path: PathBuf::new(),
@@ -48,17 +47,17 @@ pub fn source(examples: u64) -> Source {
 }
 
 /// Everything that one task needs.
-pub struct Bench {
+pub(crate) struct Bench {
     _folder: tempfile::TempDir,
-    pub files: TaskFolder,
-    pub task: Task,
-    pub study: Study,
-    pub stop: CancellationToken,
-    pub idle: Duration,
+    pub(crate) files: TaskFolder,
+    pub(crate) task: Task,
+    pub(crate) study: Study,
+    pub(crate) stop: CancellationToken,
+    pub(crate) idle: Duration,
 }
 
 impl Bench {
-    pub fn new(study: Study, work: Work) -> Self {
+    pub(crate) fn new(study: Study, work: Work) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = TaskFolder::create(folder.path(), study.to_text().unwrap().as_bytes()).unwrap();
         let base = study.model.initial(study.header.seed).unwrap();
@@ -84,7 +83,7 @@ impl Bench {
         }
     }
 
-    pub async fn run(&self, launch: &Launch) -> (Result<Outcome, WorkerFault>, Vec<Moved>) {
+    pub(crate) async fn run(&self, launch: &Launch) -> (Result<Outcome, WorkerFault>, Vec<Moved>) {
         let mut lines = Vec::new();
         let watch = Watch {
             idle: self.idle,
@@ -97,7 +96,7 @@ impl Bench {
 }
 
 /// Ids of live processes whose parent is `parent`.
-pub fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in Path::new("/proc").read_dir().unwrap().flatten() {
         let Some(pid) = entry

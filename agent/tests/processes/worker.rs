@@ -1,10 +1,8 @@
 //! Real child processes: the synthetic trainer, and workers that crash, hang, lie and scream.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Bench, script, study, synthetic};
+use crate::support::{Bench, script, study, synthetic};
 use consilium_agent::session::Fault;
 use consilium_agent::worker::synthetic::{half_way, optimum};
 use consilium_agent::worker::{Launch, WorkerFault};
@@ -55,7 +53,7 @@ async fn it_scores_and_checks_without_training() {
 
 #[tokio::test]
 async fn sites_with_other_data_have_other_optima() {
-    let (a, b) = (common::source(100), common::source(101));
+    let (a, b) = (crate::support::source(100), crate::support::source(101));
     assert_ne!(optimum(7, &a, 4), optimum(7, &b, 4));
     assert_ne!(optimum(7, &a, 4), optimum(8, &a, 4));
 }
@@ -227,7 +225,7 @@ async fn a_dropped_task_kills_its_worker() {
     let running = tokio::time::timeout(Duration::from_millis(300), bench.run(&launch)).await;
     assert!(running.is_err());
     for _ in 0..100 {
-        if !common::children(std::process::id())
+        if !crate::support::children(std::process::id())
             .iter()
             .any(|pid| is(*pid, "4711"))
         {

@@ -1,0 +1,389 @@
+//! The daemon as a process, against a coordinator that the test plays: rounds, kills, forgeries,
+//! people.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::coordinator::{Agent, Coordinator, plan};
+use crate::support;
+use consilium_agent::worker::synthetic::{half_way, optimum};
+use consilium_common::ids::Digest;
+use consilium_common::signed::{SecretKey, Signed};
+use consilium_common::study::Study;
+use consilium_common::update::grid::step;
+use consilium_common::update::sections::{HEADER_BYTES, Header, decode_i32};
+use consilium_common::wire::messages::{Answer, Message, Plan, UpdateOffer};
+use consilium_common::wire::reject::Code;
+
+const WITHIN: &str = "accept = \"within-policy\"";
+
+/// A running daemon; killed when the test is over.
+struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it and waits for READY=1, as systemd would.
+    fn start(config: &Path) -> Self {
+        let folder = config.parent().unwrap();
+        let path = folder.join("notify");
+        let _absent = std::fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).unwrap();
+        notify
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("agent.log"))
+            .unwrap();
+        let child = Command::new(support::agent())
+            .args(["run", "--config"])
+            .arg(config)
+            .env("NOTIFY_SOCKET", &path)
+            .env("CONSILIUM_LOG", "debug")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut told = [0; 64];
+        let length = notify
+            .recv(&mut told)
+            .expect("the daemon does not get ready");
+        assert_eq!(&told[..length], b"READY=1\n");
+        Self { child }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: &str) {
+        signal_to(self.child.id(), signal);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _over = self.child.kill();
+        let _over = self.child.wait();
+    }
+}
+
+fn signal_to(pid: u32, signal: &str) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &pid])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited too long: {what}");
+}
+
+async fn accepted(agent: &mut Agent, study: &Study, signed: &Signed<Study>) {
+    let answer = agent.offer(study, signed).await;
+    let yes = matches!(&answer, Message::StudyAnswer(a) if a.answer == Answer::Accepted);
+    assert!(yes, "{answer:?}");
+}
+
+async fn planned(agent: &mut Agent, plan: &Plan) {
+    agent.say(plan.clone()).await;
+    let answer = agent.hear().await;
+    let yes = matches!(&answer, Message::PlanAnswer(a) if a.answer == Answer::Accepted);
+    assert!(yes, "{answer:?}");
+}
+
+fn retained(coordinator: &Coordinator) -> Vec<String> {
+    let folder = coordinator.state().join("retained").read_dir().unwrap();
+    folder
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// Takes the update of the offer and holds it against what the trainer must have made.
+async fn pushed(coordinator: &Coordinator, agent: &mut Agent, plan: &Plan, offer: &UpdateOffer) {
+    agent.want(offer).await;
+    let has = || {
+        coordinator
+            .blobs
+            .lock()
+            .unwrap()
+            .contains_key(&offer.digest)
+    };
+    until("the push", has).await;
+    let update = coordinator.blobs.lock().unwrap()[&offer.digest].clone();
+    let header = Header::decode(&update, offer.bytes).unwrap();
+    assert_eq!(
+        (header.round, header.base, header.study),
+        (plan.round, plan.base, plan.study_digest)
+    );
+    let goal = half_way(&[0.0; 50], &optimum(7, &support::source(100), 50));
+    let units = decode_i32(&update[HEADER_BYTES..]).take(50);
+    for (unit, goal) in units.zip(goal) {
+        let value = f64::from(unit) * step(header.step_exponent);
+        assert!((value - f64::from(goal)).abs() < 1e-6, "{value} {goal}");
+    }
+}
+
+fn resident_mib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rounds_from_plan_to_roll_call_leave_a_small_daemon_and_sigterm_ends_it_well() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure(WITHIN);
+    let mut daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(2, 1);
+    let signed = coordinator.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    for round in 1..=3 {
+        let plan = plan(&study, &signed, round);
+        planned(&mut agent, &plan).await;
+        let offer = agent.hear_offer().await;
+        assert_eq!(retained(&coordinator), [format!("load-{round}.update")]);
+        pushed(&coordinator, &mut agent, &plan, &offer).await;
+        let key = &coordinator.log_key;
+        agent.say(coordinator.receipt(&offer, &signed, key)).await;
+        assert_eq!(retained(&coordinator).len(), 1, "kept until the roll call");
+        agent.say(coordinator.roll_call(&offer, &plan, key)).await;
+        until("the settling", || retained(&coordinator).is_empty()).await;
+    }
+    let pid = daemon.child.id();
+    until("the worker's end", || support::children(pid).is_empty()).await;
+    let resident = resident_mib(pid);
+    println!("resident between rounds: {resident} MiB");
+    assert!(resident < 40, "{resident} MiB");
+    daemon.signal("TERM");
+    assert!(daemon.child.wait().unwrap().success());
+    assert!(!coordinator.state().join("control.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_costs_one_retry_and_gives_the_identical_update() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure(WITHIN);
+    let daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(20, 25);
+    let signed = coordinator.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    let mut digests: Vec<Digest> = Vec::new();
+    for signal in ["0", "KILL", "SEGV"] {
+        let plan = plan(&study, &signed, 1 + digests.len() as u64);
+        planned(&mut agent, &plan).await;
+        let pid = daemon.child.id();
+        until("the worker", || !support::children(pid).is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        signal_to(support::children(pid)[0], signal);
+        let offer = agent.hear_offer().await;
+        assert_eq!(offer.round, plan.round);
+        digests.push(offer.digest);
+        pushed(&coordinator, &mut agent, &plan, &offer).await;
+        agent
+            .say(coordinator.roll_call(&offer, &plan, &coordinator.log_key))
+            .await;
+        until("the settling", || retained(&coordinator).is_empty()).await;
+    }
+    let undisturbed = Coordinator::start();
+    let other = Daemon::start(&undisturbed.configure(WITHIN));
+    let mut agent = undisturbed.welcome().await;
+    let signed = undisturbed.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    for (round, digest) in (1..).zip(digests) {
+        let plan = plan(&study, &signed, round);
+        planned(&mut agent, &plan).await;
+        let offer = agent.hear_offer().await;
+        assert_eq!(offer.digest, digest, "round {round}");
+        agent
+            .say(undisturbed.roll_call(&offer, &plan, &undisturbed.log_key))
+            .await;
+        until("the settling", || retained(&undisturbed).is_empty()).await;
+    }
+    drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_takes_its_worker_along_and_offers_the_same_update_after_its_restart() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure(WITHIN);
+    let study = support::study(40, 25);
+    let signed = coordinator.publish(&study);
+    let plan = plan(&study, &signed, 7);
+
+    let daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    accepted(&mut agent, &study, &signed).await;
+    planned(&mut agent, &plan).await;
+    let pid = daemon.child.id();
+    until("the worker", || !support::children(pid).is_empty()).await;
+    let worker = support::children(pid)[0];
+    daemon.kill();
+    let alive = || Path::new(&format!("/proc/{worker}/stat")).exists() && !is_zombie(worker);
+    until("the worker's end", || !alive()).await;
+
+    let daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    accepted(&mut agent, &study, &signed).await;
+    planned(&mut agent, &plan).await;
+    let offer = agent.hear_offer().await;
+    daemon.kill();
+
+    let _daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    assert_eq!(
+        agent.hear_offer().await,
+        offer,
+        "offered right after Welcome"
+    );
+    agent.say(plan.clone()).await;
+    assert!(matches!(agent.hear().await, Message::PlanAnswer(_)));
+    assert_eq!(agent.hear_offer().await, offer, "and not trained again");
+    pushed(&coordinator, &mut agent, &plan, &offer).await;
+}
+
+fn is_zombie(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_does_not_stop_training_and_the_update_is_offered_on_the_next_one() {
+    let coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.configure(WITHIN));
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(20, 25);
+    let signed = coordinator.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    let plan = plan(&study, &signed, 1);
+    planned(&mut agent, &plan).await;
+    let pid = daemon.child.id();
+    until("the worker", || !support::children(pid).is_empty()).await;
+    let worker = support::children(pid);
+    agent.carrier.close(1, "the cable");
+    let mut agent = coordinator.welcome().await;
+    let offer = agent.hear_offer().await;
+    assert_eq!(offer.round, plan.round);
+    assert!(
+        support::children(pid)
+            .iter()
+            .all(|child| worker.contains(child)),
+        "one start"
+    );
+    pushed(&coordinator, &mut agent, &plan, &offer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_call_by_another_key_erases_nothing() {
+    let coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.configure(WITHIN));
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(1, 0);
+    let signed = coordinator.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    let plan = plan(&study, &signed, 1);
+    planned(&mut agent, &plan).await;
+    let offer = agent.hear_offer().await;
+    let forger = SecretKey::from_seed(&[9; 32]);
+    agent
+        .say(coordinator.receipt(&offer, &signed, &forger))
+        .await;
+    agent
+        .say(coordinator.roll_call(&offer, &plan, &forger))
+        .await;
+    // A plan of the same round is answered after both: the update is still offered.
+    agent.say(plan.clone()).await;
+    assert!(matches!(agent.hear().await, Message::PlanAnswer(_)));
+    assert_eq!(agent.hear_offer().await, offer);
+    assert_eq!(retained(&coordinator).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_reads_accepts_and_refuses_a_study_while_the_daemon_runs() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure("accept = \"manual\"");
+    let _daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(1, 0);
+    let signed = coordinator.publish(&study);
+    let declined = |message: &Message, expected: Code| {
+        matches!(message, Message::StudyAnswer(a)
+            if matches!(a.answer, Answer::Declined { code, .. } if code == expected))
+    };
+    let answer = agent.offer(&study, &signed).await;
+    assert!(declined(&answer, Code::NotAccepted), "{answer:?}");
+
+    let name = format!("load@{}", signed.digest().short());
+    let command = |words: &[&str]| {
+        let output = Command::new(support::agent())
+            .args(words)
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {told}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(command(&["study", "list"]).contains("undecided"));
+    assert!(command(&["study", "show", "load"]).contains("family = \"synthetic\""));
+    assert!(command(&["study", "accept", &name]).contains("accepted"));
+    let yes = matches!(agent.hear().await, Message::StudyAnswer(a) if a.answer == Answer::Accepted);
+    assert!(yes);
+    let status: serde_json::Value = serde_json::from_str(&command(&["status", "--json"])).unwrap();
+    assert_eq!(status["connection"]["state"], "connected", "{status}");
+    assert_eq!(status["studies"][0]["decision"], "accepted", "{status}");
+    assert!(command(&["status"]).contains("connected to scripted"));
+    command(&["study", "refuse", &name]);
+    let answer = agent.hear().await;
+    assert!(declined(&answer, Code::RefusedBySite), "{answer:?}");
+    let rows: serde_json::Value =
+        serde_json::from_str(&command(&["study", "list", "--json"])).unwrap();
+    assert_eq!(rows[0]["decided"]["person"], "refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_study_that_the_operators_did_not_sign_is_refused() {
+    let coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.configure(WITHIN));
+    let mut agent = coordinator.welcome().await;
+    let study = support::study(1, 0);
+    let mut signed = coordinator.publish(&study);
+    let forger = SecretKey::from_seed(&[9; 32]);
+    signed.signatures = Signed::<Study>::sign(signed.bytes.clone(), &forger).signatures;
+    let answer = agent.offer(&study, &signed).await;
+    let refused = matches!(&answer, Message::StudyAnswer(a)
+        if matches!(a.answer, Answer::Declined { code: Code::BadSignature, .. }));
+    assert!(refused, "{answer:?}");
+    let kept = coordinator
+        .state()
+        .join(format!("studies/{}.toml", signed.digest()));
+    assert!(!kept.exists(), "nothing unsigned is kept");
+}
