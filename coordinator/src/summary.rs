@@ -150,3 +150,111 @@ fn round_status(call: &RollCall, wall: WallMillis) -> RoundStatus {
         excluded,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use consilium_common::audit::Entry;
+    use consilium_common::ids::Round;
+    use consilium_common::study::Study;
+    use consilium_common::time::Millis;
+    use consilium_common::wire::messages::TaskKind;
+    use consilium_common::wire::reject::Code;
+
+    use super::*;
+
+    fn summary() -> Summary {
+        let draft = "[study]\nname = \"demo\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n\
+                     [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n";
+        let study = Study::read(draft, "draft").unwrap();
+        Summary::new(Schema::of(&study), Digest([0; 32]))
+    }
+
+    fn call(round: u64, base: u64, outcome: Outcome) -> RollCall {
+        let counted = Entry {
+            status: Status::Counted { weight: Some(2) },
+            update: None,
+        };
+        let excluded = Entry {
+            status: Status::Excluded { code: Code::Idle },
+            update: None,
+        };
+        RollCall {
+            format: 1,
+            study: "demo".parse().unwrap(),
+            study_digest: Digest([1; 32]),
+            round: Round(round),
+            task: TaskKind::Train,
+            base_version: Version(base),
+            base: Digest([0; 32]),
+            outcome,
+            sites: [
+                ("a".parse().unwrap(), counted),
+                ("b".parse().unwrap(), excluded),
+            ]
+            .into(),
+            clipped: 1,
+            metrics: [("total".to_owned(), 2), ("loss".to_owned(), 65_536)].into(),
+            bytes_up: 10,
+            bytes_down: 20,
+            duration: Millis(30),
+        }
+    }
+
+    fn committed(version: u64) -> Outcome {
+        let (model, sum) = (Digest([9; 32]), Digest([8; 32]));
+        Outcome::Committed {
+            version: Version(version),
+            model,
+            sum,
+            weight: 2,
+        }
+    }
+
+    #[test]
+    fn a_round_scores_its_base_and_makes_the_next_version() {
+        let mut summary = summary();
+        summary.add(&call(1, 0, committed(1)), WallMillis(5));
+        assert_eq!(
+            summary.head(),
+            Head {
+                version: Version(1),
+                model: Digest([9; 32])
+            }
+        );
+        let first = summary.version(Version(0)).unwrap();
+        assert_eq!((first.loss, first.accuracy), (Some(0.5), None));
+        let made = summary.version(Version(1)).unwrap();
+        assert_eq!(
+            (made.round, made.wall, made.loss),
+            (Some(Round(1)), Some(WallMillis(5)), None)
+        );
+        let round = summary.rounds().next().unwrap();
+        assert_eq!((round.counted.len(), round.excluded.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_abandoned_round_scores_nothing() {
+        let mut summary = summary();
+        let reason = "too few".to_owned();
+        summary.add(&call(1, 0, Outcome::Abandoned { reason }), WallMillis(5));
+        assert_eq!(summary.version(Version(0)).unwrap().loss, None);
+        assert_eq!(summary.head().version, Version(0));
+        assert_eq!(summary.rounds().next().unwrap().outcome, "abandoned");
+    }
+
+    #[test]
+    fn memory_is_bounded_however_long_a_study_runs() {
+        let mut summary = summary();
+        let many = VERSIONS_SHOWN_MAX as u64 + 10;
+        for version in 1..=many {
+            summary.add(
+                &call(version, version - 1, committed(version)),
+                WallMillis(0),
+            );
+        }
+        assert_eq!(summary.versions().count(), VERSIONS_SHOWN_MAX);
+        assert_eq!(summary.rounds().count(), ROUNDS_SHOWN_MAX);
+        assert_eq!(summary.head().version, Version(many));
+        assert!(summary.version(Version(0)).is_none());
+    }
+}

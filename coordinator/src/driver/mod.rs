@@ -394,3 +394,6 @@ async fn sleep_until(wake: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

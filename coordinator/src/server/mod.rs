@@ -97,3 +97,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
