@@ -75,10 +75,8 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let mut signals = Signals::listen().map_err(AppError::System)?;
     let shared = Arc::new(assemble(config)?);
     let socket = shared.state().control_socket();
-    let listener = server::listen(&socket).map_err(|source| AppError::Socket {
-        path: socket.clone(),
-        source,
-    })?;
+    let listener = server::listen(&socket)
+        .map_err(|source| AppError::Socket { path: socket.clone(), source })?;
     let (ask, asked) = mpsc::channel(ASKED_MAX);
     let serving = tokio::spawn(server::serve(listener, ask));
     let stop = CancellationToken::new();
@@ -159,11 +157,8 @@ fn signers(config: &AgentConfig, bundle: &SiteBundle) -> Result<Signers, AppErro
     let Some(policy) = &config.policy else {
         return Ok(pinned);
     };
-    let listed: Result<Vec<_>, KeyError> = policy
-        .operators
-        .iter()
-        .map(|path| keys::load_public(path))
-        .collect();
+    let listed: Result<Vec<_>, KeyError> =
+        policy.operators.iter().map(|path| keys::load_public(path)).collect();
     Ok(policy.signers(listed?, pinned)?)
 }
 

@@ -28,13 +28,7 @@ pub(crate) struct LineReader<R> {
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(crate) fn new(from: R, max: usize) -> Self {
-        Self {
-            from,
-            max,
-            buffer: Vec::new(),
-            searched: 0,
-            ended: false,
-        }
+        Self { from, max, buffer: Vec::new(), searched: 0, ended: false }
     }
 
     /// The next line. A dropped call loses no bytes.
@@ -111,9 +105,7 @@ mod tests {
         let mut long = vec![b'x'; 100_000];
         long.push(b'\n');
         let first = lines(&long, 1000).await.swap_remove(0);
-        let Line::TooLong(part) = first else {
-            panic!("{first:?}")
-        };
+        let Line::TooLong(part) = first else { panic!("{first:?}") };
         assert!(part.len() <= 1000 + 2 * READ_BYTES, "{}", part.len());
     }
 }

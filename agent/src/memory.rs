@@ -15,10 +15,7 @@ const ARENAS_MAX: libc::c_int = 2;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "mallopt is a C function; see the proof")]
 pub fn return_what_is_freed() {
-    let settings = [
-        (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN),
-        (libc::M_ARENA_MAX, ARENAS_MAX),
-    ];
+    let settings = [(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN), (libc::M_ARENA_MAX, ARENAS_MAX)];
     for (parameter, value) in settings {
         // SAFETY: mallopt takes two integers and touches the allocator's own settings alone, under
         // its lock; a value that it does not take leaves them as they were.

@@ -30,25 +30,13 @@ pub struct Row {
 impl Row {
     /// A figure without a goal.
     pub fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self {
-            name: name.into(),
-            value,
-            unit,
-            goal: String::new(),
-            ok: true,
-        }
+        Self { name: name.into(), value, unit, goal: String::new(), ok: true }
     }
 
     /// A figure that should stay below `bound`.
     pub fn below(name: impl Into<String>, value: f64, unit: &'static str, bound: f64) -> Self {
         let goal = format!("< {bound} {unit}");
-        Self {
-            name: name.into(),
-            value,
-            unit,
-            goal,
-            ok: value < bound,
-        }
+        Self { name: name.into(), value, unit, goal, ok: value < bound }
     }
 }
 
@@ -63,9 +51,7 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(["", "value", "unit", "goal", ""]);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["", "value", "unit", "goal", ""]);
     for row in rows {
         let verdict = if row.goal.is_empty() {
             ""

@@ -81,12 +81,7 @@ impl SiteBundle {
             return Err(wrong_role(folder, &credentials, "a site"));
         };
         let consortium = load_consortium(folder, &credentials)?;
-        Ok(Self {
-            site_key: keys::load(&folder.join("site.key"))?,
-            credentials,
-            site,
-            consortium,
-        })
+        Ok(Self { site_key: keys::load(&folder.join("site.key"))?, credentials, site, consortium })
     }
 }
 
@@ -117,11 +112,7 @@ impl CoordinatorBundle {
         if log_key.public() != consortium.coordinator_log_key {
             return Err(BundleError::OtherLogKey { path });
         }
-        Ok(Self {
-            credentials,
-            log_key,
-            consortium,
-        })
+        Ok(Self { credentials, log_key, consortium })
     }
 }
 
@@ -147,20 +138,12 @@ impl OperatorBundle {
             return Err(wrong_role(folder, &credentials, "an operator"));
         };
         let operator_key = keys::load(&folder.join("operator.key"))?;
-        Ok(Self {
-            credentials,
-            operator,
-            operator_key,
-        })
+        Ok(Self { credentials, operator, operator_key })
     }
 }
 
 fn wrong_role(folder: &Path, have: &Credentials, expected: &'static str) -> BundleError {
-    BundleError::WrongRole {
-        folder: folder.to_owned(),
-        found: have.identity.clone(),
-        expected,
-    }
+    BundleError::WrongRole { folder: folder.to_owned(), found: have.identity.clone(), expected }
 }
 
 fn load_consortium(folder: &Path, tls: &Credentials) -> Result<Consortium, BundleError> {
@@ -197,10 +180,8 @@ mod tests {
             mix(&theirs.site, &ours.site, name);
             let told = site(&ours).unwrap_err();
             assert!(told.to_string().contains(what), "{told}");
-            let kind = matches!(
-                told,
-                BundleError::Credentials(C::NotAPair { .. } | C::OtherRoot { .. })
-            );
+            let kind =
+                matches!(told, BundleError::Credentials(C::NotAPair { .. } | C::OtherRoot { .. }));
             assert!(kind, "{told:?}");
         }
         let (ours, theirs) = (Town::new("thorax"), Town::new("cardio"));
@@ -224,18 +205,13 @@ mod tests {
     #[test]
     fn the_bundle_of_another_role_and_missing_files_are_named() {
         let town = Town::new("thorax");
-        let wrong = SiteBundle::load(&town.coordinator.folder, NOW)
-            .unwrap_err()
-            .to_string();
+        let wrong = SiteBundle::load(&town.coordinator.folder, NOW).unwrap_err().to_string();
         assert!(wrong.contains("consilium://thorax/coordinator"), "{wrong}");
         assert!(CoordinatorBundle::load(&town.site.folder, NOW).is_err());
         assert!(OperatorBundle::load(&town.site.folder, NOW).is_err());
         std::fs::remove_file(town.site.folder.join("site.key")).unwrap();
         let missing = site(&town).unwrap_err();
-        assert!(matches!(
-            missing,
-            BundleError::Key(KeyError::File(FileError::Missing { .. }))
-        ));
+        assert!(matches!(missing, BundleError::Key(KeyError::File(FileError::Missing { .. }))));
         assert!(missing.to_string().contains("site.key"), "{missing}");
     }
 
@@ -254,9 +230,7 @@ mod tests {
         for name in ["tls.pem", "root.pem", "tls.key"] {
             let town = Town::new("thorax");
             let path = mix(&town.site, &town.site, name);
-            let text = std::fs::read_to_string(&path)
-                .unwrap()
-                .replace("-----END", "-----");
+            let text = std::fs::read_to_string(&path).unwrap().replace("-----END", "-----");
             consilium_io::disk::replace_private(&path, text.as_bytes()).unwrap();
             let told = site(&town).unwrap_err();
             assert!(told.to_string().contains(name), "{told}");
@@ -268,9 +242,6 @@ mod tests {
     fn nothing_secret_is_printed() {
         let town = Town::new("thorax");
         let shown = format!("{:?} {:?}", site(&town).unwrap(), town.ca);
-        assert!(
-            shown.contains("not shown") && !shown.contains("PRIVATE"),
-            "{shown}"
-        );
+        assert!(shown.contains("not shown") && !shown.contains("PRIVATE"), "{shown}");
     }
 }

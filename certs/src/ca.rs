@@ -150,22 +150,13 @@ impl Ca {
         now: WallMillis,
     ) -> Result<Self, CaError> {
         create_folder(dir)?;
-        let mut entries = dir
-            .read_dir()
-            .map_err(IoError::at("read the folder", dir))?;
+        let mut entries = dir.read_dir().map_err(IoError::at("read the folder", dir))?;
         if entries.next().is_some() {
-            return Err(CaError::NotEmpty {
-                dir: dir.to_owned(),
-            });
+            return Err(CaError::NotEmpty { dir: dir.to_owned() });
         }
         let log_key = keys::generate()?;
         let consortium = Consortium::new(consortium.clone(), log_key.public(), operators_needed)?;
-        for folder in [
-            "root",
-            "issuing",
-            "issued/coordinator",
-            "issued/certificates",
-        ] {
+        for folder in ["root", "issuing", "issued/coordinator", "issued/certificates"] {
             create_folder(&dir.join(folder))?;
         }
         write_authorities(dir, &consortium.name, now)?;
@@ -182,19 +173,14 @@ impl Ca {
     /// There is no CA, a file is missing or malformed, or another process works in the folder.
     pub fn open(dir: &Path) -> Result<Self, CaError> {
         if !file::exists(&dir.join(CONSORTIUM_FILE))? {
-            return Err(CaError::NotACa {
-                dir: dir.to_owned(),
-            });
+            return Err(CaError::NotACa { dir: dir.to_owned() });
         }
         let lock = StateLock::acquire(dir).map_err(FileError::from)?;
         let consortium = Consortium::load(&dir.join(CONSORTIUM_FILE))?;
         let roster = load_roster(&dir.join(ROSTER_FILE))?;
         let path = dir.join("issuing/issuing.pem");
         let issuing_pem = file::read_text(&path)?;
-        let malformed = |reason: String| CaError::Certificate {
-            path: path.clone(),
-            reason,
-        };
+        let malformed = |reason: String| CaError::Certificate { path: path.clone(), reason };
         let issuing = CertificateDer::from_pem_slice(issuing_pem.as_bytes())
             .map_err(|error| malformed(error.to_string()))?;
         let key = keys::load_ca(&dir.join("issuing/issuing.key"))?;
@@ -267,38 +253,23 @@ impl Ca {
     ) -> Result<Made, CaError> {
         if validity.until > self.issuing_validity.until {
             let until = date(self.issuing_validity.until);
-            return Err(CaError::TooLong {
-                dir: self.dir.clone(),
-                until,
-            });
+            return Err(CaError::TooLong { dir: self.dir.clone(), until });
         }
         let serial = new_serial()?;
         let params = profile::leaf(identity, hosts, serial, validity)?;
         let certificate = params.signed_by(key, &self.issuer).map_err(CaError::Make)?;
         let serial = hex::encode(serial);
-        let record = self
-            .dir
-            .join("issued/certificates")
-            .join(format!("{serial}.pem"));
+        let record = self.dir.join("issued/certificates").join(format!("{serial}.pem"));
         file::replace(&record, certificate.pem().as_bytes(), Readers::Everybody)?;
         let chain_pem = format!("{}{}", certificate.pem(), self.issuing_pem);
         let validity = Validity::of_certificate(certificate.der())?;
-        Ok(Made {
-            chain_pem,
-            validity,
-            serial,
-        })
+        Ok(Made { chain_pem, validity, serial })
     }
 }
 
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Ca({}, {}, keys not shown)",
-            self.consortium.name,
-            self.dir.display()
-        )
+        write!(f, "Ca({}, {}, keys not shown)", self.consortium.name, self.dir.display())
     }
 }
 
@@ -323,22 +294,15 @@ fn write_authorities(dir: &Path, name: &ConsortiumId, now: WallMillis) -> Result
     let issuing_params: CertificateParams =
         profile::issuing(name, new_serial()?, Validity::starting(now, ISSUING_LENGTH))?;
     let root_issuer = Issuer::from_params(&root_params, &root_key);
-    let issuing = issuing_params
-        .signed_by(&issuing_key, &root_issuer)
-        .map_err(CaError::Make)?;
+    let issuing = issuing_params.signed_by(&issuing_key, &root_issuer).map_err(CaError::Make)?;
 
     let (root, issuing) = (root.pem(), issuing.pem());
-    for (path, key) in [
-        ("root/root.key", &root_key),
-        ("issuing/issuing.key", &issuing_key),
-    ] {
+    for (path, key) in [("root/root.key", &root_key), ("issuing/issuing.key", &issuing_key)] {
         file::write_new_secret(&dir.join(path), keys::tls_pem(key).as_bytes())?;
     }
-    for (path, pem) in [
-        ("root/root.pem", &root),
-        ("issuing/root.pem", &root),
-        ("issuing/issuing.pem", &issuing),
-    ] {
+    for (path, pem) in
+        [("root/root.pem", &root), ("issuing/root.pem", &root), ("issuing/issuing.pem", &issuing)]
+    {
         file::replace(&dir.join(path), pem.as_bytes(), Readers::Everybody)?;
     }
     Ok(())
@@ -361,19 +325,13 @@ mod tests {
         let ca = Ca::init(&dir, &name(), 1, NOW).unwrap();
         let key = ca.consortium().coordinator_log_key;
         assert!(ca.root_still_here().is_some());
-        assert!(matches!(
-            Ca::open(&dir),
-            Err(CaError::File(FileError::Lock(_)))
-        ));
+        assert!(matches!(Ca::open(&dir), Err(CaError::File(FileError::Lock(_)))));
         drop(ca);
         let again = Ca::init(&dir, &name(), 1, NOW).unwrap_err().to_string();
         assert!(again.contains("not empty"), "{again}");
         std::fs::rename(dir.join("root"), dir.with_file_name("offline")).unwrap();
         let ca = Ca::open(&dir).unwrap();
-        assert_eq!(
-            (ca.root_still_here(), ca.consortium().coordinator_log_key),
-            (None, key)
-        );
+        assert_eq!((ca.root_still_here(), ca.consortium().coordinator_log_key), (None, key));
     }
 
     #[test]
@@ -401,9 +359,6 @@ mod tests {
         let issuing = CertificateDer::from_pem_slice(ca.issuing_pem.as_bytes()).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(&issuing).unwrap();
         let constraints = parsed.basic_constraints().unwrap().unwrap().value;
-        assert_eq!(
-            (constraints.ca, constraints.path_len_constraint),
-            (true, Some(0))
-        );
+        assert_eq!((constraints.ca, constraints.path_len_constraint), (true, Some(0)));
     }
 }

@@ -89,13 +89,7 @@ impl Consortium {
     ) -> Result<Self, ConsortiumError> {
         let operators = BTreeMap::new();
         let format = FORMAT;
-        let new = Self {
-            format,
-            name,
-            coordinator_log_key,
-            operators_needed,
-            operators,
-        };
+        let new = Self { format, name, coordinator_log_key, operators_needed, operators };
         new.checked()
     }
 
@@ -126,11 +120,7 @@ impl Consortium {
     /// [`ConsortiumError::TooFewOperators`].
     pub fn require_operators(&self) -> Result<(), ConsortiumError> {
         let (have, need) = (self.operators.len(), self.operators_needed);
-        if have < need {
-            Err(ConsortiumError::TooFewOperators { have, need })
-        } else {
-            Ok(())
-        }
+        if have < need { Err(ConsortiumError::TooFewOperators { have, need }) } else { Ok(()) }
     }
 
     /// Loads a `consortium.toml`.
@@ -139,16 +129,10 @@ impl Consortium {
     /// The file is missing, malformed or contradicts itself.
     pub fn load(path: &Path) -> Result<Self, ConsortiumError> {
         let read: Self = toml::from_str(&file::read_text(path)?).map_err(|error| {
-            ConsortiumError::Malformed {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            }
+            ConsortiumError::Malformed { path: path.to_owned(), reason: error.to_string() }
         })?;
         if read.format != FORMAT {
-            return Err(ConsortiumError::Format {
-                path: path.to_owned(),
-                have: read.format,
-            });
+            return Err(ConsortiumError::Format { path: path.to_owned(), have: read.format });
         }
         read.checked()
     }
@@ -199,22 +183,11 @@ mod tests {
     #[test]
     fn k_operators_must_be_known_before_anything_can_be_signed() {
         let none = thorax(2).unwrap();
-        let one = none
-            .with_operator(&"ada".parse().unwrap(), public(1))
-            .unwrap();
-        assert!(
-            one.require_operators()
-                .unwrap_err()
-                .to_string()
-                .contains("1 of the 2")
-        );
-        let two = one
-            .with_operator(&"bob".parse().unwrap(), public(2))
-            .unwrap();
+        let one = none.with_operator(&"ada".parse().unwrap(), public(1)).unwrap();
+        assert!(one.require_operators().unwrap_err().to_string().contains("1 of the 2"));
+        let two = one.with_operator(&"bob".parse().unwrap(), public(2)).unwrap();
         two.require_operators().unwrap();
-        let shared = two
-            .with_operator(&"eve".parse().unwrap(), public(2))
-            .unwrap_err();
+        let shared = two.with_operator(&"eve".parse().unwrap(), public(2)).unwrap_err();
         assert!(matches!(shared, ConsortiumError::SharedKey(..)));
         assert!(matches!(thorax(0), Err(ConsortiumError::Needed(0))));
         assert!(thorax(SIGNATURES_MAX + 1).is_err());
@@ -224,18 +197,11 @@ mod tests {
     fn the_file_comes_back_and_strange_ones_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(CONSORTIUM_FILE);
-        let thorax = thorax(1)
-            .unwrap()
-            .with_operator(&"ada".parse().unwrap(), public(1))
-            .unwrap();
+        let thorax = thorax(1).unwrap().with_operator(&"ada".parse().unwrap(), public(1)).unwrap();
         thorax.store(&path).unwrap();
         assert_eq!(Consortium::load(&path).unwrap(), thorax);
         let text = file::read_text(&path).unwrap();
-        for (from, to) in [
-            ("format = 1", "format = 2"),
-            ("format", "fromat"),
-            ("ed25519", "x"),
-        ] {
+        for (from, to) in [("format = 1", "format = 2"), ("format", "fromat"), ("ed25519", "x")] {
             file::replace(&path, text.replace(from, to).as_bytes(), Readers::Everybody).unwrap();
             let told = Consortium::load(&path).unwrap_err().to_string();
             assert!(told.contains(CONSORTIUM_FILE), "{told}");

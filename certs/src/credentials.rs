@@ -105,46 +105,24 @@ impl Credentials {
     /// # Errors
     /// One variant of [`CredentialsError`] per cause.
     pub fn load(folder: &Path, now: WallMillis) -> Result<Self, CredentialsError> {
-        let (key_path, pem_path, root_path) = (
-            folder.join(TLS_KEY),
-            folder.join(TLS_PEM),
-            folder.join(ROOT_PEM),
-        );
+        let (key_path, pem_path, root_path) =
+            (folder.join(TLS_KEY), folder.join(TLS_PEM), folder.join(ROOT_PEM));
         let chain = read_chain(&pem_path)?;
         let root = read_root(&root_path)?;
-        let malformed = |expected| CredentialsError::Malformed {
-            path: pem_path.clone(),
-            expected,
-        };
-        let leaf = chain
-            .first()
-            .ok_or_else(|| malformed("a certificate chain in PEM"))?;
-        let unnamed = |source| CredentialsError::Identity {
-            path: pem_path.clone(),
-            source,
-        };
+        let malformed = |expected| CredentialsError::Malformed { path: pem_path.clone(), expected };
+        let leaf = chain.first().ok_or_else(|| malformed("a certificate chain in PEM"))?;
+        let unnamed = |source| CredentialsError::Identity { path: pem_path.clone(), source };
         let identity = Identity::of_certificate(leaf).map_err(unnamed)?;
         let validity = Validity::of_certificate(leaf).map_err(unnamed)?;
         check_dates(&pem_path, &identity, validity, now)?;
         verify::check_chain(&chain, &root, &identity.role, now).map_err(|source| {
-            CredentialsError::OtherRoot {
-                pem: pem_path.clone(),
-                root: root_path,
-                source,
-            }
+            CredentialsError::OtherRoot { pem: pem_path.clone(), root: root_path, source }
         })?;
         let key = read_key(&key_path)?;
         let provider = verify::provider();
-        let key = pair(chain, key, &provider).ok_or(CredentialsError::NotAPair {
-            key: key_path,
-            pem: pem_path,
-        })?;
-        Ok(Self {
-            identity,
-            validity,
-            key: Arc::new(key),
-            root,
-        })
+        let key = pair(chain, key, &provider)
+            .ok_or(CredentialsError::NotAPair { key: key_path, pem: pem_path })?;
+        Ok(Self { identity, validity, key: Arc::new(key), root })
     }
 
     /// How the certificate stands at `now`, for status screens.
@@ -190,10 +168,9 @@ fn check_dates(
     let path = path.to_owned();
     match validity.standing(now) {
         Standing::Valid { .. } | Standing::Ending { .. } => Ok(()),
-        Standing::NotYetValid { .. } => Err(CredentialsError::NotYetValid {
-            path,
-            from: date(validity.from),
-        }),
+        Standing::NotYetValid { .. } => {
+            Err(CredentialsError::NotYetValid { path, from: date(validity.from) })
+        }
         Standing::Expired { .. } => Err(CredentialsError::Expired {
             path,
             until: date(validity.until),

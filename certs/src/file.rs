@@ -88,35 +88,24 @@ pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
 /// Reads a secret, and refuses one that its group or the world may read.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, FileError> {
     if !exists(path)? {
-        return Err(FileError::Missing {
-            path: path.to_owned(),
-        });
+        return Err(FileError::Missing { path: path.to_owned() });
     }
     let file = File::open(path).map_err(IoError::at("open", path))?;
     let status = file.metadata().map_err(IoError::at("inspect", path))?;
     let mode = status.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(FileError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(FileError::TooOpen { path: path.to_owned(), mode });
     }
     // The whole capacity up front: a growing buffer would leave copies of the secret behind.
     let mut bytes = Vec::with_capacity(SECRET_BYTES_MAX + 1);
-    let read = file
-        .take(SECRET_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes);
+    let read = file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
     let whole = read.is_ok() && bytes.len() <= SECRET_BYTES_MAX;
     match String::from_utf8(bytes) {
         Ok(text) if whole => Ok(Zeroizing::new(text)),
         other => {
-            other
-                .map_or_else(|error| error.into_bytes(), String::into_bytes)
-                .zeroize();
+            other.map_or_else(|error| error.into_bytes(), String::into_bytes).zeroize();
             read.map_err(IoError::at("read", path))?;
-            Err(FileError::NotASecret {
-                path: path.to_owned(),
-            })
+            Err(FileError::NotASecret { path: path.to_owned() })
         }
     }
 }
@@ -133,9 +122,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> Result<(),
 /// Writes a secret to a file that must not be there yet.
 pub(crate) fn write_new_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     if exists(path)? {
-        return Err(FileError::Exists {
-            path: path.to_owned(),
-        });
+        return Err(FileError::Exists { path: path.to_owned() });
     }
     replace(path, bytes, Readers::Owner)
 }
@@ -172,10 +159,7 @@ mod tests {
             assert_eq!(read.is_ok(), fine, "{mode:o}");
             if let Err(error) = read {
                 let told = error.to_string();
-                assert!(
-                    told.contains("chmod 600") && told.contains("site.key"),
-                    "{told}"
-                );
+                assert!(told.contains("chmod 600") && told.contains("site.key"), "{told}");
             }
         }
     }
@@ -188,14 +172,8 @@ mod tests {
         assert!(matches!(read_secret(&path), Err(FileError::Missing { .. })));
         for noise in [vec![b'x'; SECRET_BYTES_MAX + 1], vec![0xff, 0xfe]] {
             replace(&path, &noise, Readers::Owner).unwrap();
-            assert!(matches!(
-                read_secret(&path),
-                Err(FileError::NotASecret { .. })
-            ));
+            assert!(matches!(read_secret(&path), Err(FileError::NotASecret { .. })));
         }
-        assert!(matches!(
-            write_new_secret(&path, b"x"),
-            Err(FileError::Exists { .. })
-        ));
+        assert!(matches!(write_new_secret(&path, b"x"), Err(FileError::Exists { .. })));
     }
 }

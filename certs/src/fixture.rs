@@ -58,21 +58,11 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let name = consortium.parse().unwrap();
         let mut ca = Ca::init(&dir.path().join("ca"), &name, 1, NOW).unwrap();
-        let operator = ca
-            .issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, NOW)
-            .unwrap();
+        let operator = ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let coordinator = ca.issue_coordinator(&hosts, MACHINE_LENGTH, NOW).unwrap();
-        let site = ca
-            .issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, NOW)
-            .unwrap();
-        Self {
-            ca,
-            operator,
-            coordinator,
-            site,
-            _dir: dir,
-        }
+        let site = ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, NOW).unwrap();
+        Self { ca, operator, coordinator, site, _dir: dir }
     }
 }
 

@@ -57,15 +57,11 @@ impl From<&Error> for HandshakeProblem {
         reason = "the rest of a foreign enum, in its own words"
     )]
     fn from(error: &Error) -> Self {
-        let peers = |problem| Self {
-            whose: Whose::Peers,
-            problem,
-        };
+        let peers = |problem| Self { whose: Whose::Peers, problem };
         match error {
-            Error::AlertReceived(alert) => Self {
-                whose: Whose::Ours,
-                problem: Problem::of_alert(*alert, ""),
-            },
+            Error::AlertReceived(alert) => {
+                Self { whose: Whose::Ours, problem: Problem::of_alert(*alert, "") }
+            }
             Error::InvalidCertificate(error) => peers(Problem::of_certificate(error)),
             Error::NoCertificatesPresented => peers(Problem::Missing),
             Error::NoApplicationProtocol
@@ -84,11 +80,8 @@ impl HandshakeProblem {
     #[must_use]
     pub fn from_quic(code: u64, reason: &str, whose: Whose) -> Option<Self> {
         let alert = u8::try_from(code.checked_sub(0x100)?).ok()?;
-        let reason: String = reason
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(TEXT_BYTES_MAX)
-            .collect();
+        let reason: String =
+            reason.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX).collect();
         let problem = Problem::of_alert(AlertDescription::from(alert), &reason);
         Some(Self { whose, problem })
     }
@@ -152,11 +145,9 @@ impl fmt::Display for HandshakeProblem {
             Whose::Ours => ("our certificate", "refused by the peer"),
         };
         match &self.problem {
-            Problem::Expired(Some(when)) => write!(
-                f,
-                "{whose} is {refused}: it expired on {}; renew it",
-                date(*when)
-            ),
+            Problem::Expired(Some(when)) => {
+                write!(f, "{whose} is {refused}: it expired on {}; renew it", date(*when))
+            }
             // The alert is the same for a certificate that has not begun.
             Problem::Expired(None) => write!(
                 f,
@@ -204,10 +195,7 @@ mod tests {
         assert_eq!(told(0x100 + 48, "").unwrap().problem, Problem::UnknownRoot);
         assert_eq!(told(0x100 + 116, "").unwrap().problem, Problem::Missing);
         let expired = told(0x100 + 45, "").unwrap().to_string();
-        assert!(
-            expired.starts_with("our certificate") && expired.contains("clocks"),
-            "{expired}"
-        );
+        assert!(expired.starts_with("our certificate") && expired.contains("clocks"), "{expired}");
         for code in [0, 0x0a, 0xff, 0x200, u64::MAX] {
             assert_eq!(told(code, "x"), None, "{code:x}");
         }
@@ -218,9 +206,6 @@ mod tests {
         let text = format!("a\nb{}", "x".repeat(10_000));
         let told = HandshakeProblem::from_quic(0x100 + 46, &text, Whose::Peers).unwrap();
         let told = told.to_string();
-        assert!(
-            told.len() < TEXT_BYTES_MAX + 100 && !told.contains('\n'),
-            "{told}"
-        );
+        assert!(told.len() < TEXT_BYTES_MAX + 100 && !told.contains('\n'), "{told}");
     }
 }

@@ -138,23 +138,12 @@ impl FromStr for Identity {
 
     fn from_str(uri: &str) -> Result<Self, IdentityError> {
         let shown = || uri.chars().take(SHOWN_CHARS_MAX).collect::<String>();
-        let bad_name = |source| IdentityError::Name {
-            uri: shown(),
-            source,
-        };
-        let path = uri
-            .strip_prefix(SCHEME)
-            .ok_or_else(|| IdentityError::NotConsilium(shown()))?;
+        let bad_name = |source| IdentityError::Name { uri: shown(), source };
+        let path = uri.strip_prefix(SCHEME).ok_or_else(|| IdentityError::NotConsilium(shown()))?;
         let mut parts = path.split('/');
         let consortium = parts.next().unwrap_or_default().parse().map_err(bad_name)?;
-        let role = parts
-            .next()
-            .ok_or_else(|| IdentityError::UnknownRole(shown()))?;
-        let mut name = || {
-            parts
-                .next()
-                .ok_or_else(|| IdentityError::MissingName(shown()))
-        };
+        let role = parts.next().ok_or_else(|| IdentityError::UnknownRole(shown()))?;
+        let mut name = || parts.next().ok_or_else(|| IdentityError::MissingName(shown()));
         let role = match role {
             "site" => Role::Site(name()?.parse().map_err(bad_name)?),
             "operator" => Role::Operator(name()?.parse().map_err(bad_name)?),
@@ -179,14 +168,9 @@ mod tests {
     fn certificate(uris: &[&str]) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["example.org".to_owned()]).unwrap();
         for uri in uris {
-            params
-                .subject_alt_names
-                .push(SanType::URI(Ia5String::try_from(*uri).unwrap()));
+            params.subject_alt_names.push(SanType::URI(Ia5String::try_from(*uri).unwrap()));
         }
-        params
-            .self_signed(&KeyPair::generate().unwrap())
-            .unwrap()
-            .into()
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().into()
     }
 
     #[test]
@@ -208,48 +192,19 @@ mod tests {
     fn every_way_of_being_malformed_has_its_error() {
         use IdentityError as E;
         let parse = |uri: &str| uri.parse::<Identity>().unwrap_err();
-        assert!(matches!(
-            parse("http://thorax/coordinator"),
-            E::NotConsilium(_)
-        ));
-        assert!(matches!(
-            parse("CONSILIUM://thorax/coordinator"),
-            E::NotConsilium(_)
-        ));
+        assert!(matches!(parse("http://thorax/coordinator"), E::NotConsilium(_)));
+        assert!(matches!(parse("CONSILIUM://thorax/coordinator"), E::NotConsilium(_)));
         assert!(matches!(parse("consilium:///coordinator"), E::Name { .. }));
-        assert!(matches!(
-            parse("consilium://Thorax/coordinator"),
-            E::Name { .. }
-        ));
+        assert!(matches!(parse("consilium://Thorax/coordinator"), E::Name { .. }));
         assert!(matches!(parse("consilium://thorax"), E::UnknownRole(_)));
         assert!(matches!(parse("consilium://thorax/"), E::UnknownRole(_)));
-        assert!(matches!(
-            parse("consilium://thorax/root"),
-            E::UnknownRole(_)
-        ));
-        assert!(matches!(
-            parse("consilium://thorax/site"),
-            E::MissingName(_)
-        ));
+        assert!(matches!(parse("consilium://thorax/root"), E::UnknownRole(_)));
+        assert!(matches!(parse("consilium://thorax/site"), E::MissingName(_)));
         assert!(matches!(parse("consilium://thorax/site/"), E::Name { .. }));
-        assert!(matches!(
-            parse("consilium://thorax/site/.."),
-            E::Name { .. }
-        ));
-        assert!(matches!(
-            parse("consilium://thorax/site/a/b"),
-            E::TrailingParts(_)
-        ));
-        assert!(matches!(
-            parse("consilium://thorax/coordinator/x"),
-            E::TrailingParts(_)
-        ));
-        assert!(
-            parse(&format!("consilium://{}", "a".repeat(9000)))
-                .to_string()
-                .len()
-                < 500
-        );
+        assert!(matches!(parse("consilium://thorax/site/.."), E::Name { .. }));
+        assert!(matches!(parse("consilium://thorax/site/a/b"), E::TrailingParts(_)));
+        assert!(matches!(parse("consilium://thorax/coordinator/x"), E::TrailingParts(_)));
+        assert!(parse(&format!("consilium://{}", "a".repeat(9000))).to_string().len() < 500);
     }
 
     #[test]
@@ -258,25 +213,13 @@ mod tests {
         let of = |uris: &[&str]| Identity::of_certificate(&certificate(uris)).unwrap_err();
         assert_eq!(of(&[]), E::NoName);
         assert_eq!(of(&["https://thorax/coordinator"]), E::NoName);
-        let two = [
-            "consilium://thorax/site/a",
-            "consilium://thorax/coordinator",
-        ];
+        let two = ["consilium://thorax/site/a", "consilium://thorax/coordinator"];
         assert_eq!(of(&two), E::SeveralNames(2));
-        assert!(matches!(
-            of(&["consilium://thorax/king"]),
-            E::UnknownRole(_)
-        ));
+        assert!(matches!(of(&["consilium://thorax/king"]), E::UnknownRole(_)));
         let bare = CertificateParams::default().self_signed(&KeyPair::generate().unwrap());
-        assert_eq!(
-            Identity::of_certificate(bare.unwrap().der()).unwrap_err(),
-            E::NoName
-        );
+        assert_eq!(Identity::of_certificate(bare.unwrap().der()).unwrap_err(), E::NoName);
         let noise = CertificateDer::from(vec![0x30, 0x03, 0x02]);
-        assert!(matches!(
-            Identity::of_certificate(&noise),
-            Err(E::NotACertificate(_))
-        ));
+        assert!(matches!(Identity::of_certificate(&noise), Err(E::NotACertificate(_))));
         let mut long = certificate(&["consilium://thorax/coordinator"]).to_vec();
         long.extend([0; 3]);
         let long = CertificateDer::from(long);

@@ -70,8 +70,7 @@ impl Ca {
         let known = self.roster.site_key(name).copied();
         let key = long_lived(&folder.join("site.key"), &role, known)?;
         let issued = self.issue_tls(folder, role, &[], (length, now), Some(key))?;
-        self.consortium
-            .store(&issued.folder.join(CONSORTIUM_FILE))?;
+        self.consortium.store(&issued.folder.join(CONSORTIUM_FILE))?;
         if let Some(key) = issued.key {
             self.set_roster(self.roster.with_site(name, key)?)?;
         }
@@ -113,8 +112,7 @@ impl Ca {
         let role = Role::Auditor(name.clone());
         let folder = self.bundle(&role)?;
         let issued = self.issue_tls(folder, role, &[], (length, now), None)?;
-        self.consortium
-            .store(&issued.folder.join(CONSORTIUM_FILE))?;
+        self.consortium.store(&issued.folder.join(CONSORTIUM_FILE))?;
         Ok(issued)
     }
 
@@ -135,8 +133,7 @@ impl Ca {
         let known = Some(self.consortium.coordinator_log_key);
         let key = long_lived(&folder.join("log.key"), &role, known)?;
         let issued = self.issue_tls(folder, role, hosts, (length, now), Some(key))?;
-        self.consortium
-            .store(&issued.folder.join(CONSORTIUM_FILE))?;
+        self.consortium.store(&issued.folder.join(CONSORTIUM_FILE))?;
         Ok(issued)
     }
 
@@ -158,9 +155,7 @@ impl Ca {
             CertificateSigningRequestParams::from_pem(request_pem).map_err(CaError::Request)?;
         let identity = Identity::new(self.consortium.name.clone(), role);
         let validity = Validity::starting(now, length);
-        Ok(self
-            .certify(&identity, hosts, &request.public_key, validity)?
-            .chain_pem)
+        Ok(self.certify(&identity, hosts, &request.public_key, validity)?.chain_pem)
     }
 
     fn bundle(&self, role: &Role) -> Result<PathBuf, CaError> {
@@ -180,21 +175,9 @@ impl Ca {
         let identity = Identity::new(self.consortium.name.clone(), role);
         let tls = keys::generate_tls()?;
         let made = self.certify(&identity, hosts, &tls, Validity::starting(now, length))?;
-        file::replace(
-            &folder.join(TLS_KEY),
-            keys::tls_pem(&tls).as_bytes(),
-            Readers::Owner,
-        )?;
-        file::replace(
-            &folder.join(TLS_PEM),
-            made.chain_pem.as_bytes(),
-            Readers::Everybody,
-        )?;
-        file::replace(
-            &folder.join(ROOT_PEM),
-            self.root_pem.as_bytes(),
-            Readers::Everybody,
-        )?;
+        file::replace(&folder.join(TLS_KEY), keys::tls_pem(&tls).as_bytes(), Readers::Owner)?;
+        file::replace(&folder.join(TLS_PEM), made.chain_pem.as_bytes(), Readers::Everybody)?;
+        file::replace(&folder.join(ROOT_PEM), self.root_pem.as_bytes(), Readers::Everybody)?;
         let (key, key_elsewhere) = key.map(|key| (key.key, key.elsewhere)).unzip();
         Ok(Issued {
             folder,
@@ -221,16 +204,10 @@ fn long_lived(path: &Path, role: &Role, known: Option<PublicKey>) -> Result<Long
         _ => keys::load(path)?.public(),
     };
     if known.is_some_and(|known| known != key) {
-        return Err(CaError::OtherKey {
-            path: path.to_owned(),
-            who: role.to_string(),
-        });
+        return Err(CaError::OtherKey { path: path.to_owned(), who: role.to_string() });
     }
     keys::store_public(&path.with_extension("pub"), &key)?;
-    Ok(LongLived {
-        key,
-        elsewhere: (known.is_some() && !here).then(|| path.to_owned()),
-    })
+    Ok(LongLived { key, elsewhere: (known.is_some() && !here).then(|| path.to_owned()) })
 }
 
 #[cfg(test)]
@@ -255,9 +232,8 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = folder.read_dir().unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -268,10 +244,7 @@ mod tests {
         let common = ["root.pem", "tls.key", "tls.pem"];
         let bundles: [(&Issued, &[&str]); 3] = [
             (&town.site, &["consortium.toml", "site.key", "site.pub"]),
-            (
-                &town.coordinator,
-                &["consortium.toml", "log.key", "log.pub"],
-            ),
+            (&town.coordinator, &["consortium.toml", "log.key", "log.pub"]),
             (&town.operator, &["operator.key", "operator.pub"]),
         ];
         for (issued, own) in bundles {
@@ -295,20 +268,14 @@ mod tests {
         let version = town.ca.roster().version();
         let soon = later(DAY);
         let again = town.ca.issue_site(&site, MACHINE_LENGTH, soon).unwrap();
-        assert_eq!(
-            (again.key, again.key_elsewhere.is_none()),
-            (town.site.key, true)
-        );
+        assert_eq!((again.key, again.key_elsewhere.is_none()), (town.site.key, true));
         assert_ne!(again.serial, town.site.serial);
         assert_eq!(again.validity.until.0, town.site.validity.until.0 + DAY.0);
         assert_eq!(town.ca.roster().version(), version);
         // The key went to its machine and is no longer here: the certificate is renewed without it.
         std::fs::remove_file(again.folder.join("site.key")).unwrap();
         let third = town.ca.issue_site(&site, MACHINE_LENGTH, soon).unwrap();
-        assert_eq!(
-            (third.key, third.key_elsewhere.is_some()),
-            (town.site.key, true)
-        );
+        assert_eq!((third.key, third.key_elsewhere.is_some()), (town.site.key, true));
         assert!(!third.folder.join("site.key").exists());
         // A strange key in its place is noticed.
         keys::store(&third.folder.join("site.key"), &keys::generate().unwrap()).unwrap();
@@ -325,13 +292,8 @@ mod tests {
         let signed = signed_file::load(&path).unwrap();
         let roster = Roster::verified(&signed, town.ca.consortium()).unwrap();
         assert_eq!(&roster, town.ca.roster());
-        assert_eq!(
-            roster.site_key(&"st-mary".parse().unwrap()).copied(),
-            town.site.key
-        );
-        town.ca
-            .issue_site(&"charite".parse().unwrap(), MACHINE_LENGTH, NOW)
-            .unwrap();
+        assert_eq!(roster.site_key(&"st-mary".parse().unwrap()).copied(), town.site.key);
+        town.ca.issue_site(&"charite".parse().unwrap(), MACHINE_LENGTH, NOW).unwrap();
         assert!(signed_file::load::<Roster>(&path).is_err());
     }
 
@@ -340,34 +302,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let name = "thorax".parse().unwrap();
         let mut ca = Ca::init(&dir.path().join("ca"), &name, 2, NOW).unwrap();
-        ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, NOW)
-            .unwrap();
-        let early = ca
-            .issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, NOW)
-            .unwrap_err();
+        ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
+        let early = ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, NOW).unwrap_err();
         assert!(matches!(
             early,
             CaError::Consortium(ConsortiumError::TooFewOperators { have: 1, need: 2 })
         ));
-        ca.issue_operator(&"bob".parse().unwrap(), PERSON_LENGTH, NOW)
-            .unwrap();
+        ca.issue_operator(&"bob".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
         let nowhere = ca.issue_coordinator(&[], MACHINE_LENGTH, NOW).unwrap_err();
         assert!(matches!(nowhere, CaError::Profile(ProfileError::NoHost)));
         let port = ca.issue_coordinator(&["a.example:4433".to_owned()], MACHINE_LENGTH, NOW);
         assert!(port.unwrap_err().to_string().contains("without a port"));
         let long = ca.issue_auditor(&"eve".parse().unwrap(), Millis(DAY.0 * 9999), NOW);
         assert!(matches!(long, Err(CaError::TooLong { .. })));
-        let auditor = ca
-            .issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, NOW)
-            .unwrap();
-        assert_eq!(
-            auditor.identity.to_string(),
-            "consilium://thorax/auditor/eve"
-        );
-        assert_eq!(
-            names(&auditor.folder),
-            ["consortium.toml", "root.pem", "tls.key", "tls.pem"]
-        );
+        let auditor = ca.issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
+        assert_eq!(auditor.identity.to_string(), "consilium://thorax/auditor/eve");
+        assert_eq!(names(&auditor.folder), ["consortium.toml", "root.pem", "tls.key", "tls.pem"]);
     }
 
     #[test]
@@ -377,10 +327,7 @@ mod tests {
             let der = leaf(&issued.folder);
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
             let usage = parsed.extended_key_usage().unwrap().unwrap().value;
-            assert_eq!(
-                (usage.server_auth, usage.client_auth, usage.any),
-                (server, !server, false)
-            );
+            assert_eq!((usage.server_auth, usage.client_auth, usage.any), (server, !server, false));
             assert!(!parsed.is_ca());
             assert_eq!(Validity::of_certificate(&der).unwrap(), issued.validity);
             assert_eq!(issued.validity.until, later(MACHINE_LENGTH));
@@ -402,36 +349,19 @@ mod tests {
         wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let request = wish.serialize_request(&key).unwrap().pem().unwrap();
         let role = Role::Site("charite".parse().unwrap());
-        let chain = town
-            .ca
-            .certify_request(&request, role.clone(), &[], MACHINE_LENGTH, NOW)
-            .unwrap();
+        let chain =
+            town.ca.certify_request(&request, role.clone(), &[], MACHINE_LENGTH, NOW).unwrap();
         let der = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
         assert_eq!(Identity::of_certificate(&der).unwrap().role, role);
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert!(!parsed.is_ca());
-        assert!(
-            !parsed
-                .extended_key_usage()
-                .unwrap()
-                .unwrap()
-                .value
-                .server_auth
-        );
+        assert!(!parsed.extended_key_usage().unwrap().unwrap().value.server_auth);
         assert_eq!(
-            parsed
-                .subject_alternative_name()
-                .unwrap()
-                .unwrap()
-                .value
-                .general_names
-                .len(),
+            parsed.subject_alternative_name().unwrap().unwrap().value.general_names.len(),
             1
         );
         let forged = request.replacen("MII", "MIJ", 1);
-        let forged = town
-            .ca
-            .certify_request(&forged, role, &[], MACHINE_LENGTH, NOW);
+        let forged = town.ca.certify_request(&forged, role, &[], MACHINE_LENGTH, NOW);
         assert!(matches!(forged, Err(CaError::Request(_))));
     }
 }

@@ -72,9 +72,7 @@ pub fn generate() -> Result<SecretKey, KeyError> {
 /// `path` exists (a key is never overwritten) or cannot be written.
 pub fn store(path: &Path, key: &SecretKey) -> Result<(), KeyError> {
     let digits = Zeroizing::new(hex::encode(key.seed().as_slice()));
-    let mut line = Zeroizing::new(String::with_capacity(
-        SECRET_PREFIX.len() + digits.len() + 1,
-    ));
+    let mut line = Zeroizing::new(String::with_capacity(SECRET_PREFIX.len() + digits.len() + 1));
     line.push_str(SECRET_PREFIX);
     line.push_str(&digits);
     line.push('\n');
@@ -87,11 +85,7 @@ pub fn store(path: &Path, key: &SecretKey) -> Result<(), KeyError> {
 /// # Errors
 /// `path` cannot be written.
 pub fn store_public(path: &Path, key: &PublicKey) -> Result<(), KeyError> {
-    Ok(file::replace(
-        path,
-        format!("{key}\n").as_bytes(),
-        Readers::Everybody,
-    )?)
+    Ok(file::replace(path, format!("{key}\n").as_bytes(), Readers::Everybody)?)
 }
 
 /// Loads a signing key.
@@ -104,9 +98,7 @@ pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
     text.trim_end()
         .strip_prefix(SECRET_PREFIX)
         .and_then(|digits| hex::decode_to_slice(digits, seed.as_mut_slice()).ok())
-        .ok_or_else(|| KeyError::NotSecret {
-            path: path.to_owned(),
-        })?;
+        .ok_or_else(|| KeyError::NotSecret { path: path.to_owned() })?;
     Ok(SecretKey::from_seed(&seed))
 }
 
@@ -116,10 +108,7 @@ pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
 /// The file is missing or not a public key.
 pub fn load_public(path: &Path) -> Result<PublicKey, KeyError> {
     let text = file::read_text(path)?;
-    text.parse().map_err(|source| KeyError::NotPublic {
-        path: path.to_owned(),
-        source,
-    })
+    text.parse().map_err(|source| KeyError::NotPublic { path: path.to_owned(), source })
 }
 
 /// A new TLS key: ECDSA on P-256 (FIPS 186-5).
@@ -135,10 +124,8 @@ pub(crate) fn tls_pem(key: &KeyPair) -> Zeroizing<String> {
 /// Loads a CA's key for signing certificates.
 pub(crate) fn load_ca(path: &Path) -> Result<KeyPair, KeyError> {
     let text = file::read_secret(path)?;
-    KeyPair::from_pem(&text).map_err(|error| KeyError::NotTls {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    KeyPair::from_pem(&text)
+        .map_err(|error| KeyError::NotTls { path: path.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -172,10 +159,7 @@ mod tests {
         let first = generate().unwrap();
         store(&path, &first).unwrap();
         let again = store(&path, &generate().unwrap());
-        assert!(matches!(
-            again,
-            Err(KeyError::File(FileError::Exists { .. }))
-        ));
+        assert!(matches!(again, Err(KeyError::File(FileError::Exists { .. }))));
         assert_eq!(load(&path).unwrap().public(), first.public());
     }
 
@@ -187,14 +171,8 @@ mod tests {
         for text in ["", "hello", short, "ed25519:00", "ed25519-secret:zz"] {
             file::replace(&path, text.as_bytes(), Readers::Owner).unwrap();
             let told = load(&path).unwrap_err().to_string();
-            assert!(
-                told.contains("site.key") && !told.contains("0011"),
-                "{told}"
-            );
-            assert!(matches!(
-                load_public(&path),
-                Err(KeyError::NotPublic { .. })
-            ));
+            assert!(told.contains("site.key") && !told.contains("0011"), "{told}");
+            assert!(matches!(load_public(&path), Err(KeyError::NotPublic { .. })));
         }
     }
 }

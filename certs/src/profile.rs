@@ -113,9 +113,9 @@ fn name(consortium: &ConsortiumId, common: &str) -> DistinguishedName {
 fn host_name(host: &str) -> Result<SanType, ProfileError> {
     let refuse = || ProfileError::Host(host.to_owned());
     match ServerName::try_from(host).map_err(|_| refuse())? {
-        ServerName::DnsName(name) => Ia5String::try_from(name.as_ref())
-            .map(SanType::DnsName)
-            .map_err(|_| refuse()),
+        ServerName::DnsName(name) => {
+            Ia5String::try_from(name.as_ref()).map(SanType::DnsName).map_err(|_| refuse())
+        }
         ServerName::IpAddress(address) => Ok(SanType::IpAddress(IpAddr::from(address))),
         _ => Err(refuse()),
     }

@@ -68,12 +68,7 @@ impl Roster {
     /// A roster without sites, version 1.
     #[must_use]
     pub fn new(consortium: ConsortiumId) -> Self {
-        Self {
-            format: FORMAT,
-            consortium,
-            version: 1,
-            sites: BTreeMap::new(),
-        }
+        Self { format: FORMAT, consortium, version: 1, sites: BTreeMap::new() }
     }
 
     /// The roster in `signed`, if enough of the consortium's operators signed it and it is the
@@ -86,10 +81,7 @@ impl Roster {
         if roster.consortium == by.name {
             return Ok(roster);
         }
-        Err(RosterError::OtherConsortium {
-            theirs: roster.consortium,
-            ours: by.name.clone(),
-        })
+        Err(RosterError::OtherConsortium { theirs: roster.consortium, ours: by.name.clone() })
     }
 
     /// Whose roster it is.
@@ -232,10 +224,7 @@ mod tests {
         let same = roster.with_site(&site("st-mary"), key(1).public()).unwrap();
         assert_eq!(same, roster);
         let less = roster.without_site(&site("st-mary"));
-        assert_eq!(
-            (less.version(), less.contains(&site("st-mary"))),
-            (4, false)
-        );
+        assert_eq!((less.version(), less.contains(&site("st-mary"))), (4, false));
         assert_eq!(less.without_site(&site("st-mary")), less);
     }
 
@@ -248,20 +237,13 @@ mod tests {
         assert_eq!(other, Err(RosterError::OtherKey(site("st-mary"))));
         let text = String::from_utf8(roster.to_toml().unwrap()).unwrap();
         let twice = text.replace("charite", "st-mary");
-        assert!(matches!(
-            Roster::parse(twice.as_bytes()),
-            Err(RosterError::Malformed(_))
-        ));
+        assert!(matches!(Roster::parse(twice.as_bytes()), Err(RosterError::Malformed(_))));
         let one_key = text.replace(&key(2).public().to_string(), &key(1).public().to_string());
-        assert!(matches!(
-            Roster::parse(one_key.as_bytes()),
-            Err(RosterError::SharedKey(..))
-        ));
+        assert!(matches!(Roster::parse(one_key.as_bytes()), Err(RosterError::SharedKey(..))));
         let mut many = roster;
         for n in 0..SITES_MAX {
             let n = u16::try_from(n).unwrap();
-            many.sites
-                .insert(site(&format!("site-{n}")), key(n + 10).public());
+            many.sites.insert(site(&format!("site-{n}")), key(n + 10).public());
         }
         let many = Roster::parse(&many.to_toml().unwrap());
         assert_eq!(many, Err(RosterError::TooManySites(SITES_MAX + 2)));
@@ -272,16 +254,8 @@ mod tests {
         let text = String::from_utf8(two_sites().to_toml().unwrap()).unwrap();
         let later = text.replace("format = 1", "format = 2");
         assert_eq!(Roster::parse(later.as_bytes()), Err(RosterError::Format(2)));
-        for bad in [
-            "",
-            "\u{0}",
-            "version = 1",
-            &text.replace("[sites]", "x = 1\n[sites]"),
-        ] {
-            assert!(matches!(
-                Roster::parse(bad.as_bytes()),
-                Err(RosterError::Malformed(_))
-            ));
+        for bad in ["", "\u{0}", "version = 1", &text.replace("[sites]", "x = 1\n[sites]")] {
+            assert!(matches!(Roster::parse(bad.as_bytes()), Err(RosterError::Malformed(_))));
         }
         assert!(Roster::parse(&[0xff]).is_err());
     }
@@ -312,9 +286,6 @@ mod tests {
         assert!(matches!(other, RosterError::OtherConsortium { .. }));
         signed.bytes.push(b'\n');
         let forged = Roster::verified(&signed, &thorax).unwrap_err();
-        assert!(matches!(
-            forged,
-            RosterError::Signatures(SignedError::Forged(_))
-        ));
+        assert!(matches!(forged, RosterError::Signatures(SignedError::Forged(_))));
     }
 }

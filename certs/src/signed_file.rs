@@ -88,16 +88,10 @@ pub fn load<T: Document>(document: &Path) -> Result<Signed<T>, SignedFileError> 
     let bytes = read_document(document)?;
     let sig = sig_path(document);
     let Some(beside) = read_sig(&sig)? else {
-        return Err(SignedFileError::NotSigned {
-            document: document.to_owned(),
-            sig,
-        });
+        return Err(SignedFileError::NotSigned { document: document.to_owned(), sig });
     };
     if beside.document != Digest::of(&bytes) {
-        return Err(SignedFileError::Changed {
-            document: document.to_owned(),
-            sig,
-        });
+        return Err(SignedFileError::Changed { document: document.to_owned(), sig });
     }
     Ok(Signed::from_parts(bytes, beside.signatures))
 }
@@ -109,11 +103,7 @@ pub fn load<T: Document>(document: &Path) -> Result<Signed<T>, SignedFileError> 
 /// A file cannot be written.
 pub fn store<T: Document>(document: &Path, signed: &Signed<T>) -> Result<(), SignedFileError> {
     store_unsigned(document, &signed.bytes)?;
-    write_sig(
-        &sig_path(document),
-        Digest::of(&signed.bytes),
-        signed.signatures.clone(),
-    )
+    write_sig(&sig_path(document), Digest::of(&signed.bytes), signed.signatures.clone())
 }
 
 /// Writes a document and takes away the signatures that were beside it.
@@ -134,10 +124,7 @@ pub fn sign<T: Document>(document: &Path, key: &SecretKey) -> Result<Signed<T>, 
     let fresh = Signed::<T>::sign(read_document(document)?, key);
     fresh
         .parse_unverified()
-        .map_err(|source| SignedFileError::Refused {
-            document: document.to_owned(),
-            source,
-        })?;
+        .map_err(|source| SignedFileError::Refused { document: document.to_owned(), source })?;
     let sig = sig_path(document);
     let mut signatures = match read_sig(&sig)? {
         Some(beside) if beside.document == fresh.digest() => beside.signatures,
@@ -161,10 +148,7 @@ fn read_sig(path: &Path) -> Result<Option<SigFile>, SignedFileError> {
     if !file::exists(path)? {
         return Ok(None);
     }
-    let malformed = |reason: String| SignedFileError::Malformed {
-        sig: path.to_owned(),
-        reason,
-    };
+    let malformed = |reason: String| SignedFileError::Malformed { sig: path.to_owned(), reason };
     toml::from_str(&file::read_text(path)?)
         .map(Some)
         .map_err(|error: toml::de::Error| malformed(error.message().to_owned()))
@@ -175,13 +159,8 @@ fn write_sig(
     document: Digest,
     signatures: Vec<Signature>,
 ) -> Result<(), SignedFileError> {
-    let text = toml::to_string(&SigFile {
-        document,
-        signatures,
-    })
-    .map_err(|error| SignedFileError::Malformed {
-        sig: path.to_owned(),
-        reason: error.to_string(),
+    let text = toml::to_string(&SigFile { document, signatures }).map_err(|error| {
+        SignedFileError::Malformed { sig: path.to_owned(), reason: error.to_string() }
     })?;
     Ok(file::replace(path, text.as_bytes(), Readers::Everybody)?)
 }
@@ -198,11 +177,7 @@ mod tests {
         type Error = std::fmt::Error;
         fn parse(bytes: &[u8]) -> Result<Self, Self::Error> {
             let text = String::from_utf8(bytes.to_vec()).map_err(|_| std::fmt::Error)?;
-            if text.contains("nonsense") {
-                Err(std::fmt::Error)
-            } else {
-                Ok(Self(text))
-            }
+            if text.contains("nonsense") { Err(std::fmt::Error) } else { Ok(Self(text)) }
         }
     }
 
@@ -216,19 +191,13 @@ mod tests {
         let path = dir.path().join("note.toml");
         let known = [key(1).public(), key(2).public()];
         store_unsigned(&path, b"hello").unwrap();
-        assert!(matches!(
-            load::<Note>(&path),
-            Err(SignedFileError::NotSigned { .. })
-        ));
+        assert!(matches!(load::<Note>(&path), Err(SignedFileError::NotSigned { .. })));
         sign::<Note>(&path, &key(1)).unwrap();
         sign::<Note>(&path, &key(1)).unwrap();
         assert!(load::<Note>(&path).unwrap().verify(&known, 2).is_err());
         let signed = sign::<Note>(&path, &key(2)).unwrap();
         assert_eq!(signed.signatures.len(), 2);
-        assert_eq!(
-            load::<Note>(&path).unwrap().verify(&known, 2).unwrap(),
-            Note("hello".into())
-        );
+        assert_eq!(load::<Note>(&path).unwrap().verify(&known, 2).unwrap(), Note("hello".into()));
         let copy = dir.path().join("copy.toml");
         store(&copy, &signed).unwrap();
         assert_eq!(load::<Note>(&copy).unwrap(), signed);
@@ -241,10 +210,7 @@ mod tests {
         store_unsigned(&path, b"hello").unwrap();
         sign::<Note>(&path, &key(1)).unwrap();
         file::replace(&path, b"hellO", Readers::Everybody).unwrap();
-        assert!(matches!(
-            load::<Note>(&path),
-            Err(SignedFileError::Changed { .. })
-        ));
+        assert!(matches!(load::<Note>(&path), Err(SignedFileError::Changed { .. })));
         let signed = sign::<Note>(&path, &key(2)).unwrap();
         let signers: Vec<_> = signed.signatures.iter().map(|s| s.key).collect();
         assert_eq!(signers, [key(2).public().id()]);
@@ -255,10 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("note.toml");
         store_unsigned(&path, b"nonsense").unwrap();
-        assert!(matches!(
-            sign::<Note>(&path, &key(1)),
-            Err(SignedFileError::Refused { .. })
-        ));
+        assert!(matches!(sign::<Note>(&path, &key(1)), Err(SignedFileError::Refused { .. })));
         assert!(!sig_path(&path).exists());
         file::replace(&sig_path(&path), b"signature = 3", Readers::Everybody).unwrap();
         let told = load::<Note>(&path).unwrap_err().to_string();

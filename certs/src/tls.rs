@@ -120,9 +120,7 @@ fn seeded_provider() -> Result<Arc<CryptoProvider>, TlsError> {
 /// # Errors
 /// It showed none, or the certificate names nobody.
 pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerError> {
-    let leaf = chain
-        .and_then(<[_]>::first)
-        .ok_or(PeerError::NoCertificate)?;
+    let leaf = chain.and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
     Ok(Identity::of_certificate(leaf)?)
 }
 
@@ -149,12 +147,7 @@ pub fn admit(peer: &Identity, alpn: Option<&[u8]>) -> Result<Door, PeerError> {
             return Err(PeerError::UnknownProtocol(name));
         }
     };
-    let refuse = |expected| {
-        Err(PeerError::WrongRole {
-            found: peer.to_string(),
-            expected,
-        })
-    };
+    let refuse = |expected| Err(PeerError::WrongRole { found: peer.to_string(), expected });
     match (door, &peer.role) {
         (Door::Agent, Role::Site(_)) | (Door::Operator, Role::Operator(_) | Role::Auditor(_)) => {
             Ok(door)
@@ -170,8 +163,6 @@ struct ClockTime(Arc<dyn Clock>);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(
-            self.0.wall().0,
-        )))
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.0.wall().0)))
     }
 }

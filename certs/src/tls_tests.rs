@@ -105,45 +105,25 @@ fn a_site_and_its_coordinator_meet_over_tls_13_with_the_hybrid_group() {
     let town = Town::new("thorax");
     let (site, coordinator) = (credentials(&town.site), credentials(&town.coordinator));
     let ends = meet(&site, &coordinator);
-    assert!(
-        ends.is_good(),
-        "{:?} {:?}",
-        ends.client_error,
-        ends.server_error
-    );
-    assert_eq!(
-        ends.server.protocol_version(),
-        Some(ProtocolVersion::TLSv1_3)
-    );
+    assert!(ends.is_good(), "{:?} {:?}", ends.client_error, ends.server_error);
+    assert_eq!(ends.server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     let group = ends.server.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
-    assert_eq!(
-        ends.client.negotiated_key_exchange_group().unwrap().name(),
-        group
-    );
+    assert_eq!(ends.client.negotiated_key_exchange_group().unwrap().name(), group);
     assert_eq!(ends.server.alpn_protocol(), Some(ALPN_AGENT));
     let peer = peer_identity(ends.server.peer_certificates()).unwrap();
     assert_eq!(peer, site.identity);
     assert_eq!(admit(&peer, ends.server.alpn_protocol()), Ok(Door::Agent));
-    assert_eq!(
-        peer_identity(ends.client.peer_certificates()).unwrap(),
-        coordinator.identity
-    );
+    assert_eq!(peer_identity(ends.client.peer_certificates()).unwrap(), coordinator.identity);
 }
 
 #[test]
 fn an_operator_comes_through_the_operators_door() {
     let town = Town::new("thorax");
-    let ends = meet(
-        &credentials(&town.operator),
-        &credentials(&town.coordinator),
-    );
+    let ends = meet(&credentials(&town.operator), &credentials(&town.coordinator));
     assert!(ends.is_good());
     let peer = peer_identity(ends.server.peer_certificates()).unwrap();
-    assert_eq!(
-        admit(&peer, ends.server.alpn_protocol()),
-        Ok(Door::Operator)
-    );
+    assert_eq!(admit(&peer, ends.server.alpn_protocol()), Ok(Door::Operator));
 }
 
 #[test]
@@ -168,15 +148,9 @@ fn a_certificate_of_another_root_is_refused_at_both_ends() {
     stranger.root = credentials(&ours.site).root;
     let ends = meet(&stranger, &credentials(&ours.coordinator));
     let told = ends.problem_at_server();
-    assert_eq!(
-        (told.whose, &told.problem),
-        (Whose::Peers, &Problem::UnknownRoot)
-    );
+    assert_eq!((told.whose, &told.problem), (Whose::Peers, &Problem::UnknownRoot));
     let heard = ends.problem_at_client();
-    assert_eq!(
-        (heard.whose, &heard.problem),
-        (Whose::Ours, &Problem::UnknownRoot)
-    );
+    assert_eq!((heard.whose, &heard.problem), (Whose::Ours, &Problem::UnknownRoot));
     assert!(heard.to_string().contains("root.pem"), "{heard}");
 }
 
@@ -191,26 +165,16 @@ fn an_expired_certificate_is_refused_by_the_clock_that_was_given() {
     assert!(told.to_string().contains("expired on 2025-12-01"), "{told}");
     assert_eq!(ends.problem_at_client().problem, Problem::Expired(None));
     let ends = meet_at(&site, &coordinator, [late, NOW]);
-    assert!(matches!(
-        ends.problem_at_client().problem,
-        Problem::Expired(Some(_))
-    ));
+    assert!(matches!(ends.problem_at_client().problem, Problem::Expired(Some(_))));
 }
 
 #[test]
 fn a_certificate_that_has_not_begun_is_refused() {
     let town = Town::new("thorax");
     let early = WallMillis(NOW.0 - DAY.0);
-    let ends = meet_at(
-        &credentials(&town.site),
-        &credentials(&town.coordinator),
-        [early, NOW],
-    );
+    let ends = meet_at(&credentials(&town.site), &credentials(&town.coordinator), [early, NOW]);
     let told = ends.problem_at_client();
-    assert!(
-        matches!(told.problem, Problem::NotYetValid(Some(_))),
-        "{told}"
-    );
+    assert!(matches!(told.problem, Problem::NotYetValid(Some(_))), "{told}");
     assert!(told.to_string().contains("clocks"), "{told}");
 }
 
@@ -222,14 +186,8 @@ fn a_member_of_another_consortium_under_the_same_root_is_refused_at_both_ends() 
     elsewhere.identity.consortium = "cardio".parse().unwrap();
     let ends = meet(&site, &elsewhere);
     let told = ends.problem_at_server().to_string();
-    assert!(
-        told.contains("consilium://thorax/site/st-mary") && told.contains("cardio"),
-        "{told}"
-    );
-    assert!(matches!(
-        ends.problem_at_client().problem,
-        Problem::NotAdmitted(_)
-    ));
+    assert!(told.contains("consilium://thorax/site/st-mary") && told.contains("cardio"), "{told}");
+    assert!(matches!(ends.problem_at_client().problem, Problem::NotAdmitted(_)));
     let mut foreign = site;
     foreign.identity.consortium = "cardio".parse().unwrap();
     let told = meet(&foreign, &coordinator).problem_at_client().to_string();
@@ -249,10 +207,7 @@ fn a_site_certificate_on_the_operators_protocol_is_refused_and_the_reverse() {
         let peer = peer_identity(ends.server.peer_certificates()).unwrap();
         let refused = admit(&peer, ends.server.alpn_protocol()).unwrap_err();
         assert!(matches!(refused, PeerError::WrongRole { .. }));
-        assert!(
-            refused.to_string().contains(&us.identity.to_string()),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains(&us.identity.to_string()), "{refused}");
     }
 }
 
@@ -292,10 +247,7 @@ fn a_client_without_a_certificate_is_refused() {
     let ends = shake(Arc::new(client), server, "localhost");
     assert_eq!(ends.problem_at_server().problem, Problem::Missing);
     assert_eq!(ends.problem_at_client().problem, Problem::Missing);
-    assert_eq!(
-        peer_identity(ends.server.peer_certificates()),
-        Err(PeerError::NoCertificate)
-    );
+    assert_eq!(peer_identity(ends.server.peer_certificates()), Err(PeerError::NoCertificate));
 }
 
 #[derive(Debug)]
@@ -303,9 +255,7 @@ struct StandingStill;
 
 impl rustls::time_provider::TimeProvider for StandingStill {
     fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        Some(rustls::pki_types::UnixTime::since_unix_epoch(
-            std::time::Duration::from_millis(NOW.0),
-        ))
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_millis(NOW.0)))
     }
 }
 
@@ -316,11 +266,9 @@ fn no_session_is_ever_resumed_even_by_a_client_that_would() {
     eager.resumption = rustls::client::Resumption::in_memory_sessions(16);
     let eager = Arc::new(eager);
     let server_clock = SetClock::at(NOW);
-    let config = server_config(
-        &credentials(&town.coordinator),
-        Arc::clone(&server_clock) as Arc<dyn Clock>,
-    )
-    .unwrap();
+    let config =
+        server_config(&credentials(&town.coordinator), Arc::clone(&server_clock) as Arc<dyn Clock>)
+            .unwrap();
     for _ in 0..3 {
         let mut ends = shake(Arc::clone(&eager), Arc::clone(&config), "localhost");
         assert!(ends.is_good());
@@ -331,10 +279,7 @@ fn no_session_is_ever_resumed_even_by_a_client_that_would() {
     // And so an expired certificate cannot ride on an old session.
     server_clock.set(later(Millis(8 * DAY.0)));
     let ends = shake(eager, config, "localhost");
-    assert!(matches!(
-        ends.problem_at_server().problem,
-        Problem::Expired(_)
-    ));
+    assert!(matches!(ends.problem_at_server().problem, Problem::Expired(_)));
 }
 
 #[test]
@@ -358,12 +303,7 @@ fn each_bundle_serves_its_own_end() {
     let site = server_config(&credentials(&town.site), clock()).unwrap_err();
     assert!(matches!(site, TlsError::WrongBundle { .. }), "{site}");
     let coordinator = client_config(&credentials(&town.coordinator), clock()).unwrap_err();
-    assert!(
-        coordinator
-            .to_string()
-            .contains("consilium://thorax/coordinator"),
-        "{coordinator}"
-    );
+    assert!(coordinator.to_string().contains("consilium://thorax/coordinator"), "{coordinator}");
 }
 
 #[test]

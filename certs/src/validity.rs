@@ -65,11 +65,7 @@ impl Validity {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
             .map_err(|error| IdentityError::NotACertificate(error.to_string()))?;
         let millis = |seconds: i64| {
-            WallMillis(
-                u64::try_from(seconds)
-                    .unwrap_or_default()
-                    .saturating_mul(1000),
-            )
+            WallMillis(u64::try_from(seconds).unwrap_or_default().saturating_mul(1000))
         };
         let validity = parsed.validity();
         Ok(Self {
@@ -83,9 +79,7 @@ impl Validity {
     pub fn standing(&self, now: WallMillis) -> Standing {
         let (from, until, now) = (Millis(self.from.0), Millis(self.until.0), Millis(now.0));
         if now < from {
-            return Standing::NotYetValid {
-                starts_in: from - now,
-            };
+            return Standing::NotYetValid { starts_in: from - now };
         }
         if now > until {
             return Standing::Expired { since: now - until };
@@ -158,11 +152,7 @@ pub(crate) fn date(wall: WallMillis) -> String {
         return format!("{} ms since 1970", wall.0);
     };
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
-        at.hour(),
-        at.minute()
-    )
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", at.hour(), at.minute())
 }
 
 #[cfg(test)]
@@ -178,22 +168,14 @@ mod tests {
     #[test]
     fn under_a_third_left_is_a_warning() {
         let week = Validity::starting(NOW, Millis(7 * DAY.0));
-        assert_eq!(
-            week.standing(NOW),
-            Standing::Valid {
-                left: Millis(7 * DAY.0)
-            }
-        );
+        assert_eq!(week.standing(NOW), Standing::Valid { left: Millis(7 * DAY.0) });
         assert_eq!(week.standing(later(Millis(4 * DAY.0))).warning(), None);
         let ending = week.standing(later(Millis(5 * DAY.0)));
         assert_eq!(ending.warning().unwrap(), "expires in 2 d 0 h: renew it");
         let over = week.standing(later(Millis(7 * DAY.0 + 90_000)));
         assert_eq!(over.to_string(), "expired 1 min 30 s ago: renew it");
         let early = week.standing(WallMillis(NOW.0 - 2 * 3_600_000 - CLOCK_SKEW_MAX.0));
-        assert_eq!(
-            early.to_string(),
-            "valid only in 2 h 0 min: check the clock"
-        );
+        assert_eq!(early.to_string(), "valid only in 2 h 0 min: check the clock");
     }
 
     #[test]
@@ -207,9 +189,6 @@ mod tests {
     #[test]
     fn dates_are_written_for_people() {
         assert_eq!(date(NOW), "2025-11-24 16:00 UTC");
-        assert_eq!(
-            date(WallMillis(u64::MAX)),
-            format!("{} ms since 1970", u64::MAX)
-        );
+        assert_eq!(date(WallMillis(u64::MAX)), format!("{} ms since 1970", u64::MAX));
     }
 }

@@ -95,9 +95,7 @@ pub(crate) fn check_chain(
         let algorithms = provider.signature_verification_algorithms.all;
         return verify_server_cert_signed_by_trust_anchor(&leaf, &roots, above, now, algorithms);
     }
-    client_verifier(roots, provider)?
-        .verify_client_cert(leaf, above, now)
-        .map(|_| ())
+    client_verifier(roots, provider)?.verify_client_cert(leaf, above, now).map(|_| ())
 }
 
 fn client_verifier(
@@ -121,10 +119,7 @@ impl CoordinatorVerifier {
         let chain = WebPkiServerVerifier::builder_with_provider(roots(&us.root)?, provider())
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self {
-            chain,
-            us: us.clone(),
-        })
+        Ok(Self { chain, us: us.clone() })
     }
 
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
@@ -133,10 +128,7 @@ impl CoordinatorVerifier {
         if peer.role == Role::Coordinator {
             return Ok(());
         }
-        Err(PeerError::WrongRole {
-            found: peer.to_string(),
-            expected: "the coordinator",
-        })
+        Err(PeerError::WrongRole { found: peer.to_string(), expected: "the coordinator" })
     }
 }
 
@@ -193,10 +185,7 @@ pub(crate) struct MemberVerifier {
 
 impl MemberVerifier {
     pub(crate) fn new(us: &Credentials) -> Result<Self, Error> {
-        Ok(Self {
-            chain: client_verifier(roots(&us.root)?, provider())?,
-            us: us.clone(),
-        })
+        Ok(Self { chain: client_verifier(roots(&us.root)?, provider())?, us: us.clone() })
     }
 
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
@@ -215,9 +204,7 @@ impl ClientCertVerifier for MemberVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         self.check_name(end_entity)?;
         Ok(verified)
     }
@@ -267,9 +254,7 @@ mod tests {
     fn a_certificate_that_names_nobody_is_refused_at_both_ends() {
         let town = Town::new("thorax");
         let bare = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let bare = bare
-            .self_signed(&rcgen::KeyPair::generate().unwrap())
-            .unwrap();
+        let bare = bare.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         let nobody = Err(PeerError::Identity(IdentityError::NoName));
         let client = CoordinatorVerifier::new(&credentials(&town.site)).unwrap();
         assert_eq!(client.check_name(bare.der()), nobody);

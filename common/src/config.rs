@@ -79,10 +79,7 @@ pub fn parse_with_environment<T: DeserializeOwned>(
 /// Puts the variables over the table; returns the names of those that were used, in order.
 fn put_over(table: &mut Table, environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let mut used: Vec<(String, String)> = environment
-        .filter(|(name, _)| {
-            name.strip_prefix(VARIABLES)
-                .is_some_and(|n| n.contains("__"))
-        })
+        .filter(|(name, _)| name.strip_prefix(VARIABLES).is_some_and(|n| n.contains("__")))
         .collect();
     used.sort();
     for (name, text) in &used {
@@ -97,9 +94,7 @@ fn set(table: &mut Table, path: &str, value: Value) {
         table.insert(known(table, path), value);
         return;
     };
-    let inner = table
-        .entry(known(table, section))
-        .or_insert_with(|| Value::Table(Table::new()));
+    let inner = table.entry(known(table, section)).or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(inner) = inner {
         set(inner, rest, value);
     }
@@ -197,19 +192,13 @@ mod tests {
     fn an_unknown_field_names_the_line_and_the_nearest_known_one() {
         let error = parse::<Sample>("deadline = \"2h\"\nlerning_rate = 1.0", "a.toml").unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.starts_with("a.toml, line 2: unknown field `lerning_rate`"),
-            "{text}"
-        );
+        assert!(text.starts_with("a.toml, line 2: unknown field `lerning_rate`"), "{text}");
         assert!(text.ends_with("did you mean `learning_rate`?"), "{text}");
     }
 
     #[test]
     fn durations_are_read_and_written_as_people_do() {
-        let sample = Sample {
-            learning_rate: 1.0,
-            deadline: Millis::from_secs(7200),
-        };
+        let sample = Sample { learning_rate: 1.0, deadline: Millis::from_secs(7200) };
         let text = toml::to_string(&sample).unwrap();
         assert!(text.contains("deadline = \"2h\""), "{text}");
         assert_eq!(parse::<Sample>(&text, "x").unwrap(), sample);
@@ -253,18 +242,10 @@ mod tests {
         assert_eq!((file.site.name.as_str(), file.site.threads), ("a", 4));
         assert_eq!(file.data["chest-xray"].path, "/new");
 
-        let error = read(text, &[("CONSILIUM_SITE__TREADS", "4")])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("agent.toml with CONSILIUM_SITE__TREADS: "),
-            "{error}"
-        );
+        let error = read(text, &[("CONSILIUM_SITE__TREADS", "4")]).unwrap_err().to_string();
+        assert!(error.starts_with("agent.toml with CONSILIUM_SITE__TREADS: "), "{error}");
         assert!(error.contains("did you mean `threads`?"), "{error}");
         let error = read("[site]\nnme = \"a\"", &[]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("agent.toml, line 2: unknown field `nme`"),
-            "{error}"
-        );
+        assert!(error.starts_with("agent.toml, line 2: unknown field `nme`"), "{error}");
     }
 }

@@ -41,9 +41,7 @@ impl<'de, const N: usize> serde::de::Visitor<'de> for Raw<N> {
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<[u8; N], A::Error> {
         let mut bytes = [0; N];
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = seq
-                .next_element()?
-                .ok_or_else(|| A::Error::invalid_length(i, &self))?;
+            *byte = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(i, &self))?;
         }
         Ok(bytes)
     }

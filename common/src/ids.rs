@@ -153,10 +153,7 @@ impl FromStr for Version {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text.strip_prefix('v').unwrap_or(text);
-        digits
-            .parse()
-            .map(Self)
-            .map_err(|_| IdError::Version(text.to_owned()))
+        digits.parse().map(Self).map_err(|_| IdError::Version(text.to_owned()))
     }
 }
 
@@ -218,16 +215,7 @@ mod tests {
         for good in ["a", "st-mary", "0ward", &"x".repeat(63)] {
             assert_eq!(good.parse::<SiteId>().unwrap().as_str(), good);
         }
-        for bad in [
-            "",
-            "-a",
-            "St-Mary",
-            "a/b",
-            "..",
-            "a b",
-            "ä",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "-a", "St-Mary", "a/b", "..", "a b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<SiteId>().is_err(), "{bad:?}");
         }
     }

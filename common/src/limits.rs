@@ -67,23 +67,8 @@ pub const HEARTBEAT_INTERVAL: Millis = Millis::from_secs(5);
 /// A connection on which nothing at all arrives for this long is closed.
 pub const CONNECTION_IDLE_MAX: Millis = Millis::from_secs(30);
 
-const _: () = assert!(
-    WEIGHT_SUM_MAX.ilog2() + GRID_MAX.ilog2() < 63,
-    "sums fit an i64"
-);
-const _: () = assert!(
-    EXAMPLES_MAX < WEIGHT_SUM_MAX,
-    "one site fits the sum of weights"
-);
-const _: () = assert!(
-    (SITES_MAX as u64) << LIMB_BITS < 1 << 32,
-    "limb sums fit a u32"
-);
-const _: () = assert!(
-    SIGNED_BYTES_MAX <= RECORD_BYTES_MAX,
-    "signed documents fit a record"
-);
-const _: () = assert!(
-    STUDY_BYTES_MAX < SIGNED_BYTES_MAX,
-    "a study fits a signed document"
-);
+const _: () = assert!(WEIGHT_SUM_MAX.ilog2() + GRID_MAX.ilog2() < 63, "sums fit an i64");
+const _: () = assert!(EXAMPLES_MAX < WEIGHT_SUM_MAX, "one site fits the sum of weights");
+const _: () = assert!((SITES_MAX as u64) << LIMB_BITS < 1 << 32, "limb sums fit a u32");
+const _: () = assert!(SIGNED_BYTES_MAX <= RECORD_BYTES_MAX, "signed documents fit a record");
+const _: () = assert!(STUDY_BYTES_MAX < SIGNED_BYTES_MAX, "a study fits a signed document");

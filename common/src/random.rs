@@ -25,11 +25,7 @@ impl Generator {
         let mut key = *hasher.finalize().as_bytes();
         let cipher = ChaCha20::new(&key.into(), &[0; 12].into());
         key.zeroize();
-        Self {
-            cipher,
-            buffer: [0; BUFFER_BYTES],
-            used: BUFFER_BYTES,
-        }
+        Self { cipher, buffer: [0; BUFFER_BYTES], used: BUFFER_BYTES }
     }
 
     /// Four bytes of the keystream, little-endian.
@@ -111,10 +107,7 @@ mod tests {
         for _ in 0..70_000 {
             seen[g.below(7) as usize] += 1;
         }
-        assert!(
-            seen.iter().all(|&n| (9_600..10_400).contains(&n)),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|&n| (9_600..10_400).contains(&n)), "{seen:?}");
         assert_eq!(g.below(0), 0);
         assert_eq!(g.below(1), 0);
     }

@@ -81,8 +81,7 @@ impl PublicKey {
     /// Strict verification (RFC 8032 §5.1.7 with small-order keys refused).
     fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
-            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature))
-                .is_ok()
+            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
         })
     }
 }
@@ -215,11 +214,7 @@ pub struct Signed<T> {
 impl<T> Clone for Signed<T> {
     fn clone(&self) -> Self {
         let (bytes, signatures) = (self.bytes.clone(), self.signatures.clone());
-        Self {
-            bytes,
-            signatures,
-            document: PhantomData,
-        }
+        Self { bytes, signatures, document: PhantomData }
     }
 }
 
@@ -235,11 +230,7 @@ impl<T: Document> Signed<T> {
     /// Puts signatures beside bytes without judging them.
     #[must_use]
     pub fn from_parts(bytes: Vec<u8>, signatures: Vec<Signature>) -> Self {
-        Self {
-            bytes,
-            signatures,
-            document: PhantomData,
-        }
+        Self { bytes, signatures, document: PhantomData }
     }
 
     /// Signs `bytes` with one key.
@@ -277,16 +268,8 @@ impl<T: Document> Signed<T> {
         }
         if signed.len() < need.max(1) {
             let by: Vec<String> = self.signatures.iter().map(|s| s.key.to_string()).collect();
-            let by = if by.is_empty() {
-                "nobody".to_owned()
-            } else {
-                by.join(", ")
-            };
-            return Err(SignedError::TooFew {
-                have: signed.len(),
-                need: need.max(1),
-                by,
-            });
+            let by = if by.is_empty() { "nobody".to_owned() } else { by.join(", ") };
+            return Err(SignedError::TooFew { have: signed.len(), need: need.max(1), by });
         }
         self.parse_unverified()
     }
@@ -301,16 +284,8 @@ impl<T: Document> Signed<T> {
 
     fn check_sizes(&self) -> Result<(), SignedError> {
         let bounds = [
-            (
-                "the number of signatures",
-                self.signatures.len(),
-                SIGNATURES_MAX,
-            ),
-            (
-                "the document's size in bytes",
-                self.bytes.len(),
-                SIGNED_BYTES_MAX,
-            ),
+            ("the number of signatures", self.signatures.len(), SIGNATURES_MAX),
+            ("the document's size in bytes", self.bytes.len(), SIGNED_BYTES_MAX),
         ];
         for (what, have, max) in bounds {
             if have > max {
@@ -356,17 +331,7 @@ mod tests {
         note.signatures.push(a.sign(Note::DOMAIN, b"hello"));
         note.signatures.push(stranger.sign(Note::DOMAIN, b"hello"));
         let too_few = note.verify(&known, 2).unwrap_err();
-        assert!(
-            matches!(
-                too_few,
-                SignedError::TooFew {
-                    have: 1,
-                    need: 2,
-                    ..
-                }
-            ),
-            "{too_few}"
-        );
+        assert!(matches!(too_few, SignedError::TooFew { have: 1, need: 2, .. }), "{too_few}");
         note.signatures.push(b.sign(Note::DOMAIN, b"hello"));
         assert!(note.verify(&known, 2).is_ok());
     }
@@ -376,37 +341,22 @@ mod tests {
         let a = key(1);
         let mut note = Signed::<Note>::sign(b"hello".to_vec(), &a);
         note.bytes = b"hellO".to_vec();
-        assert_eq!(
-            note.verify(&[a.public()], 1),
-            Err(SignedError::Forged(a.public().id()))
-        );
+        assert_eq!(note.verify(&[a.public()], 1), Err(SignedError::Forged(a.public().id())));
         let other = a.sign("consilium/other/1", b"hello");
         let note = Signed::<Note>::from_parts(b"hello".to_vec(), vec![other]);
-        assert_eq!(
-            note.verify(&[a.public()], 1),
-            Err(SignedError::Forged(a.public().id()))
-        );
+        assert_eq!(note.verify(&[a.public()], 1), Err(SignedError::Forged(a.public().id())));
     }
 
     #[test]
     fn zero_needed_signatures_still_means_one() {
         let note = Signed::<Note>::from_parts(b"hello".to_vec(), vec![]);
-        assert!(matches!(
-            note.verify(&[], 0),
-            Err(SignedError::TooFew { need: 1, .. })
-        ));
+        assert!(matches!(note.verify(&[], 0), Err(SignedError::TooFew { need: 1, .. })));
     }
 
     #[test]
     fn secrets_are_not_printed() {
         let shown = format!("{:?}", key(7));
-        assert!(
-            !shown.contains("0707") && shown.contains("not shown"),
-            "{shown}"
-        );
-        assert_eq!(
-            key(7).public().to_string().parse::<PublicKey>().unwrap(),
-            key(7).public()
-        );
+        assert!(!shown.contains("0707") && shown.contains("not shown"), "{shown}");
+        assert_eq!(key(7).public().to_string().parse::<PublicKey>().unwrap(), key(7).public());
     }
 }

@@ -156,10 +156,7 @@ impl Coordinating {
         let secret = blake3::derive_key("consilium/reset-secret/1", &*bundle.log_key.seed());
         let listener = QuicListener::bind_lasting(config.listen, tls, &secret)?;
         let address = listener.local_address()?;
-        let (stop, sites) = (
-            CancellationToken::new(),
-            Arc::new(Sites::new(Arc::clone(&clock))),
-        );
+        let (stop, sites) = (CancellationToken::new(), Arc::new(Sites::new(Arc::clone(&clock))));
         let consortium = Arc::new(bundle.consortium);
         let common = Common {
             store: Arc::clone(&store) as Arc<dyn Store>,
@@ -169,16 +166,10 @@ impl Coordinating {
             clock,
             consortium,
             key: bundle.log_key,
-            roster: roster
-                .sites()
-                .map(|(site, _)| site.clone())
-                .collect::<BTreeSet<_>>(),
+            roster: roster.sites().map(|(site, _)| site.clone()).collect::<BTreeSet<_>>(),
             stop: stop.clone(),
         };
-        let idle = past
-            .history
-            .studies()
-            .all(|study| study.interrupted.is_none());
+        let idle = past.history.studies().all(|study| study.interrupted.is_none());
         if idle {
             common.stage.sweep();
         }
@@ -200,13 +191,7 @@ impl Coordinating {
             %address, records = past.report.records, studies,
             consortium = %server.consortium.name, roster = server.roster.version(), "serving"
         );
-        Ok(Self {
-            server,
-            store,
-            listener,
-            failures,
-            stop,
-        })
+        Ok(Self { server, store, listener, failures, stop })
     }
 
     /// Where it listens.
@@ -232,17 +217,13 @@ impl Coordinating {
             () = &mut accepting => Ok(()),
         };
         notify(sd_notify::NotifyState::Stopping);
-        self.server
-            .sites
-            .close_all(Code::ShuttingDown, "the coordinator goes down");
+        self.server.sites.close_all(Code::ShuttingDown, "the coordinator goes down");
         self.stop.cancel();
         if tokio::time::timeout(SHUTDOWN_MAX, accepting).await.is_err() {
             tracing::warn!("some sessions did not end in time");
         }
         let reason = format!("{}: the coordinator goes down", Code::ShuttingDown);
-        self.listener
-            .shut_down(u32::from(Code::ShuttingDown as u16), &reason)
-            .await;
+        self.listener.shut_down(u32::from(Code::ShuttingDown as u16), &reason).await;
         self.store.close().await;
         tracing::info!("down");
         ended
@@ -264,12 +245,7 @@ fn open_state(
 ) -> Result<(Past, Files, Stage), AppError> {
     create_folder(folder)?;
     let (mut history, mut summaries) = (History::new(), BTreeMap::new());
-    let setup = log_store::Setup {
-        folder,
-        origin,
-        key,
-        clock,
-    };
+    let setup = log_store::Setup { folder, origin, key, clock };
     let (store, report) = LogStore::open(&setup, &mut |record, wall| {
         history.apply(record)?;
         summarise(&history, &mut summaries, record, wall);
@@ -283,16 +259,7 @@ fn open_state(
     }
     let blobs = Files::open(&folder.join(schema::BLOBS))?;
     let stage = Stage::open(&folder.join(schema::STAGE), STAGE_MEMORY_BYTES_MAX)?;
-    Ok((
-        Past {
-            store,
-            report,
-            history,
-            summaries,
-        },
-        blobs,
-        stage,
-    ))
+    Ok((Past { store, report, history, summaries }, blobs, stage))
 }
 
 /// Keeps what screens show of closed rounds.
@@ -313,10 +280,7 @@ fn summarise(
     };
     // A study's first round starts from v0.
     let first = || Summary::new(Schema::of(&known.study), call.base);
-    summaries
-        .entry(call.study.clone())
-        .or_insert_with(first)
-        .add(&call, wall);
+    summaries.entry(call.study.clone()).or_insert_with(first).add(&call, wall);
 }
 
 /// Puts the roster into the log if it is new there; refuses one that is older.
@@ -331,10 +295,7 @@ async fn keep_roster(
         let before = Signed::<Roster>::from_parts(bytes, Vec::new()).parse_unverified();
         let known_version = before.map_err(RosterError::from)?.version();
         if roster.version() < known_version {
-            return Err(AppError::OldRoster {
-                have: roster.version(),
-                known: known_version,
-            });
+            return Err(AppError::OldRoster { have: roster.version(), known: known_version });
         }
         if known.bytes == signed.bytes {
             return Ok(());

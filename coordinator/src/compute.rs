@@ -47,13 +47,7 @@ impl Compute {
     ) -> Result<Self, StudyError> {
         let (layout, schema) = (study.layout()?, Schema::of(study));
         let sum = Mutex::new(None);
-        Ok(Self(Arc::new(Inner {
-            blobs,
-            stage,
-            layout,
-            schema,
-            sum,
-        })))
+        Ok(Self(Arc::new(Inner { blobs, stage, layout, schema, sum })))
     }
 
     fn sum(&self) -> MutexGuard<'_, Option<Sum>> {
@@ -111,17 +105,12 @@ impl Compute {
         for segment in segments(&self.0.layout) {
             base_bytes.read(4 * segment.vector.len(), &mut chunk)?;
             made.clear();
-            average
-                .next_segment(&segment, &chunk, sum.as_slice(), &mut made)
-                .map_err(our_fault)?;
+            average.next_segment(&segment, &chunk, sum.as_slice(), &mut made).map_err(our_fault)?;
             next.write(&made).map_err(our_fault)?;
         }
         base_bytes.finish()?;
         let model = next.finish().map_err(our_fault)?;
-        Ok(Aggregated {
-            model,
-            sum: sum.digest(),
-        })
+        Ok(Aggregated { model, sum: sum.digest() })
     }
 
     /// The round is over: its sum is of no more use.
@@ -151,9 +140,7 @@ fn in_chunks(
     let mut buffer = Vec::new();
     let mut at = start;
     while at < end {
-        let want = usize::try_from(end - at)
-            .unwrap_or(usize::MAX)
-            .min(CHUNK_BYTES);
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
         buffer.resize(want, 0);
         work(at, &mut buffer)?;
         at += want as u64;
@@ -184,13 +171,7 @@ impl Base {
         check_model_header(&header, layout).map_err(our_fault)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
-        Ok(Self {
-            blob,
-            digest,
-            hasher,
-            at: MODEL_HEADER_BYTES as u64,
-            header,
-        })
+        Ok(Self { blob, digest, hasher, at: MODEL_HEADER_BYTES as u64, header })
     }
 
     fn read(&mut self, bytes: usize, chunk: &mut Vec<u8>) -> Result<(), Fault> {
@@ -215,8 +196,5 @@ impl Base {
 }
 
 fn our_fault(detail: impl ToString) -> Fault {
-    Fault {
-        code: Code::CoordinatorFault,
-        detail: detail.to_string(),
-    }
+    Fault { code: Code::CoordinatorFault, detail: detail.to_string() }
 }

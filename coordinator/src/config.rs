@@ -63,12 +63,7 @@ impl Config {
         let text = read_text(path, CONFIG_BYTES_MAX)?;
         let mut config: Self = config::parse(&text, &path.display().to_string())?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let Coordinator {
-            state,
-            certificates,
-            roster,
-            ..
-        } = &mut config.coordinator;
+        let Coordinator { state, certificates, roster, .. } = &mut config.coordinator;
         for path in [state, certificates, roster] {
             *path = folder.join(&*path);
         }
@@ -105,9 +100,7 @@ mod tests {
     #[test]
     fn an_unknown_field_is_refused_and_the_nearest_named() {
         let text = EXAMPLE.replace("listen", "lisden");
-        let told = config::parse::<Config>(&text, "c.toml")
-            .unwrap_err()
-            .to_string();
+        let told = config::parse::<Config>(&text, "c.toml").unwrap_err().to_string();
         assert!(told.contains("did you mean `listen`?"), "{told}");
         assert!(config::parse::<Config>("[coordinator]\n", "c.toml").is_err());
     }

@@ -27,11 +27,7 @@ mod armed {
                 Ok(nth) => (point.to_owned(), nth),
                 Err(_) => (text.clone(), 1),
             };
-            Some(Armed {
-                point,
-                nth,
-                reached: AtomicU64::new(0),
-            })
+            Some(Armed { point, nth, reached: AtomicU64::new(0) })
         };
         ARMED.get_or_init(read).as_ref()
     }
@@ -40,12 +36,7 @@ mod armed {
         static TRACE: OnceLock<Option<Mutex<File>>> = OnceLock::new();
         let open = || {
             let path = std::env::var_os("CONSILIUM_FAILPOINT_TRACE")?;
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .ok()
-                .map(Mutex::new)
+            File::options().create(true).append(true).open(path).ok().map(Mutex::new)
         };
         TRACE.get_or_init(open).as_ref()
     }

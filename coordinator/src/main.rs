@@ -24,10 +24,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place that tells a person what failed"
-)]
+#[expect(clippy::print_stderr, reason = "the one place that tells a person what failed")]
 fn say(failure: &cli::Failure) {
     eprintln!("consilium: {failure}");
 }

@@ -117,16 +117,8 @@ impl Stage {
     pub fn open(folder: &Path, budget: u64) -> Result<Self, BlobError> {
         let files = Blobs::open(folder)?;
         let leftovers = !files.list()?.is_empty() || !files.partials()?.is_empty();
-        let desk = Mutex::new(Desk {
-            leftovers,
-            ..Desk::default()
-        });
-        Ok(Self {
-            files,
-            budget,
-            desk,
-            ended: Notify::new(),
-        })
+        let desk = Mutex::new(Desk { leftovers, ..Desk::default() });
+        Ok(Self { files, budget, desk, ended: Notify::new() })
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -163,9 +155,7 @@ impl Stage {
             Err(BlobError::Digest { .. }) => stage.files.remove(digest).map(|_| false),
             Err(other) => Err(other),
         });
-        verified
-            .await
-            .unwrap_or_else(|error| Err(thread_died(error)))
+        verified.await.unwrap_or_else(|error| Err(thread_died(error)))
     }
 
     /// Begins to take `length` bytes of `digest`. If another push of the same bytes is under way,
@@ -198,9 +188,7 @@ impl Stage {
             }
         };
         let busy = || Err(TransferError::Blob(BlobError::Busy(digest)));
-        timeout(STAGE_WAIT_MAX, waiting)
-            .await
-            .unwrap_or_else(|_| busy())
+        timeout(STAGE_WAIT_MAX, waiting).await.unwrap_or_else(|_| busy())
     }
 
     async fn sink(
@@ -209,20 +197,13 @@ impl Stage {
         length: u64,
     ) -> Result<StageSink, TransferError> {
         let kind = if self.promise(length) {
-            Kind::Memory {
-                sink: MemorySink::new(digest, length),
-                promised: length,
-            }
+            Kind::Memory { sink: MemorySink::new(digest, length), promised: length }
         } else {
             let partial =
                 PartialSink::resume(&self.files, digest, length, Durability::Cache).await?;
             Kind::File(partial)
         };
-        Ok(StageSink {
-            stage: Arc::clone(self),
-            digest,
-            kind,
-        })
+        Ok(StageSink { stage: Arc::clone(self), digest, kind })
     }
 
     fn is_staged(&self, digest: Digest) -> bool {
@@ -249,10 +230,7 @@ impl Stage {
         }
         let file = self.files.open_file(digest)?;
         let path = self.files.path_of(digest);
-        let length = file
-            .metadata()
-            .map_err(IoError::at("inspect", &path))?
-            .len();
+        let length = file.metadata().map_err(IoError::at("inspect", &path))?.len();
         Ok(Staged::File { file, length })
     }
 
@@ -268,12 +246,8 @@ impl Stage {
     pub fn forget(&self, study: &StudyId, round: Round) -> Vec<Digest> {
         let mut desk = self.desk();
         let over = |purpose: &Purpose| purpose.study == *study && purpose.round <= round;
-        let gone: Vec<Digest> = desk
-            .wanted
-            .iter()
-            .filter(|(_, purpose)| over(purpose))
-            .map(|(d, _)| *d)
-            .collect();
+        let gone: Vec<Digest> =
+            desk.wanted.iter().filter(|(_, purpose)| over(purpose)).map(|(d, _)| *d).collect();
         let mut files = Vec::new();
         for digest in gone {
             desk.wanted.remove(&digest);
@@ -324,11 +298,7 @@ impl Stage {
 
 fn thread_died(error: tokio::task::JoinError) -> BlobError {
     let source = io::Error::other(error);
-    BlobError::Io(IoError {
-        op: "read",
-        path: "stage".into(),
-        source,
-    })
+    BlobError::Io(IoError { op: "read", path: "stage".into(), source })
 }
 
 /// Receives one update into the stage.
@@ -427,10 +397,7 @@ mod tests {
     use super::*;
 
     fn purpose(study: &str, round: u64) -> Purpose {
-        Purpose {
-            study: study.parse().unwrap(),
-            round: Round(round),
-        }
+        Purpose { study: study.parse().unwrap(), round: Round(round) }
     }
 
     fn open(folder: &Path, budget: u64) -> Arc<Stage> {
@@ -439,10 +406,7 @@ mod tests {
 
     async fn push(stage: &Arc<Stage>, purpose: &Purpose, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
-        let Begun::Sink(mut sink) = stage
-            .begin(purpose, digest, bytes.len() as u64)
-            .await
-            .unwrap()
+        let Begun::Sink(mut sink) = stage.begin(purpose, digest, bytes.len() as u64).await.unwrap()
         else {
             panic!("it is here already")
         };
@@ -475,10 +439,7 @@ mod tests {
         for (digest, bytes) in [(a_digest, a), (b_digest, b), (c_digest, c)] {
             assert_eq!(read(&stage, digest), bytes);
             assert!(stage.look(&round, digest).await.unwrap());
-            let again = stage
-                .begin(&round, digest, bytes.len() as u64)
-                .await
-                .unwrap();
+            let again = stage.begin(&round, digest, bytes.len() as u64).await.unwrap();
             assert!(matches!(again, Begun::Already));
         }
         let files = stage.forget(&round.study, round.round);
@@ -513,10 +474,7 @@ mod tests {
         let round = purpose("demo", 1);
         let (good_digest, torn_digest) = {
             let stage = open(folder.path(), 0);
-            (
-                push(&stage, &round, &good).await,
-                push(&stage, &round, &torn).await,
-            )
+            (push(&stage, &round, &good).await, push(&stage, &round, &torn).await)
         };
         let path = Blobs::open(folder.path()).unwrap().path_of(torn_digest);
         consilium_io::disk::replace(&path, &torn[..5000]).unwrap();
@@ -525,11 +483,7 @@ mod tests {
         assert!(stage.look(&round, good_digest).await.unwrap());
         assert!(!stage.look(&round, torn_digest).await.unwrap());
         assert_eq!(read(&stage, good_digest), good);
-        assert_eq!(
-            push(&stage, &round, &torn).await,
-            torn_digest,
-            "it can be pushed again"
-        );
+        assert_eq!(push(&stage, &round, &torn).await, torn_digest, "it can be pushed again");
     }
 
     #[tokio::test]
@@ -540,9 +494,7 @@ mod tests {
         {
             let stage = open(folder.path(), 0);
             let begun = stage.begin(&round, digest, 300_000).await.unwrap();
-            let Begun::Sink(mut sink) = begun else {
-                panic!("nothing is here")
-            };
+            let Begun::Sink(mut sink) = begun else { panic!("nothing is here") };
             sink.append(bytes[..100_000].to_vec()).await.unwrap();
             sink.settle().await.unwrap();
         }
@@ -564,10 +516,7 @@ mod tests {
         let stage = open(folder.path(), 0);
         let newer = push(&stage, &purpose("demo", 2), &[2; 100_000]).await;
         stage.sweep();
-        assert!(
-            stage.open_update(digest).is_ok(),
-            "something is wanted still"
-        );
+        assert!(stage.open_update(digest).is_ok(), "something is wanted still");
         let files = stage.forget(&round.study, Round(2));
         assert_eq!(files, [newer]);
         stage.remove_files(&files);

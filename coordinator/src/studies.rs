@@ -152,19 +152,12 @@ impl Studies {
     ) -> Result<Handle, StudyError> {
         let common = &self.common;
         let setup = history.setup(common.roster.clone(), common.key.clone());
-        let serving = setup
-            .interrupted
-            .as_ref()
-            .map(|i| (i.plan.round, i.plan.base));
+        let serving = setup.interrupted.as_ref().map(|i| (i.plan.round, i.plan.base));
         let study = Arc::new(history.study.clone());
         // Without a closed round the newest version is v0.
         let first = || Summary::new(Schema::of(&study), history.head.model);
         let summary = summary.unwrap_or_else(first);
-        let view = View {
-            state: history.state,
-            serving,
-            summary,
-        };
+        let view = View { state: history.state, serving, summary };
         let (events, queue) = mpsc::channel(DRIVER_QUEUE_MAX);
         let handle = Handle::new(Arc::clone(&study), offer(history), events, view);
         let tools = Tools {
@@ -186,25 +179,15 @@ impl Studies {
                 let _first = failed.try_send(error);
             }
         });
-        let running = Running {
-            handle: handle.clone(),
-            stop,
-            task,
-        };
+        let running = Running { handle: handle.clone(), stop, task };
         let id = handle.id().clone();
-        self.running
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, running);
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(id, running);
         Ok(handle)
     }
 
     fn find<T>(&self, look: impl FnMut(&Handle) -> Option<T>) -> Option<T> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        running
-            .values()
-            .map(|running| &running.handle)
-            .find_map(look)
+        running.values().map(|running| &running.handle).find_map(look)
     }
 
     /// A study by name.
@@ -233,10 +216,7 @@ impl Studies {
     #[must_use]
     pub fn all(&self) -> Vec<Handle> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        running
-            .values()
-            .map(|running| running.handle.clone())
-            .collect()
+        running.values().map(|running| running.handle.clone()).collect()
     }
 
     /// Takes a signed study, or the next version of one: checks it, keeps its text and v0, records
@@ -248,10 +228,8 @@ impl Studies {
         let consortium = &self.common.consortium;
         let study = signed.verify(&consortium.operator_keys(), consortium.operators_needed)?;
         let _turn = self.submitting.lock().await;
-        let record = Record::StudySubmitted(StudySubmitted {
-            signed: signed.clone(),
-            by: by.to_owned(),
-        });
+        let record =
+            Record::StudySubmitted(StudySubmitted { signed: signed.clone(), by: by.to_owned() });
         // Held against a copy first: a record that does not fit is never written.
         let is_new = {
             let mut copy = self.history().clone();
@@ -272,9 +250,8 @@ impl Studies {
             study: study.id().clone(),
         })?;
         let empty = Summary::new(Schema::of(&study), history.head.model);
-        let summary = self
-            .get(study.id())
-            .map(|old| std::mem::replace(&mut old.view().summary, empty));
+        let summary =
+            self.get(study.id()).map(|old| std::mem::replace(&mut old.view().summary, empty));
         self.common.sites.forget_answers(study.id());
         let handle = self.begin(&history, summary)?;
         self.common.sites.broadcast(&handle.offer().clone().into());

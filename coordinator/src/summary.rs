@@ -50,10 +50,7 @@ impl Summary {
             schema,
             rounds: VecDeque::new(),
             versions: BTreeMap::from([(version, unscored(version, initial))]),
-            head: Head {
-                version,
-                model: initial,
-            },
+            head: Head { version, model: initial },
         }
     }
 
@@ -63,11 +60,7 @@ impl Summary {
         if let Outcome::Committed { version, model, .. } = call.outcome {
             let (round, wall) = (Some(call.round), Some(wall));
             self.head = Head { version, model };
-            let made = VersionStatus {
-                round,
-                wall,
-                ..unscored(version, model)
-            };
+            let made = VersionStatus { round, wall, ..unscored(version, model) };
             self.versions.insert(version, made);
             if self.versions.len() > VERSIONS_SHOWN_MAX {
                 self.versions.pop_first();
@@ -170,14 +163,8 @@ mod tests {
     }
 
     fn call(round: u64, base: u64, outcome: Outcome) -> RollCall {
-        let counted = Entry {
-            status: Status::Counted { weight: Some(2) },
-            update: None,
-        };
-        let excluded = Entry {
-            status: Status::Excluded { code: Code::Idle },
-            update: None,
-        };
+        let counted = Entry { status: Status::Counted { weight: Some(2) }, update: None };
+        let excluded = Entry { status: Status::Excluded { code: Code::Idle }, update: None };
         RollCall {
             format: 1,
             study: "demo".parse().unwrap(),
@@ -187,11 +174,7 @@ mod tests {
             base_version: Version(base),
             base: Digest([0; 32]),
             outcome,
-            sites: [
-                ("a".parse().unwrap(), counted),
-                ("b".parse().unwrap(), excluded),
-            ]
-            .into(),
+            sites: [("a".parse().unwrap(), counted), ("b".parse().unwrap(), excluded)].into(),
             clipped: 1,
             metrics: [("total".to_owned(), 2), ("loss".to_owned(), 65_536)].into(),
             bytes_up: 10,
@@ -202,32 +185,18 @@ mod tests {
 
     fn committed(version: u64) -> Outcome {
         let (model, sum) = (Digest([9; 32]), Digest([8; 32]));
-        Outcome::Committed {
-            version: Version(version),
-            model,
-            sum,
-            weight: 2,
-        }
+        Outcome::Committed { version: Version(version), model, sum, weight: 2 }
     }
 
     #[test]
     fn a_round_scores_its_base_and_makes_the_next_version() {
         let mut summary = summary();
         summary.add(&call(1, 0, committed(1)), WallMillis(5));
-        assert_eq!(
-            summary.head(),
-            Head {
-                version: Version(1),
-                model: Digest([9; 32])
-            }
-        );
+        assert_eq!(summary.head(), Head { version: Version(1), model: Digest([9; 32]) });
         let first = summary.version(Version(0)).unwrap();
         assert_eq!((first.loss, first.accuracy), (Some(0.5), None));
         let made = summary.version(Version(1)).unwrap();
-        assert_eq!(
-            (made.round, made.wall, made.loss),
-            (Some(Round(1)), Some(WallMillis(5)), None)
-        );
+        assert_eq!((made.round, made.wall, made.loss), (Some(Round(1)), Some(WallMillis(5)), None));
         let round = summary.rounds().next().unwrap();
         assert_eq!((round.counted.len(), round.excluded.len()), (1, 1));
     }
@@ -247,10 +216,7 @@ mod tests {
         let mut summary = summary();
         let many = VERSIONS_SHOWN_MAX as u64 + 10;
         for version in 1..=many {
-            summary.add(
-                &call(version, version - 1, committed(version)),
-                WallMillis(0),
-            );
+            summary.add(&call(version, version - 1, committed(version)), WallMillis(0));
         }
         assert_eq!(summary.versions().count(), VERSIONS_SHOWN_MAX);
         assert_eq!(summary.rounds().count(), ROUNDS_SHOWN_MAX);

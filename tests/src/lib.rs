@@ -9,9 +9,7 @@ pub mod samples;
 /// replayed.
 #[must_use]
 pub fn seed(default: u64) -> u64 {
-    let seed = std::env::var("CONSILIUM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let seed = std::env::var("CONSILIUM_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or(default);
     #[expect(clippy::print_stdout, reason = "a failing seed must be seen")]
     {

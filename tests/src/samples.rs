@@ -61,16 +61,9 @@ impl Samples {
     /// A roll call in which one site counted and one did not.
     #[must_use]
     pub fn roll_call(&self) -> RollCallDocument {
-        let counted = Entry {
-            status: Status::Counted {
-                weight: Some(15_000),
-            },
-            update: Some(digest(4)),
-        };
-        let excluded = Entry {
-            status: Status::Excluded { code: Code::Idle },
-            update: None,
-        };
+        let counted =
+            Entry { status: Status::Counted { weight: Some(15_000) }, update: Some(digest(4)) };
+        let excluded = Entry { status: Status::Excluded { code: Code::Idle }, update: None };
         let [first, second] = self.sites.clone();
         RollCallDocument {
             format: 1,
@@ -96,10 +89,7 @@ impl Samples {
     }
 
     fn signed_receipt(&self) -> Signed<ReceiptDocument> {
-        Signed::sign(
-            serde_json::to_vec(&self.receipt()).unwrap_or_default(),
-            &self.key,
-        )
+        Signed::sign(serde_json::to_vec(&self.receipt()).unwrap_or_default(), &self.key)
     }
 
     fn signed_roll_call(&self) -> Signed<RollCallDocument> {
@@ -123,10 +113,8 @@ impl Samples {
     #[must_use]
     pub fn from_agent(&self) -> Vec<Message> {
         let study = || self.study.clone();
-        let declined = m::Answer::Declined {
-            code: Code::OutsideHours,
-            retry_after: Some(Millis(60_000)),
-        };
+        let declined =
+            m::Answer::Declined { code: Code::OutsideHours, retry_after: Some(Millis(60_000)) };
         let round = ROUND;
         vec![
             m::Hello {
@@ -135,17 +123,8 @@ impl Samples {
                 accepted: vec![digest(1)],
             }
             .into(),
-            m::StudyAnswer {
-                digest: digest(1),
-                answer: m::Answer::Accepted,
-            }
-            .into(),
-            m::PlanAnswer {
-                study: study(),
-                round,
-                answer: declined,
-            }
-            .into(),
+            m::StudyAnswer { digest: digest(1), answer: m::Answer::Accepted }.into(),
+            m::PlanAnswer { study: study(), round, answer: declined }.into(),
             m::Progress {
                 study: study(),
                 round,
@@ -154,19 +133,8 @@ impl Samples {
                 total: 470,
             }
             .into(),
-            m::UpdateOffer {
-                study: study(),
-                round,
-                digest: digest(4),
-                bytes: 4_152,
-            }
-            .into(),
-            m::TaskFailed {
-                study: study(),
-                round,
-                code: Code::WorkerFailed,
-            }
-            .into(),
+            m::UpdateOffer { study: study(), round, digest: digest(4), bytes: 4_152 }.into(),
+            m::TaskFailed { study: study(), round, code: Code::WorkerFailed }.into(),
         ]
     }
 
@@ -190,45 +158,17 @@ impl Samples {
             detail: detail.clone(),
         };
         vec![
-            m::Welcome {
-                coordinator: "consilium 0.1.0".to_owned(),
-                wall,
-            }
-            .into(),
-            m::Refused {
-                code: Code::NotInRoster,
-                detail: detail.clone(),
-            }
-            .into(),
+            m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall }.into(),
+            m::Refused { code: Code::NotInRoster, detail: detail.clone() }.into(),
             offer.into(),
-            m::StudyState {
-                study: study(),
-                state: m::RunState::Paused,
-            }
-            .into(),
+            m::StudyState { study: study(), state: m::RunState::Paused }.into(),
             self.plan().into(),
-            m::UpdateWanted {
-                study: study(),
-                round,
-                digest: digest(4),
-            }
-            .into(),
+            m::UpdateWanted { study: study(), round, digest: digest(4) }.into(),
             refused.into(),
-            m::Receipt {
-                signed: self.signed_receipt(),
-            }
-            .into(),
-            m::RollCall {
-                signed: self.signed_roll_call(),
-            }
-            .into(),
+            m::Receipt { signed: self.signed_receipt() }.into(),
+            m::RollCall { signed: self.signed_roll_call() }.into(),
             m::Heartbeat { wall }.into(),
-            m::Refusal {
-                kind: 5,
-                code: Code::Unexpected,
-                detail,
-            }
-            .into(),
+            m::Refusal { kind: 5, code: Code::Unexpected, detail }.into(),
         ]
     }
 
@@ -243,10 +183,7 @@ impl Samples {
                 bytes: b"version = 1".to_vec(),
                 signatures: vec![self.signature()],
             }),
-            Record::StudySubmitted(record::StudySubmitted {
-                signed,
-                by: text("operator/ada"),
-            }),
+            Record::StudySubmitted(record::StudySubmitted { signed, by: text("operator/ada") }),
             Record::StudyState(record::StudyStateSet {
                 study: study(),
                 state: m::RunState::Running,
@@ -268,12 +205,8 @@ impl Samples {
                 accepted: self.sites.to_vec(),
                 remaining: Millis(7_100_000),
             }),
-            Record::Receipt(record::ReceiptGiven {
-                signed: self.signed_receipt(),
-            }),
-            Record::RollCall(record::RoundEnded {
-                signed: self.signed_roll_call(),
-            }),
+            Record::Receipt(record::ReceiptGiven { signed: self.signed_receipt() }),
+            Record::RollCall(record::RoundEnded { signed: self.signed_roll_call() }),
             Record::Command(record::Command {
                 by: text("operator/ada"),
                 command: text("study start mnist"),

@@ -99,10 +99,7 @@ fn side_by_side(points: &[&Point], kill: impl Fn(&[&Point]) + Sync) {
 
 /// Points that only a run with deaths passes.
 fn after_a_roll_call_that_nobody_heard() -> [Point; 4] {
-    let point = |name: &str| Point {
-        name: name.to_owned(),
-        times: 2,
-    };
+    let point = |name: &str| Point { name: name.to_owned(), times: 2 };
     [
         point("after:persist-roll-call"),
         point("before:send-old-roll-call"),
@@ -114,19 +111,10 @@ fn after_a_roll_call_that_nobody_heard() -> [Point; 4] {
 #[test]
 fn the_coordinator_dies_before_and_after_every_action() {
     let [coordinator, _] = enumerated();
-    for action in [
-        "persist-plan",
-        "persist-receipt",
-        "add",
-        "aggregate",
-        "persist-roll-call",
-    ] {
+    for action in ["persist-plan", "persist-receipt", "add", "aggregate", "persist-roll-call"] {
         for when in ["before", "after"] {
             let name = format!("{when}:{action}");
-            assert!(
-                coordinator.iter().any(|point| point.name == name),
-                "{name} was not passed"
-            );
+            assert!(coordinator.iter().any(|point| point.name == name), "{name} was not passed");
         }
     }
     let points: Vec<&Point> = coordinator.iter().collect();
@@ -148,16 +136,11 @@ fn an_agent_dies_before_and_after_every_action() {
     for action in ["judge-study", "fetch", "train", "encode", "push", "settle"] {
         for when in ["before", "after"] {
             let name = format!("{when}:{action}");
-            assert!(
-                agent.iter().any(|point| point.name == name),
-                "{name} was not passed"
-            );
+            assert!(agent.iter().any(|point| point.name == name), "{name} was not passed");
         }
     }
     let points: Vec<&Point> = agent.iter().collect();
-    side_by_side(&points, |points| {
-        kill_agent(points, &[outliving(ONE, points.len())])
-    });
+    side_by_side(&points, |points| kill_agent(points, &[outliving(ONE, points.len())]));
 }
 
 #[test]
@@ -177,11 +160,7 @@ fn deaths_at_fail_points_disturb_neither_of_two_studies() {
 
 /// A study whose rounds last long enough to be struck in any of their phases.
 fn slow(name: &'static str, rounds: u64) -> Draft {
-    Draft {
-        batches: 8,
-        batch_ms: 10,
-        ..Draft::new(name, rounds)
-    }
+    Draft { batches: 8, batch_ms: 10, ..Draft::new(name, rounds) }
 }
 
 /// Lets the studies go on by a round and a bit, then kills: ten deaths of each daemon.
@@ -199,10 +178,7 @@ fn kill_at_random_moments(drafts: &[Draft], deaths: u64, seed: u64) {
         };
         world.kill_and_restart(victim);
     }
-    assert!(
-        !world.history().is_complete(drafts[0].name),
-        "all deaths fell into the study"
-    );
+    assert!(!world.history().is_complete(drafts[0].name), "all deaths fell into the study");
     assert_undisturbed(&world, drafts);
     world.stop();
 }
@@ -233,16 +209,10 @@ fn strike_workers(drafts: &[Draft], signals: &[&str], seed: u64) {
         // A third death of one task would fail it.
         world.reaches(drafts[0].name, version + 1, 90);
     }
-    assert!(
-        !world.history().is_complete(drafts[0].name),
-        "all strikes fell into the study"
-    );
+    assert!(!world.history().is_complete(drafts[0].name), "all strikes fell into the study");
     assert_undisturbed(&world, drafts);
     assert_eq!(world.process(daemon).pid(), pid);
-    assert!(
-        world.process(daemon).ended().is_none(),
-        "the daemon has outlived its workers"
-    );
+    assert!(world.process(daemon).ended().is_none(), "the daemon has outlived its workers");
     world.stop();
 }
 
@@ -250,18 +220,12 @@ fn strike_workers(drafts: &[Draft], signals: &[&str], seed: u64) {
 fn a_worker_that_dies_costs_a_retry_and_nothing_else() {
     let seed = seed(2_026);
     // ABRT is what a failed allocation ends in.
-    let signals = [
-        "KILL", "SEGV", "ABRT", "KILL", "SEGV", "ABRT", "KILL", "SEGV", "ABRT", "KILL",
-    ];
+    let signals = ["KILL", "SEGV", "ABRT", "KILL", "SEGV", "ABRT", "KILL", "SEGV", "ABRT", "KILL"];
     strike_workers(&[slow(ONE, 24)], &signals, seed);
 }
 
 #[test]
 fn a_worker_that_dies_disturbs_neither_of_two_studies() {
     let seed = seed(2_027);
-    strike_workers(
-        &[slow(ONE, 10), slow(TWO, 10)],
-        &["KILL", "SEGV", "ABRT"],
-        seed,
-    );
+    strike_workers(&[slow(ONE, 10), slow(TWO, 10)], &["KILL", "SEGV", "ABRT"], seed);
 }

@@ -24,12 +24,12 @@ fn mnist() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let own = std::env::var_os("CONSILIUM_DATA").map(PathBuf::from);
     let folders = own.iter().flat_map(|own| [own.clone(), own.join("mnist")]);
-    let found = folders
-        .chain([root.join(".data/mnist"), root.join("../shared/data/mnist")])
-        .find(|folder| {
+    let found = folders.chain([root.join(".data/mnist"), root.join("../shared/data/mnist")]).find(
+        |folder| {
             let images = folder.join("train-images-idx3-ubyte");
             images.exists() || images.with_extension("gz").exists()
-        });
+        },
+    );
     if found.is_none() {
         println!("SKIPPED, no MNIST: `cargo xtask demo` fetches it, or set CONSILIUM_DATA");
     }
@@ -38,17 +38,8 @@ fn mnist() -> Option<PathBuf> {
 
 fn demo(programs: &Programs, data: &Path, more: &[&str]) -> Said {
     let data = data.to_str().unwrap();
-    let words = [
-        "demo",
-        "--data",
-        data,
-        "--rounds",
-        "2",
-        "--sites",
-        "2",
-        "--baseline=none",
-        "--json",
-    ];
+    let words =
+        ["demo", "--data", data, "--rounds", "2", "--sites", "2", "--baseline=none", "--json"];
     let words: Vec<&str> = words.iter().chain(more).copied().collect();
     command::run(Command::new(&programs.consilium).args(words))
 }
@@ -60,34 +51,17 @@ fn export(programs: &Programs, kept: &Path) -> Vec<u8> {
     let coordinator = Process::start(Starting {
         name: "again",
         program: &programs.consilium,
-        arguments: vec![
-            "serve".into(),
-            "--config".into(),
-            configuration.clone().into(),
-        ],
+        arguments: vec!["serve".into(), "--config".into(), configuration.clone().into()],
         environment: Vec::new(),
         folder: kept,
     })
     .unwrap();
     let text = fs::read_to_string(configuration).unwrap();
-    let address = text
-        .lines()
-        .find_map(|line| line.strip_prefix("listen = "))
-        .unwrap();
+    let address = text.lines().find_map(|line| line.strip_prefix("listen = ")).unwrap();
     let file = kept.join("model.safetensors");
     let mut export = Command::new(&programs.consilium);
-    export.args([
-        "model",
-        "export",
-        "mnist",
-        "--coordinator",
-        address.trim_matches('"'),
-        "--out",
-    ]);
-    export
-        .arg(&file)
-        .arg("--identity")
-        .arg(root.join("ca/issued/operator/ada"));
+    export.args(["model", "export", "mnist", "--coordinator", address.trim_matches('"'), "--out"]);
+    export.arg(&file).arg("--identity").arg(root.join("ca/issued/operator/ada"));
     let _ = command::run(&mut export).done();
     drop(coordinator);
     fs::read(file).unwrap()
@@ -103,9 +77,7 @@ fn assert_worked_example(file: &[u8]) {
     assert_eq!(header.len(), TENSORS.len(), "{header:?}");
     let mut elements = 0;
     for (name, shape) in TENSORS {
-        let tensor = header
-            .get(name)
-            .unwrap_or_else(|| panic!("no {name} in {header:?}"));
+        let tensor = header.get(name).unwrap_or_else(|| panic!("no {name} in {header:?}"));
         assert_eq!(tensor["dtype"], "F32");
         assert_eq!(tensor["shape"], serde_json::json!(shape), "{name}");
         elements += shape.iter().product::<u64>();
@@ -134,11 +106,7 @@ fn the_demonstration_learns_mnist_and_ends_in_the_same_model_twice() {
         }
         let sites = round["sites"].as_array().unwrap();
         let holdouts = sites.iter().map(|site| site["holdout"].as_u64().unwrap());
-        assert_eq!(
-            holdouts.sum::<u64>(),
-            10_000,
-            "the test images are dealt, none is lost"
-        );
+        assert_eq!(holdouts.sum::<u64>(), 10_000, "the test images are dealt, none is lost");
     }
     let last = &document["final"];
     assert_eq!(last["version"].as_u64(), Some(2));
@@ -148,8 +116,5 @@ fn the_demonstration_learns_mnist_and_ends_in_the_same_model_twice() {
     assert_worked_example(&export(&programs, &kept));
 
     let again: Value = serde_json::from_str(&demo(&programs, &data, &[]).done()).unwrap();
-    assert_eq!(
-        again["final"]["model_digest"], last["model_digest"],
-        "one seed, one model"
-    );
+    assert_eq!(again["final"]["model_digest"], last["model_digest"], "one seed, one model");
 }

@@ -24,35 +24,18 @@ fn four_sites_train_five_versions_that_are_exactly_the_reference() {
     let history = world.complete("thorax", 60);
     history.assert_everybody_counted("thorax", 4, 5);
     let reference = world.assert_reference(&draft, &history);
-    assert_eq!(
-        world.export(&draft),
-        reference,
-        "model export writes the last version"
-    );
+    assert_eq!(world.export(&draft), reference, "model export writes the last version");
 
     let status = world.status();
-    assert_eq!(
-        (status.coordinator.roster, status.coordinator.connected),
-        (4, 4)
-    );
+    assert_eq!((status.coordinator.roster, status.coordinator.connected), (4, 4));
     let study = &status.studies[0];
-    assert_eq!(
-        (study.state, study.version),
-        (RunState::Complete, Version(5))
-    );
+    assert_eq!((study.state, study.version), (RunState::Complete, Version(5)));
     assert_eq!(Some(&study.model), history.models("thorax").last());
     assert_eq!((study.rounds.len(), study.sites.len()), (6, 4));
     assert!(study.waiting_for.is_empty(), "{:?}", study.waiting_for);
-    let losses: Vec<f64> = study
-        .versions
-        .iter()
-        .map(|version| version.loss.unwrap())
-        .collect();
+    let losses: Vec<f64> = study.versions.iter().map(|version| version.loss.unwrap()).collect();
     assert_eq!(losses.len(), 6, "every version was scored, v0 too");
-    assert!(
-        losses.is_sorted_by(|a, b| a > b),
-        "the way to the optimum goes down: {losses:?}"
-    );
+    assert!(losses.is_sorted_by(|a, b| a > b), "the way to the optimum goes down: {losses:?}");
     world.stop();
 }
 
@@ -69,34 +52,14 @@ fn roll_calls_say_who_counted_with_what_and_how_many_bytes_passed() {
     for (index, call) in calls.iter().take(3).enumerate() {
         for (site, weight) in [80, 104, 128, 152].into_iter().enumerate() {
             let entry = &call.sites[&world::name(site)];
-            assert_eq!(
-                entry.status,
-                Status::Counted {
-                    weight: Some(weight)
-                }
-            );
+            assert_eq!(entry.status, Status::Counted { weight: Some(weight) });
             let key = (call.study.clone(), call.round, world::name(site));
-            assert_eq!(
-                entry.update,
-                history.receipts.get(&key).copied(),
-                "what was receipted"
-            );
+            assert_eq!(entry.update, history.receipts.get(&key).copied(), "what was receipted");
         }
-        assert!(matches!(
-            call.outcome,
-            Outcome::Committed { weight: 464, .. }
-        ));
-        assert_eq!(
-            call.metrics["total"],
-            20 + 26 + 32 + 38,
-            "hold-outs of a fifth"
-        );
+        assert!(matches!(call.outcome, Outcome::Committed { weight: 464, .. }));
+        assert_eq!(call.metrics["total"], 20 + 26 + 32 + 38, "hold-outs of a fifth");
         assert_eq!(call.bytes_up, 4 * update_bytes);
-        assert_eq!(
-            call.bytes_down,
-            4 * model_bytes,
-            "each site fetches each base once"
-        );
+        assert_eq!(call.bytes_down, 4 * model_bytes, "each site fetches each base once");
         assert_eq!(call.clipped, if index == 0 { 4 } else { call.clipped });
     }
     let last = calls.last().unwrap();
@@ -122,13 +85,7 @@ fn two_runs_with_one_seed_end_in_one_digest() {
 
 #[test]
 fn two_studies_run_side_by_side_over_the_same_sites() {
-    let drafts = [
-        Draft::new("thorax", 6),
-        Draft {
-            parameters: 500,
-            ..Draft::new("retina", 4)
-        },
-    ];
+    let drafts = [Draft::new("thorax", 6), Draft { parameters: 500, ..Draft::new("retina", 4) }];
     let world = World::new(&["thorax", "retina"]).started();
     drafts.iter().for_each(|draft| world.run(draft));
     for draft in &drafts {
@@ -138,19 +95,11 @@ fn two_studies_run_side_by_side_over_the_same_sites() {
     }
     let list: StudyListDocument = world.federation.operator_json(&["study", "list"]).unwrap();
     let complete = |line: &&_| {
-        matches!(
-            line,
-            consilium_coordinator::document::StudyLine {
-                state: RunState::Complete,
-                ..
-            }
-        )
+        matches!(line, consilium_coordinator::document::StudyLine { state: RunState::Complete, .. })
     };
     assert_eq!(list.studies.iter().filter(complete).count(), 2);
-    let shown: StudyShowDocument = world
-        .federation
-        .operator_json(&["study", "show", "retina"])
-        .unwrap();
+    let shown: StudyShowDocument =
+        world.federation.operator_json(&["study", "show", "retina"]).unwrap();
     assert!(shown.text.contains("parameters = 500") && shown.signed_by.len() == 1);
     world.stop();
 }
@@ -168,30 +117,17 @@ fn a_study_that_lacks_sites_says_whom_it_waits_for_and_starts_when_they_come() {
         let status = world.status();
         (status.coordinator.connected == 3).then(|| status.studies[0].waiting_for.clone())
     });
-    assert!(
-        waiting.iter().any(|sentence| sentence.contains("tokyo")),
-        "{waiting:?}"
-    );
-    assert_eq!(
-        world.history().of("thorax").len(),
-        0,
-        "no round without the fourth"
-    );
+    assert!(waiting.iter().any(|sentence| sentence.contains("tokyo")), "{waiting:?}");
+    assert_eq!(world.history().of("thorax").len(), 0, "no round without the fourth");
 
     world.federation.start_agent(3).unwrap();
-    world
-        .complete("thorax", 60)
-        .assert_everybody_counted("thorax", 4, 3);
+    world.complete("thorax", 60).assert_everybody_counted("thorax", 4, 3);
     world.stop();
 }
 
 #[test]
 fn a_late_joiner_counts_from_its_first_round_on() {
-    let draft = Draft {
-        min_sites: 3,
-        batch_ms: 20,
-        ..Draft::new("thorax", 25)
-    };
+    let draft = Draft { min_sites: 3, batch_ms: 20, ..Draft::new("thorax", 25) };
     let mut world = World::new(&["thorax"]);
     world.federation.start_coordinator().unwrap();
     for site in 0..3 {
@@ -202,30 +138,16 @@ fn a_late_joiner_counts_from_its_first_round_on() {
     world.federation.start_agent(3).unwrap();
     let history = world.complete("thorax", 60);
     let calls = history.of("thorax");
-    assert_eq!(
-        calls[0].sites.len(),
-        3,
-        "the first round knows nothing of the fourth"
-    );
-    assert!(
-        calls.last().unwrap().counted(&world::name(3)),
-        "the last counts it"
-    );
-    assert_eq!(
-        world.export(&draft),
-        world.assert_reference(&draft, &history)
-    );
+    assert_eq!(calls[0].sites.len(), 3, "the first round knows nothing of the fourth");
+    assert!(calls.last().unwrap().counted(&world::name(3)), "the last counts it");
+    assert_eq!(world.export(&draft), world.assert_reference(&draft, &history));
     world.stop();
 }
 
 #[test]
 fn a_site_that_goes_is_left_out_with_a_reason_and_counts_again_when_it_is_back() {
-    let draft = Draft {
-        min_sites: 3,
-        batch_ms: 20,
-        idle_timeout: "1s",
-        ..Draft::new("thorax", 60)
-    };
+    let draft =
+        Draft { min_sites: 3, batch_ms: 20, idle_timeout: "1s", ..Draft::new("thorax", 60) };
     let mut world = World::new(&["thorax"]).started();
     world.run(&draft);
     world.reaches("thorax", 2, 60);
@@ -239,25 +161,17 @@ fn a_site_that_goes_is_left_out_with_a_reason_and_counts_again_when_it_is_back()
     let alone = calls.iter().filter(|call| !call.counted(&absent)).count();
     assert!(alone >= 2, "rounds went on without it");
     for call in &calls {
-        let others = (0..3)
-            .filter(|&site| call.counted(&world::name(site)))
-            .count();
+        let others = (0..3).filter(|&site| call.counted(&world::name(site))).count();
         assert_eq!(others, 3, "nobody else was left out: {call:#?}");
     }
     assert!(calls.last().unwrap().counted(&absent), "it is taken again");
-    assert_eq!(
-        world.export(&draft),
-        world.assert_reference(&draft, &history)
-    );
+    assert_eq!(world.export(&draft), world.assert_reference(&draft, &history));
     world.stop();
 }
 
 #[test]
 fn a_person_at_each_site_accepts_before_anything_trains() {
-    let draft = Draft {
-        min_sites: 2,
-        ..Draft::new("thorax", 2)
-    };
+    let draft = Draft { min_sites: 2, ..Draft::new("thorax", 2) };
     let world = World::with(2, &["thorax"], Policy::Manual).started();
     world.run(&draft);
     for site in 0..2 {
@@ -266,29 +180,19 @@ fn a_person_at_each_site_accepts_before_anything_trains() {
             rows.into_iter().next()
         });
         assert_eq!(row.decision(), "undecided");
-        assert!(
-            world.history().of("thorax").is_empty(),
-            "nothing trains unaccepted"
-        );
+        assert!(world.history().of("thorax").is_empty(), "nothing trains unaccepted");
         let which = format!("{}@{}", row.study, row.digest);
-        let row: StudyRow = world
-            .federation
-            .agent_json(site, &["study", "accept", &which])
-            .unwrap();
+        let row: StudyRow =
+            world.federation.agent_json(site, &["study", "accept", &which]).unwrap();
         assert_eq!(row.decision(), "accepted");
     }
-    world
-        .complete("thorax", 60)
-        .assert_everybody_counted("thorax", 2, 2);
+    world.complete("thorax", 60).assert_everybody_counted("thorax", 2, 2);
     world.stop();
 }
 
 #[test]
 fn a_paused_study_rests_until_it_is_started_and_a_stopped_one_stays_stopped() {
-    let draft = Draft {
-        batch_ms: 10,
-        ..Draft::new("thorax", 10_000)
-    };
+    let draft = Draft { batch_ms: 10, ..Draft::new("thorax", 10_000) };
     let world = World::new(&["thorax"]).started();
     world.run(&draft);
     world.reaches("thorax", 2, 60);
@@ -299,11 +203,7 @@ fn a_paused_study_rests_until_it_is_started_and_a_stopped_one_stays_stopped() {
     });
     assert_eq!(resting.state, RunState::Paused);
     consilium_tests::harness::pause(300);
-    assert_eq!(
-        world.status().studies[0].version,
-        resting.version,
-        "nothing runs while paused"
-    );
+    assert_eq!(world.status().studies[0].version, resting.version, "nothing runs while paused");
 
     assert_eq!(world.operator(&["study", "start", "thorax"]).code, Some(0));
     world.reaches("thorax", resting.version.0 + 2, 60);
@@ -315,20 +215,14 @@ fn a_paused_study_rests_until_it_is_started_and_a_stopped_one_stays_stopped() {
     for call in history.of("thorax") {
         let stopped =
             matches!(&call.outcome, Outcome::Abandoned { reason } if reason.contains("ada"));
-        assert!(
-            stopped || matches!(call.outcome, Outcome::Committed { .. }),
-            "{call:#?}"
-        );
+        assert!(stopped || matches!(call.outcome, Outcome::Committed { .. }), "{call:#?}");
     }
     world.stop();
 }
 
 #[test]
 fn daemons_that_are_asked_to_end_do_so_and_go_on_from_there() {
-    let draft = Draft {
-        batch_ms: 10,
-        ..Draft::new("thorax", 20)
-    };
+    let draft = Draft { batch_ms: 10, ..Draft::new("thorax", 20) };
     let mut world = World::new(&["thorax"]).started();
     world.run(&draft);
     world.reaches("thorax", 2, 60);
@@ -340,10 +234,7 @@ fn daemons_that_are_asked_to_end_do_so_and_go_on_from_there() {
     world.start(Daemon::Agent(1), &[]).unwrap();
     let history = world.complete("thorax", 90);
     history.assert_everybody_counted("thorax", 4, 20);
-    assert_eq!(
-        world.export(&draft),
-        world.assert_reference(&draft, &history)
-    );
+    assert_eq!(world.export(&draft), world.assert_reference(&draft, &history));
     world.stop();
 }
 
@@ -364,11 +255,7 @@ fn an_agent_shows_its_connection_its_studies_and_its_own_scores() {
     assert_eq!(session.site, world::name(0));
     assert_eq!(session.connection.state, ConnectionState::Connected);
     assert_eq!(session.studies.len(), 1);
-    assert!(
-        session.roll_calls.iter().all(|call| call.counted),
-        "{:?}",
-        session.roll_calls
-    );
+    assert!(session.roll_calls.iter().all(|call| call.counted), "{:?}", session.roll_calls);
     let scored: Vec<Version> = session.scores.iter().map(|score| score.version).collect();
     assert_eq!(scored, (0..=3).map(Version).collect::<Vec<_>>());
     world.stop();

@@ -22,7 +22,12 @@ const PROGRAMS: [(&str, &str, &str); 2] = [
 
 #[test]
 fn a_file_is_read_in_one_sitting() {
-    report(&over(is_rust, |file| {
+    let code = |path: &std::path::Path| {
+        let tests =
+            path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+        is_rust(path) && !tests
+    };
+    report(&over(code, |file| {
         let lines = before_tests(&file.text).lines().count();
         if lines <= FILE_LINES_MAX {
             return Vec::new();
@@ -37,9 +42,7 @@ fn a_file_is_read_in_one_sitting() {
 
 #[test]
 fn pure_cores_do_no_io() {
-    report(&over(is_rust, |file| {
-        imports::against_purity(&file.path, before_tests(&file.text))
-    }));
+    report(&over(is_rust, |file| imports::against_purity(&file.path, before_tests(&file.text))));
 }
 
 #[test]
@@ -66,10 +69,7 @@ fn every_crate_keeps_the_lints_of_the_workspace_and_forbids_unsafe_code() {
             continue;
         }
         if !manifest.text.contains("[lints]\nworkspace = true") {
-            findings.push(format!(
-                "{}:1: no `[lints] workspace = true`: add it",
-                manifest.path
-            ));
+            findings.push(format!("{}:1: no `[lints] workspace = true`: add it", manifest.path));
         }
         let source = root().join(&manifest.path).with_file_name("src");
         for head in ["lib.rs", "main.rs"].map(|name| source.join(name)) {
@@ -105,37 +105,24 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn links_between_documents_resolve() {
-    report(&over(
-        |path| path.extension().is_some_and(|e| e == "md"),
-        dead_links,
-    ));
+    report(&over(|path| path.extension().is_some_and(|e| e == "md"), dead_links));
 }
 
 #[test]
 fn units_start_subcommands_that_exist() {
     let units = files(|path| path.extension().is_some_and(|e| e == "service"));
-    assert!(
-        units.len() >= 2,
-        "the units have moved: deploy/systemd/*.service"
-    );
+    assert!(units.len() >= 2, "the units have moved: deploy/systemd/*.service");
     let command_lines = files(is_rust);
     let exists = |command: &str| {
         let mut words = command.split_whitespace();
         let (program, word) = (words.next(), words.next());
-        let known = PROGRAMS
-            .iter()
-            .find(|&&(p, s, _)| Some(p) == program && Some(s) == word);
+        let known = PROGRAMS.iter().find(|&&(p, s, _)| Some(p) == program && Some(s) == word);
         known.is_some_and(|&(_, word, folder)| declares(&command_lines, folder, word))
     };
     let wrong = |line: &str| line.strip_prefix("ExecStart=").is_some_and(|c| !exists(c));
     let rule = "no such program or subcommand: the daemons are `/usr/bin/consilium serve` and \
                 `/usr/bin/consilium-agent run`";
-    report(
-        &units
-            .iter()
-            .flat_map(|unit| lines_where(unit, wrong, rule))
-            .collect::<Vec<_>>(),
-    );
+    report(&units.iter().flat_map(|unit| lines_where(unit, wrong, rule)).collect::<Vec<_>>());
 }
 
 /// Whether an enum in `folder`'s main.rs or cli has a variant for the subcommand.
@@ -159,10 +146,7 @@ fn dead_links(file: &File) -> Vec<String> {
     let mut findings = Vec::new();
     for (number, line) in (1..).zip(file.text.lines()) {
         fenced ^= line.trim_start().starts_with("```");
-        let targets = line
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split([')', ' ']).next());
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
         for target in targets.filter(|_| !fenced) {
             let path = target.split('#').next().unwrap_or("");
             let elsewhere = path.contains("://") || path.starts_with("mailto:");
@@ -178,21 +162,13 @@ fn dead_links(file: &File) -> Vec<String> {
 }
 
 fn report(findings: &[String]) {
-    assert!(
-        findings.is_empty(),
-        "{} finding(s):\n{}\n",
-        findings.len(),
-        findings.join("\n")
-    );
+    assert!(findings.is_empty(), "{} finding(s):\n{}\n", findings.len(), findings.join("\n"));
 }
 
 #[test]
 fn a_dead_link_is_found_and_code_and_the_web_are_not_links() {
     let text = "[x](Cargo.toml#a) [y](https://e.org/z) [w](#w)\n```\na](gone)\n```\n[z](gone.md)";
-    let findings = dead_links(&File {
-        path: "README.md".to_owned(),
-        text: text.to_owned(),
-    });
+    let findings = dead_links(&File { path: "README.md".to_owned(), text: text.to_owned() });
     let expected = "README.md:5: the link to `gone.md` leads nowhere: mend or remove it";
     assert_eq!(findings, [expected]);
 }

@@ -16,18 +16,10 @@ use consilium_common::wire::frame::Decoder;
 use consilium_common::wire::messages::Message;
 use consilium_tests::samples::Samples;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "goldens are made by hand, nothing is lost"
-)]
+#[expect(clippy::disallowed_methods, reason = "goldens are made by hand, nothing is lost")]
 fn check(file: &str, actual: &BTreeMap<String, String>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(file);
-    let text: String = actual
-        .iter()
-        .map(|(name, bytes)| format!("{name} {bytes}\n"))
-        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);
+    let text: String = actual.iter().map(|(name, bytes)| format!("{name} {bytes}\n")).collect();
     if std::env::var_os("CONSILIUM_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
@@ -35,11 +27,7 @@ fn check(file: &str, actual: &BTreeMap<String, String>) {
     for (ours, theirs) in text.lines().zip(golden.lines()) {
         assert_eq!(ours, theirs, "{file} differs");
     }
-    assert_eq!(
-        text.lines().count(),
-        golden.lines().count(),
-        "{file} has other lines"
-    );
+    assert_eq!(text.lines().count(), golden.lines().count(), "{file} has other lines");
 }
 
 fn messages() -> Vec<Message> {
@@ -55,14 +43,9 @@ fn every_frame_has_its_golden_bytes_and_comes_back_equal() {
         let mut decoder = Decoder::new();
         decoder.feed(&bytes);
         let frame = decoder.next_frame().unwrap().unwrap();
-        assert_eq!(
-            Message::from_frame(&frame).unwrap().as_ref(),
-            Some(&message)
-        );
-        let before = golden.insert(
-            format!("{:03} {}", message.kind(), message.name()),
-            hex::encode(bytes),
-        );
+        assert_eq!(Message::from_frame(&frame).unwrap().as_ref(), Some(&message));
+        let before =
+            golden.insert(format!("{:03} {}", message.kind(), message.name()), hex::encode(bytes));
         assert!(before.is_none(), "two samples of {}", message.name());
     }
     check("frames.txt", &golden);
@@ -73,14 +56,8 @@ fn every_record_has_its_golden_bytes_and_comes_back_equal() {
     let mut golden = BTreeMap::new();
     for record in Samples::new().unwrap().records() {
         let payload = record.payload().unwrap();
-        assert_eq!(
-            Record::decode(record.kind(), &payload).unwrap().as_ref(),
-            Some(&record)
-        );
-        golden.insert(
-            format!("{:03} {}", record.kind(), record.name()),
-            hex::encode(payload),
-        );
+        assert_eq!(Record::decode(record.kind(), &payload).unwrap().as_ref(), Some(&record));
+        golden.insert(format!("{:03} {}", record.kind(), record.name()), hex::encode(payload));
     }
     check("records.txt", &golden);
 }
@@ -98,10 +75,7 @@ fn signed_documents_have_their_golden_text() {
         consilium_common::audit::RollCall::parse(roll_call.as_bytes()).unwrap(),
         samples.roll_call()
     );
-    let golden = [
-        ("receipt".to_owned(), receipt),
-        ("roll-call".to_owned(), roll_call),
-    ];
+    let golden = [("receipt".to_owned(), receipt), ("roll-call".to_owned(), roll_call)];
     check("documents.txt", &BTreeMap::from(golden));
 }
 
@@ -119,8 +93,5 @@ fn an_update_has_its_golden_bytes_and_comes_back_equal() {
     let bytes = encode_update(&header, &[1, -1, 1 << 30], &[15_000, 0]);
     assert_eq!(Header::decode(&bytes, bytes.len() as u64).unwrap(), header);
     assert_eq!(bytes.len(), HEADER_BYTES + 4 * 5);
-    check(
-        "update.txt",
-        &BTreeMap::from([("update".to_owned(), hex::encode(bytes))]),
-    );
+    check("update.txt", &BTreeMap::from([("update".to_owned(), hex::encode(bytes))]));
 }

@@ -16,10 +16,7 @@ use proptest::prelude::*;
 fn frames() -> Vec<Vec<u8>> {
     let samples = Samples::new().unwrap();
     let messages = [samples.from_agent(), samples.from_coordinator()].concat();
-    messages
-        .iter()
-        .map(|message| message.to_frame().unwrap().encode())
-        .collect()
+    messages.iter().map(|message| message.to_frame().unwrap().encode()).collect()
 }
 
 /// Feeds bytes as a stream would and decodes what comes out; must return, whatever the bytes.
@@ -42,14 +39,7 @@ fn a_frame_cut_anywhere_is_not_a_frame() {
             let mut decoder = Decoder::new();
             decoder.feed(&bytes[..cut]);
             assert_eq!(decoder.next_frame(), Ok(None), "cut at {cut}");
-            assert_eq!(
-                decoder.finish(),
-                if cut == 0 {
-                    Ok(())
-                } else {
-                    Err(FrameError::Cut)
-                }
-            );
+            assert_eq!(decoder.finish(), if cut == 0 { Ok(()) } else { Err(FrameError::Cut) });
         }
     }
 }
@@ -62,22 +52,11 @@ fn a_body_cut_or_padded_anywhere_is_refused() {
         let frame = decoder.next_frame().unwrap().unwrap();
         for cut in 0..frame.body.len() {
             let body = frame.body[..cut].to_vec();
-            assert!(
-                Message::from_frame(&Frame {
-                    body,
-                    ..frame.clone()
-                })
-                .is_err(),
-                "cut {cut}"
-            );
+            assert!(Message::from_frame(&Frame { body, ..frame.clone() }).is_err(), "cut {cut}");
         }
         let mut padded = frame.clone();
         padded.body.push(0);
-        assert!(
-            Message::from_frame(&padded).is_err(),
-            "padded {}",
-            frame.kind
-        );
+        assert!(Message::from_frame(&padded).is_err(), "padded {}", frame.kind);
     }
 }
 
@@ -101,11 +80,7 @@ fn another_protocol_version_is_refused() {
 
 #[test]
 fn an_unknown_kind_is_told_apart_from_a_broken_one() {
-    let frame = Frame {
-        kind: 60_000,
-        flags: 0,
-        body: vec![1, 2, 3],
-    };
+    let frame = Frame { kind: 60_000, flags: 0, body: vec![1, 2, 3] };
     assert_eq!(Message::from_frame(&frame), Ok(None));
 }
 

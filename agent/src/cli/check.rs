@@ -61,10 +61,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     }
     match rows.iter().filter(|row| !row.ok).count() {
         0 => Ok(()),
-        failed => Err(Failure::Failed(format!(
-            "{failed} of {} checks failed",
-            rows.len()
-        ))),
+        failed => Err(Failure::Failed(format!("{failed} of {} checks failed", rows.len()))),
     }
 }
 
@@ -93,17 +90,8 @@ fn studies(
 }
 
 async fn check(bench: &Workbench, study: &Study, source: &Source) -> Row {
-    let job = Job {
-        work: Work::Check,
-        study,
-        source,
-        seed: 0,
-        base: None,
-    };
-    let mut row = Row {
-        path: source.path.clone(),
-        ..no_data(study)
-    };
+    let job = Job { work: Work::Check, study, source, seed: 0, base: None };
+    let mut row = Row { path: source.path.clone(), ..no_data(study) };
     match bench.run(job, &mut |_| {}).await {
         Ok((outcome, _)) => {
             row.ok = true;
@@ -145,9 +133,7 @@ fn no_data(study: &Study) -> Row {
         examples: None,
         holdout: None,
         code: Some(FailureCode::DataMissing.as_str()),
-        message: Some(format!(
-            "agent.toml has no [data.{name}]: add it with `source` and `path`"
-        )),
+        message: Some(format!("agent.toml has no [data.{name}]: add it with `source` and `path`")),
         findings: Vec::new(),
     }
 }

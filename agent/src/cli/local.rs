@@ -156,10 +156,7 @@ impl<'a> Training<'a> {
             schema: Schema::of(study),
             site: "local".parse().map_err(Failure::failed)?,
             clock: SystemClock::open(),
-            vector: study
-                .model
-                .initial(study.header.seed)
-                .map_err(Failure::failed)?,
+            vector: study.model.initial(study.header.seed).map_err(Failure::failed)?,
             study,
             source,
             bench,
@@ -211,20 +208,14 @@ impl<'a> Training<'a> {
         let layout = self.study.layout().map_err(Failure::failed)?;
         let model_digest = Digest::of(&encode_model(&layout, &self.vector));
         let norms = epochs.iter().filter_map(|epoch| epoch.norm);
-        let suggested_clip_norm = norms
-            .reduce(f64::max)
-            .map(|norm| round_up(norm * CLIP_ROOM));
+        let suggested_clip_norm = norms.reduce(f64::max).map(|norm| round_up(norm * CLIP_ROOM));
         let last = epochs.last();
         let last = Last {
             accuracy: last.and_then(|epoch| epoch.accuracy),
             loss: last.and_then(|epoch| epoch.loss),
             model_digest,
         };
-        Ok(Report {
-            epochs,
-            last,
-            suggested_clip_norm,
-        })
+        Ok(Report { epochs, last, suggested_clip_norm })
     }
 
     fn write(&self, path: &std::path::Path) -> Result<(), Failure> {
@@ -253,11 +244,7 @@ mod tests {
     #[test]
     fn a_suggested_clip_norm_is_short_and_not_below_the_norm() {
         for (norm, clip) in [(3.1234, 3.2), (0.2345, 0.24), (187.0, 190.0), (10.0, 10.0)] {
-            assert!(
-                (round_up(norm) - clip).abs() < 1e-9,
-                "{norm}: {}",
-                round_up(norm)
-            );
+            assert!((round_up(norm) - clip).abs() < 1e-9, "{norm}: {}", round_up(norm));
         }
         assert!(round_up(0.0) > 0.0 && round_up(f64::NAN) > 0.0);
     }

@@ -143,10 +143,7 @@ impl Common {
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if arguments
-        .get(1)
-        .is_some_and(|word| word == SYNTHETIC_COMMAND)
-    {
+    if arguments.get(1).is_some_and(|word| word == SYNTHETIC_COMMAND) {
         return ExitCode::from(synthetic::run());
     }
     let cli = match Cli::try_parse_from(arguments) {
@@ -175,11 +172,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
-    let Cli {
-        version,
-        common,
-        command,
-    } = cli;
+    let Cli { version, common, command } = cli;
     runtime.block_on(async {
         match command {
             _ if version => version::run(&common).await,

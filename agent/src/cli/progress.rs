@@ -22,8 +22,7 @@ impl Bar {
 
     /// Shows where the worker is.
     pub(super) fn moved(&self, moved: &Moved) {
-        self.0
-            .set_message(format!("{:?}", moved.phase).to_lowercase());
+        self.0.set_message(format!("{:?}", moved.phase).to_lowercase());
         self.0.set_length(moved.total.max(1));
         self.0.set_position(moved.done);
     }

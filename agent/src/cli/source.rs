@@ -77,9 +77,7 @@ impl Options {
             let config = common.load()?;
             return config.data.get(name).cloned().ok_or_else(|| {
                 let file = common.config.display();
-                Failure::Usage(format!(
-                    "{file} has no [data.{name}]: add it, or use --source"
-                ))
+                Failure::Usage(format!("{file} has no [data.{name}]: add it, or use --source"))
             });
         }
         let part = self.part.map(|(index, of)| Part {
@@ -93,9 +91,7 @@ impl Options {
             Some(Kind::Idx) | None => SourceKind::Idx,
         };
         if source == SourceKind::Idx && self.path.is_none() {
-            return Err(Failure::Usage(
-                "--source idx needs --path FOLDER".to_owned(),
-            ));
+            return Err(Failure::Usage("--source idx needs --path FOLDER".to_owned()));
         }
         Ok(Source {
             source,

@@ -51,11 +51,7 @@ fn show(status: &Status) {
         status.pid,
         status.state.display()
     ));
-    output::line(format!(
-        "coordinator {}: {}",
-        status.coordinator,
-        connection(status)
-    ));
+    output::line(format!("coordinator {}: {}", status.coordinator, connection(status)));
     output::line(format!("certificate {}", status.certificate.standing));
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
@@ -69,9 +65,7 @@ fn show(status: &Status) {
 fn connection(status: &Status) -> String {
     let connection = &status.session.connection;
     let trouble = connection.trouble.as_ref().or(status.link_trouble.as_ref());
-    let because = trouble
-        .map(|trouble| format!(" ({trouble})"))
-        .unwrap_or_default();
+    let because = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
     match connection.state {
         ConnectionState::Connected => {
             let coordinator = connection.coordinator.as_deref().unwrap_or("?");
@@ -142,19 +136,12 @@ fn progress(task: &TaskStatus) -> String {
 }
 
 fn note(task: &TaskStatus) -> String {
-    let waits = task
-        .waits_for
-        .as_ref()
-        .map(|what| format!("waits for {what}"));
+    let waits = task.waits_for.as_ref().map(|what| format!("waits for {what}"));
     let fault = task
         .last_fault
         .as_ref()
         .map(|fault| format!("{} worker starts; {fault}", task.worker_starts));
-    [waits, fault]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join("; ")
+    [waits, fault].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn show_retained(status: &Status) {
@@ -185,25 +172,15 @@ fn show_rounds(status: &Status) {
     if session.roll_calls.is_empty() && session.scores.is_empty() {
         return;
     }
-    let mut table = output::table(&[
-        "last roll call",
-        "round",
-        "this site",
-        "version",
-        "accuracy",
-        "loss",
-    ]);
+    let mut table =
+        output::table(&["last roll call", "round", "this site", "version", "accuracy", "loss"]);
     for call in &session.roll_calls {
         let counted = match call.code {
             _ if call.counted => "counted".to_owned(),
             Some(code) => format!("not counted: {code}"),
             None => "not invited".to_owned(),
         };
-        let score = session
-            .scores
-            .iter()
-            .rev()
-            .find(|score| score.study == call.study);
+        let score = session.scores.iter().rev().find(|score| score.study == call.study);
         table.add_row([
             call.study.to_string(),
             call.round.to_string(),

@@ -50,9 +50,7 @@ fn which(text: &str) -> Result<Which, String> {
         ));
     }
     Ok(Which {
-        study: name
-            .parse()
-            .map_err(|e: consilium_common::ids::IdError| e.to_string())?,
+        study: name.parse().map_err(|e: consilium_common::ids::IdError| e.to_string())?,
         digest: digest.to_ascii_lowercase(),
     })
 }
@@ -102,15 +100,10 @@ async fn list(common: &Common, config: &AgentConfig) -> Result<(), Failure> {
 }
 
 fn table(rows: &[StudyRow]) -> comfy_table::Table {
-    let mut table = output::table(&[
-        "study", "version", "decided", "family", "mode", "data", "purpose",
-    ]);
+    let mut table =
+        output::table(&["study", "version", "decided", "family", "mode", "data", "purpose"]);
     for row in rows {
-        let data = if row.has_data {
-            "yes"
-        } else {
-            "none configured"
-        };
+        let data = if row.has_data { "yes" } else { "none configured" };
         table.add_row([
             format!("{}@{}", row.study, row.digest.short()),
             row.version.to_string(),
@@ -156,11 +149,7 @@ async fn decide(
     which: Which,
     person: Person,
 ) -> Result<(), Failure> {
-    let request = Request::StudyDecide {
-        which: which.clone(),
-        person,
-        by: user(),
-    };
+    let request = Request::StudyDecide { which: which.clone(), person, by: user() };
     let row = match daemon::asked(&config.site.state, &request).await {
         Ok(Reply::StudyDecided(row)) => *row,
         Ok(_) => return Err(daemon::unexpected()),
@@ -170,12 +159,7 @@ async fn decide(
     if common.json {
         return output::json(&row);
     }
-    output::line(format!(
-        "{}@{}: {}",
-        row.study,
-        row.digest.short(),
-        row.decision()
-    ));
+    output::line(format!("{}@{}: {}", row.study, row.digest.short(), row.decision()));
     Ok(())
 }
 
@@ -184,15 +168,8 @@ fn decide_alone(config: &AgentConfig, which: &Which, person: Person) -> Result<S
     let mut state = StateFolder::open(&config.site.state).map_err(Failure::failed)?;
     let kept = find_study(&state.studies, which).map_err(Failure::Failed)?;
     let digest = kept.digest;
-    let decided = Decided {
-        person,
-        at: SystemClock::open().wall(),
-        by: user(),
-    };
-    state
-        .studies
-        .decide(digest, decided)
-        .map_err(Failure::failed)?;
+    let decided = Decided { person, at: SystemClock::open().wall(), by: user() };
+    state.studies.decide(digest, decided).map_err(Failure::failed)?;
     let kept = state.studies.get(&digest);
     let kept = kept.ok_or_else(|| Failure::Failed("the study is gone".to_owned()))?;
     Ok(StudyRow::of(kept, has_data(config, kept)))

@@ -43,18 +43,9 @@ fn wrong_usage_is_refused_with_what_to_write() {
     for (words, said) in [
         ("train --study s.toml --data mnist", "--local"),
         ("train --local --study s.toml", "--data"),
-        (
-            "train --local --study s.toml --data a --source idx",
-            "cannot be used with",
-        ),
-        (
-            "train --local --study s.toml --source idx --part 4/4",
-            "0/4 for the first",
-        ),
-        (
-            "train --local --study s.toml --source idx --holdout 1.0",
-            "below 1",
-        ),
+        ("train --local --study s.toml --data a --source idx", "cannot be used with"),
+        ("train --local --study s.toml --source idx --part 4/4", "0/4 for the first"),
+        ("train --local --study s.toml --source idx --holdout 1.0", "below 1"),
         ("study accept mnist", "NAME@DIGEST"),
         ("study accept mnist@12", "6 to 64"),
         ("study show mnist@", "6 to 64"),

@@ -29,11 +29,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         Ok(text) => (Some(text), None),
         Err(why) => (None, Some(format!("{}: {why}", program.display()))),
     };
-    let versions = Versions {
-        agent: env!("CARGO_PKG_VERSION"),
-        worker,
-        worker_trouble,
-    };
+    let versions = Versions { agent: env!("CARGO_PKG_VERSION"), worker, worker_trouble };
     if common.json {
         return output::json(&versions);
     }
@@ -47,10 +43,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
 }
 
 async fn ask(program: &std::path::Path) -> Result<String, String> {
-    let running = Command::new(program)
-        .arg("--version")
-        .kill_on_drop(true)
-        .output();
+    let running = Command::new(program).arg("--version").kill_on_drop(true).output();
     let output = timeout(PATIENCE, running)
         .await
         .map_err(|_| format!("no answer for {} s", PATIENCE.as_secs()))?
@@ -60,9 +53,5 @@ async fn ask(program: &std::path::Path) -> Result<String, String> {
         return Ok(text);
     }
     let trouble = String::from_utf8_lossy(&output.stderr);
-    Err(trouble
-        .lines()
-        .last()
-        .unwrap_or("it says nothing")
-        .to_owned())
+    Err(trouble.lines().last().unwrap_or("it says nothing").to_owned())
 }

@@ -48,13 +48,7 @@ impl Workbench {
                 told.cancel();
             }
         });
-        Ok(Self {
-            folder,
-            programs,
-            device,
-            threads,
-            stop,
-        })
+        Ok(Self { folder, programs, device, threads, stop })
     }
 
     /// Runs a job; the folder holds the result of a training.

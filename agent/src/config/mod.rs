@@ -59,9 +59,7 @@ impl SiteConfig {
     /// Folder of the site's certificate, keys and pinned keys.
     #[must_use]
     pub fn certificates(&self) -> PathBuf {
-        self.certificates
-            .clone()
-            .unwrap_or_else(|| self.state.join("identity"))
+        self.certificates.clone().unwrap_or_else(|| self.state.join("identity"))
     }
 }
 
@@ -90,14 +88,8 @@ impl FromStr for Endpoint {
             format!("{text:?} is not an endpoint: write host:port, such as \"fl.example.org:4433\"")
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(refuse)?;
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(refuse)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let valid = match bare {
             Some(bare) => bare.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -189,12 +181,7 @@ impl AgentConfig {
         }
         self.out_of_range().map_or(Ok(()), |(field, have, need)| {
             let origin = origin.to_owned();
-            Err(AgentConfigError::Range {
-                origin,
-                field,
-                have,
-                need,
-            })
+            Err(AgentConfigError::Range { origin, field, have, need })
         })
     }
 
@@ -206,11 +193,7 @@ impl AgentConfig {
             && !matches!(cuda(&site.device), Some(Ok(_)))
         {
             let have = format!("{:?}", site.device);
-            return Some((
-                "site.device".into(),
-                have,
-                "write \"auto\", \"cpu\" or \"cuda:0\"",
-            ));
+            return Some(("site.device".into(), have, "write \"auto\", \"cpu\" or \"cuda:0\""));
         }
         if !(1..=THREADS_MAX).contains(&site.threads) {
             let have = site.threads.to_string();
@@ -233,11 +216,7 @@ impl AgentConfig {
             .chain(&mut site.certificates)
             .chain(&mut site.worker)
             .chain(self.data.values_mut().map(|source| &mut source.path))
-            .chain(
-                self.policy
-                    .iter_mut()
-                    .flat_map(|policy| &mut policy.operators),
-            );
+            .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
         for path in paths {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);

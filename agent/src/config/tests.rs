@@ -3,44 +3,25 @@ use super::*;
 const EXAMPLE: &str = include_str!("agent.example.toml");
 
 fn read(text: &str) -> Result<AgentConfig, AgentConfigError> {
-    AgentConfig::read(
-        text,
-        "agent.toml",
-        Path::new("/etc/consilium"),
-        std::iter::empty(),
-    )
+    AgentConfig::read(text, "agent.toml", Path::new("/etc/consilium"), std::iter::empty())
 }
 
 fn refusal(from: &str, to: &str) -> String {
     assert!(EXAMPLE.contains(from), "{from}");
-    read(&EXAMPLE.replacen(from, to, 1))
-        .unwrap_err()
-        .to_string()
+    read(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string()
 }
 
 #[test]
 fn the_example_is_read_with_paths_from_its_folder() {
     let config = read(EXAMPLE).unwrap();
     assert_eq!(config.site.name.as_str(), "st-mary");
-    assert_eq!(
-        config.site.coordinator.to_string(),
-        "fl.consortium.example:4433"
-    );
-    assert_eq!(
-        config.site.certificates(),
-        Path::new("/var/lib/consilium-agent/identity")
-    );
-    assert_eq!(
-        (config.site.worker.as_ref(), config.site.threads),
-        (None, 1)
-    );
+    assert_eq!(config.site.coordinator.to_string(), "fl.consortium.example:4433");
+    assert_eq!(config.site.certificates(), Path::new("/var/lib/consilium-agent/identity"));
+    assert_eq!((config.site.worker.as_ref(), config.site.threads), (None, 1));
     let study: StudyId = "digits".parse().unwrap();
     assert_eq!(config.data[&study].path, Path::new("/data/digits"));
     let policy = config.policy.unwrap();
-    assert_eq!(
-        policy.operators[0],
-        Path::new("/etc/consilium/operator-1.pub")
-    );
+    assert_eq!(policy.operators[0], Path::new("/etc/consilium/operator-1.pub"));
     assert_eq!(policy.operators_needed, Some(2));
 }
 
@@ -49,10 +30,7 @@ fn the_smallest_file_has_strict_defaults() {
     let config =
         read("[site]\nname = \"a\"\ncoordinator = \"[::1]:4433\"\nstate = \"state\"").unwrap();
     assert_eq!(config.site.state, Path::new("/etc/consilium/state"));
-    assert_eq!(
-        config.site.certificates(),
-        Path::new("/etc/consilium/state/identity")
-    );
+    assert_eq!(config.site.certificates(), Path::new("/etc/consilium/state/identity"));
     assert_eq!((config.site.device.as_str(), config.policy), ("auto", None));
     assert_eq!(config.site.coordinator.host, "::1");
     assert_eq!(config.site.coordinator.to_string(), "[::1]:4433");
@@ -61,48 +39,21 @@ fn the_smallest_file_has_strict_defaults() {
 #[test]
 fn a_senseless_value_is_refused_with_what_to_write() {
     for (from, to, said) in [
-        (
-            "threads = 1 ",
-            "threads = 0 ",
-            "`site.threads` is 0: 1 to 1024",
-        ),
-        (
-            "device = \"auto\"",
-            "device = \"gpu\"",
-            "write \"auto\", \"cpu\" or \"cuda:0\"",
-        ),
+        ("threads = 1 ", "threads = 0 ", "`site.threads` is 0: 1 to 1024"),
+        ("device = \"auto\"", "device = \"gpu\"", "write \"auto\", \"cpu\" or \"cuda:0\""),
         ("device = \"auto\"", "device = \"cuda:x\"", "`site.device`"),
         (":4433", "", "write host:port"),
         (":4433", ":0", "write host:port"),
-        (
-            "holdout = 0.2",
-            "holdout = 1.0",
-            "`data.digits.holdout` is 1: a fraction",
-        ),
-        (
-            "path = \"/data/digits\"",
-            "",
-            "`data.digits.path` is missing",
-        ),
+        ("holdout = 0.2", "holdout = 1.0", "`data.digits.holdout` is 1: a fraction"),
+        ("path = \"/data/digits\"", "", "`data.digits.path` is missing"),
         ("name = \"st-mary\"", "name = \"St. Mary\"", "site name"),
         ("threads = 1 ", "thread = 1 ", "did you mean `threads`?"),
         ("[policy]", "[policies]", "did you mean `policy`?"),
-        (
-            "operators_needed = 2",
-            "operators_needed = 3",
-            "1 to 2 is accepted",
-        ),
-        (
-            "operators_needed = 2",
-            "hours = \"20:00-06:00\"",
-            "`policy.hours` is not built yet",
-        ),
+        ("operators_needed = 2", "operators_needed = 3", "1 to 2 is accepted"),
+        ("operators_needed = 2", "hours = \"20:00-06:00\"", "`policy.hours` is not built yet"),
     ] {
         let error = refusal(from, to);
-        assert!(
-            error.starts_with("agent.toml") && error.contains(said),
-            "{from} → {to}: {error}"
-        );
+        assert!(error.starts_with("agent.toml") && error.contains(said), "{from} → {to}: {error}");
     }
 }
 
@@ -115,15 +66,9 @@ fn a_part_lies_among_its_parts() {
 
 #[test]
 fn the_environment_goes_over_the_file() {
-    let over = [
-        ("CONSILIUM_SITE__THREADS", "2"),
-        ("CONSILIUM_SITE__NAME", "st-john"),
-    ];
+    let over = [("CONSILIUM_SITE__THREADS", "2"), ("CONSILIUM_SITE__NAME", "st-john")];
     let over = over.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config =
         AgentConfig::read(EXAMPLE, "agent.toml", Path::new("/"), over.into_iter()).unwrap();
-    assert_eq!(
-        (config.site.threads, config.site.name.as_str()),
-        (2, "st-john")
-    );
+    assert_eq!((config.site.threads, config.site.name.as_str()), (2, "st-john"));
 }

@@ -52,10 +52,7 @@ pub async fn ask(socket: &Path, request: &Request) -> Result<Reply, AskError> {
 async fn exchange(mut stream: UnixStream, request: &Request) -> Result<Reply, String> {
     let mut line = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     line.push(b'\n');
-    stream
-        .write_all(&line)
-        .await
-        .map_err(|error| error.to_string())?;
+    stream.write_all(&line).await.map_err(|error| error.to_string())?;
     match LineReader::new(stream, REPLY_BYTES_MAX).next().await {
         Ok(Line::Whole(line)) => serde_json::from_slice(&line).map_err(|e| e.to_string()),
         Ok(Line::TooLong(_)) => Err(format!("a reply of over {REPLY_BYTES_MAX} bytes")),

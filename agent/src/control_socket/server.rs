@@ -98,9 +98,7 @@ async fn answer(line: &[u8], ask: &mpsc::Sender<Asked>) -> Reply {
     if ask.send(Asked { request, reply }).await.is_err() {
         return failed("the agent is stopping".to_owned());
     }
-    answer
-        .await
-        .unwrap_or_else(|_| failed("the agent is stopping".to_owned()))
+    answer.await.unwrap_or_else(|_| failed("the agent is stopping".to_owned()))
 }
 
 fn failed(message: String) -> Reply {

@@ -91,9 +91,7 @@ fn decide(
     at: WallMillis,
 ) -> Result<(Digest, Reply), Reply> {
     let failed = |message| Reply::Failed { message };
-    let kept = find(&shared.state().studies, which)
-        .cloned()
-        .map_err(failed)?;
+    let kept = find(&shared.state().studies, which).cloned().map_err(failed)?;
     let judged = study::judged(shared, &kept);
     if let (Person::Accepted, Decision::Refused { code }) = (person, judged.decision)
         && code != consilium_common::wire::reject::Code::RefusedBySite
@@ -104,16 +102,8 @@ fn decide(
     }
     let mut state = shared.state();
     let decided = Decided { person, at, by };
-    tracing::info!(
-        study = study::name(&kept),
-        ?person,
-        by = decided.by,
-        "a person decided"
-    );
-    state
-        .studies
-        .decide(kept.digest, decided)
-        .map_err(|error| failed(error.to_string()))?;
+    tracing::info!(study = study::name(&kept), ?person, by = decided.by, "a person decided");
+    state.studies.decide(kept.digest, decided).map_err(|error| failed(error.to_string()))?;
     let kept = state.studies.get(&kept.digest).unwrap_or(&kept);
     let has_data = shared.config.data.contains_key(kept.study.id());
     let row = StudyRow::of(kept, has_data);
@@ -122,10 +112,8 @@ fn decide(
 
 /// Every kept study, in the order of names and versions.
 pub(crate) fn rows(studies: &Studies, has_data: impl Fn(&KeptStudy) -> bool) -> Vec<StudyRow> {
-    let mut rows: Vec<StudyRow> = studies
-        .iter()
-        .map(|kept| StudyRow::of(kept, has_data(kept)))
-        .collect();
+    let mut rows: Vec<StudyRow> =
+        studies.iter().map(|kept| StudyRow::of(kept, has_data(kept))).collect();
     rows.sort_by(|a, b| (&a.study, a.version).cmp(&(&b.study, b.version)));
     rows
 }
@@ -133,26 +121,18 @@ pub(crate) fn rows(studies: &Studies, has_data: impl Fn(&KeptStudy) -> bool) -> 
 /// The one study that a person means, or a sentence why there is none.
 pub(crate) fn find<'a>(studies: &'a Studies, which: &Which) -> Result<&'a KeptStudy, String> {
     let Which { study, digest } = which;
-    let named: Vec<&KeptStudy> = studies
-        .iter()
-        .filter(|kept| kept.study.id() == study)
-        .collect();
-    let mut fitting = named
-        .iter()
-        .filter(|kept| kept.digest.to_string().starts_with(digest.as_str()));
+    let named: Vec<&KeptStudy> = studies.iter().filter(|kept| kept.study.id() == study).collect();
+    let mut fitting =
+        named.iter().filter(|kept| kept.digest.to_string().starts_with(digest.as_str()));
     match (fitting.next(), fitting.next()) {
         (Some(kept), None) => Ok(kept),
-        (Some(_), Some(_)) => Err(format!(
-            "{study} has several versions here: add the digest, {}",
-            list(&named)
-        )),
+        (Some(_), Some(_)) => {
+            Err(format!("{study} has several versions here: add the digest, {}", list(&named)))
+        }
         (None, _) if named.is_empty() => Err(format!(
             "no study {study} is known here: `consilium-agent study list` shows those that are"
         )),
-        (None, _) => Err(format!(
-            "no {study} has a digest {digest}…: here are {}",
-            list(&named)
-        )),
+        (None, _) => Err(format!("no {study} has a digest {digest}…: here are {}", list(&named))),
     }
 }
 

@@ -35,12 +35,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Closes in good order; the coordinator learns that nothing is wrong.
     pub(super) async fn shut_down(self) {
-        let Self {
-            carrier,
-            control,
-            socket,
-            ..
-        } = self;
+        let Self { carrier, control, socket, .. } = self;
         drop(control);
         carrier.close(0, "the agent stops");
         socket.shut_down(0, "the agent stops").await;
@@ -139,9 +134,7 @@ async fn dial(shared: &Arc<Shared>, generation: u64) -> Result<Connection, Strin
     // Read anew: a renewed certificate needs no restart.
     let (folder, now) = (shared.bundle_folder.clone(), shared.clock.wall());
     let us = blocking(move || Credentials::load(&folder, now)).await;
-    let us = us
-        .map_err(|fault| fault.detail)?
-        .map_err(|error| error.to_string())?;
+    let us = us.map_err(|fault| fault.detail)?.map_err(|error| error.to_string())?;
     if let Some(warning) = us.standing(now).warning() {
         tracing::warn!("this site's certificate {warning}");
     }
@@ -205,10 +198,7 @@ impl Listener {
                 tracing::error!(kind, %error, "not signed by the coordinator's log key: ignored");
                 continue;
             }
-            let event = Event::Heard {
-                generation: self.generation,
-                message: Box::new(message),
-            };
+            let event = Event::Heard { generation: self.generation, message: Box::new(message) };
             if self.events.send(event).await.is_err() {
                 return "the agent stops".to_owned();
             }
@@ -238,10 +228,7 @@ impl Listener {
 }
 
 /// Refusals go to the log with their code and what to do.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the other kinds are the session's alone"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds are the session's alone")]
 pub(super) fn note(message: &Message) {
     match message {
         Message::Welcome(welcome) => {

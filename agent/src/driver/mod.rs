@@ -45,25 +45,13 @@ enum Event {
     /// No connection came about, or connection `generation` is over.
     Lost { generation: u64, reason: String },
     /// The coordinator said something; receipts and roll calls are verified.
-    Heard {
-        generation: u64,
-        message: Box<Message>,
-    },
+    Heard { generation: u64, message: Box<Message> },
     /// An action moves.
-    Moved {
-        id: ActionId,
-        phase: SitePhase,
-        done: u64,
-        total: u64,
-    },
+    Moved { id: ActionId, phase: SitePhase, done: u64, total: u64 },
     /// An action is over.
     Done(Box<Finished>),
     /// A person decided, durably.
-    Decided {
-        digest: Digest,
-        reply: Reply,
-        to: oneshot::Sender<Reply>,
-    },
+    Decided { digest: Digest, reply: Reply, to: oneshot::Sender<Reply> },
 }
 
 /// What came of an action.
@@ -185,12 +173,7 @@ impl Driver {
                     Done::Pushed(upload::push(&context, carrier, &retained).await)
                 });
             }
-            Action::Settle {
-                id,
-                study,
-                round,
-                counted,
-            } => {
+            Action::Settle { id, study, round, counted } => {
                 self.files.remove(&study);
                 let shared = Arc::clone(&self.shared);
                 self.spawn(id, name, async move {
@@ -206,21 +189,15 @@ impl Driver {
         match event {
             Event::Connected(connection) => self.connected(connection),
             Event::Lost { generation, reason } => self.lost(generation, reason),
-            Event::Heard {
-                generation,
-                message,
-            } => {
+            Event::Heard { generation, message } => {
                 if self.is_current(generation) {
                     connection::note(&message);
                     self.session.handle_message(*message, now);
                 }
             }
-            Event::Moved {
-                id,
-                phase,
-                done,
-                total,
-            } => self.session.handle_progress(id, phase, done, total, now),
+            Event::Moved { id, phase, done, total } => {
+                self.session.handle_progress(id, phase, done, total, now)
+            }
             Event::Done(finished) => {
                 let Finished { id, done, files } = *finished;
                 self.running.remove(&id);
@@ -251,9 +228,7 @@ impl Driver {
             let files = folder.map(|folder| (key.0, key.1, folder));
             let done = Done::Trained(trained);
             // A closed queue means that the daemon stops.
-            let _stopping = events
-                .send(Event::Done(Box::new(Finished { id, done, files })))
-                .await;
+            let _stopping = events.send(Event::Done(Box::new(Finished { id, done, files }))).await;
         });
     }
 
@@ -270,9 +245,7 @@ impl Driver {
             failpoints::after(name);
             let files = None;
             // A closed queue means that the daemon stops.
-            let _stopping = events
-                .send(Event::Done(Box::new(Finished { id, done, files })))
-                .await;
+            let _stopping = events.send(Event::Done(Box::new(Finished { id, done, files }))).await;
         });
     }
 
@@ -280,12 +253,7 @@ impl Driver {
     fn context(&mut self, id: ActionId) -> task::Context {
         let stop = CancellationToken::new();
         self.running.insert(id, stop.clone());
-        task::Context {
-            shared: Arc::clone(&self.shared),
-            id,
-            stop,
-            events: self.events.clone(),
-        }
+        task::Context { shared: Arc::clone(&self.shared), id, stop, events: self.events.clone() }
     }
 
     async fn stop(mut self) {
@@ -293,10 +261,7 @@ impl Driver {
         self.queue.close();
         self.running.values().for_each(CancellationToken::cancel);
         self.tasks.close();
-        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time and is broken off");
         }
         if let Some(connection) = self.connection.take() {

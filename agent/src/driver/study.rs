@@ -82,10 +82,8 @@ pub(super) async fn judge(
 
 async fn fetch(carrier: Option<Arc<dyn Carrier>>, offer: &StudyOffer) -> Result<Vec<u8>, Fault> {
     if offer.bytes > STUDY_BYTES_MAX as u64 {
-        let detail = format!(
-            "a study of {} bytes: at most {STUDY_BYTES_MAX} are read",
-            offer.bytes
-        );
+        let detail =
+            format!("a study of {} bytes: at most {STUDY_BYTES_MAX} are read", offer.bytes);
         return Err(Fault::lasting(Code::TooLarge, detail));
     }
     let carrier = carrier
@@ -108,10 +106,7 @@ fn verify(shared: &Shared, signed: &Signed<Study>, offer: &StudyOffer) -> Result
         study.id(),
         study.header.version
     );
-    Err(Refusal {
-        code: Code::StudyMismatch,
-        sentence,
-    })
+    Err(Refusal { code: Code::StudyMismatch, sentence })
 }
 
 /// What signatures, policy and people say of a kept study.
@@ -137,11 +132,7 @@ pub(super) fn judged(shared: &Shared, kept: &KeptStudy) -> Judged {
             "accepted within the policy of agent.toml".to_owned()
         }
     };
-    Judged {
-        decision,
-        why,
-        schema: Some(Schema::of(&study)),
-    }
+    Judged { decision, why, schema: Some(Schema::of(&study)) }
 }
 
 fn refused(refusal: Refusal) -> Judged {

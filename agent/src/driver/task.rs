@@ -34,12 +34,7 @@ impl Context {
     /// Reports progress. A report that finds the queue full is dropped: the next one says more.
     pub(super) fn moved(&self, phase: SitePhase, done: u64, total: u64) {
         let id = self.id;
-        let _full = self.events.try_send(Event::Moved {
-            id,
-            phase,
-            done,
-            total,
-        });
+        let _full = self.events.try_send(Event::Moved { id, phase, done, total });
     }
 
     fn kept(&self, plan: &Plan) -> Result<KeptStudy, Fault> {
@@ -73,10 +68,7 @@ pub(super) async fn fetch(
         return Err(Fault::lasting(Code::WrongShape, detail));
     }
     let (cache, base) = (context.shared.cache.clone(), plan.base);
-    if blocking(move || cache.holds(base))
-        .await?
-        .map_err(site_fault)?
-    {
+    if blocking(move || cache.holds(base)).await?.map_err(site_fault)? {
         return Ok(());
     }
     let carrier = carrier.ok_or_else(|| {
@@ -84,13 +76,8 @@ pub(super) async fn fetch(
     })?;
     let progress = &mut |through| context.moved(SitePhase::Fetching, through, have);
     let cache = &context.shared.cache;
-    let fetching = transfer::fetch_base(
-        &*carrier,
-        cache,
-        (base, have),
-        idle_timeout(&kept),
-        progress,
-    );
+    let fetching =
+        transfer::fetch_base(&*carrier, cache, (base, have), idle_timeout(&kept), progress);
     tokio::select! {
         () = context.stop.cancelled() => {
             return Err(Fault::lasting(Code::Abandoned, "the round is over"));
@@ -98,9 +85,7 @@ pub(super) async fn fetch(
         fetched = fetching => fetched.map_err(|error| transfer::fault(&error))?,
     }
     let cache = context.shared.cache.clone();
-    blocking(move || cache.touch(base))
-        .await?
-        .map_err(site_fault)
+    blocking(move || cache.touch(base)).await?.map_err(site_fault)
 }
 
 /// Runs a worker for the plan; its files come back beside what it found.
@@ -132,11 +117,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         out: trains.then(|| folder.result()),
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
-    let watch = Watch {
-        idle: idle_timeout(&kept),
-        stop: context.stop.clone(),
-        moved,
-    };
+    let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
     let launch = shared.programs.for_study(&kept.study);
     let outcome = run_task(&launch, &task, watch).await?;
     let path = task.out;
@@ -201,11 +182,7 @@ fn make_update(
     files: Option<(Round, TaskFolder)>,
 ) -> Result<crate::state::Retention, Fault> {
     let kept = kept(shared, plan)?;
-    let purpose = Purpose {
-        study: &kept.study,
-        plan,
-        site: shared.site(),
-    };
+    let purpose = Purpose { study: &kept.study, plan, site: shared.site() };
     if plan.task == TaskKind::Evaluate {
         return update::encode_evaluation(purpose, &trained.outcome).map_err(update_fault);
     }
@@ -213,10 +190,7 @@ fn make_update(
         .filter(|(round, _)| *round == plan.round)
         .map(|(_, folder)| folder)
         .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
-    let base = shared
-        .cache
-        .blobs()
-        .read_verified(plan.base, plan.base_bytes);
+    let base = shared.cache.blobs().read_verified(plan.base, plan.base_bytes);
     let (base, result) = (base.map_err(site_fault)?, folder.read_result()?);
     update::encode_training(purpose, &base, &result, &trained.outcome).map_err(update_fault)
 }

@@ -27,10 +27,7 @@ pub(super) async fn push(
         carrier.ok_or_else(|| Fault::passing(Code::Idle, "there is no connection to push over"))?;
     let (source, idle) = open(context, wanted).await?;
     let total = wanted.bytes;
-    let what = UpdateContext {
-        study: wanted.study.clone(),
-        round: wanted.round,
-    };
+    let what = UpdateContext { study: wanted.study.clone(), round: wanted.round };
     let progress = &mut |through| context.moved(SitePhase::Uploading, through, total);
     let pushing = transfer::push_update(&*carrier, wanted.digest, &what, &source, idle, progress);
     let sent = tokio::select! {
@@ -56,9 +53,8 @@ async fn open(
         let record = record.ok_or_else(|| site_fault("this update is not retained any more"))?;
         let path = state.retained.path_of(&wanted.study, wanted.round);
         let kept = state.studies.get(&record.study_digest);
-        let idle = kept.map_or(IDLE_DEFAULT, |kept| {
-            Duration::from_millis(kept.study.cohort.idle_timeout.0)
-        });
+        let idle = kept
+            .map_or(IDLE_DEFAULT, |kept| Duration::from_millis(kept.study.cohort.idle_timeout.0));
         drop(state);
         let source = retained::open(&path, &record).map_err(site_fault)?;
         Ok((source, idle))

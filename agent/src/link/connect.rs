@@ -78,12 +78,8 @@ impl Dialer {
         };
         for address in self.resolve().await? {
             let socket = QuicDialer::bind(address)?;
-            let connecting = socket.connect(
-                address,
-                &self.endpoint.host,
-                Arc::clone(&tls),
-                CONNECT_PATIENCE,
-            );
+            let connecting =
+                socket.connect(address, &self.endpoint.host, Arc::clone(&tls), CONNECT_PATIENCE);
             match connecting.await {
                 Ok(carrier) => return Ok(Dialed { carrier, socket }),
                 Err(error) => {
@@ -96,10 +92,8 @@ impl Dialer {
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, LinkError> {
-        let unresolved = |reason: String| LinkError::Resolve {
-            host: self.endpoint.host.clone(),
-            reason,
-        };
+        let unresolved =
+            |reason: String| LinkError::Resolve { host: self.endpoint.host.clone(), reason };
         let found = timeout(
             CONNECT_PATIENCE,
             lookup_host((self.endpoint.host.as_str(), self.endpoint.port)),

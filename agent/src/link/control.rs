@@ -44,10 +44,7 @@ pub async fn open(carrier: &dyn Carrier) -> Result<(Control, Heard), CarrierErro
     let stream = carrier.open(StreamKind::Control).await?;
     let (queue, waiting) = mpsc::channel(FRAMES_QUEUED_MAX);
     tokio::spawn(write_out(FrameWriter::new(stream.send), waiting));
-    let heard = Heard {
-        frames: FrameReader::new(stream.recv),
-        answer: queue.clone(),
-    };
+    let heard = Heard { frames: FrameReader::new(stream.recv), answer: queue.clone() };
     Ok((Control { queue }, heard))
 }
 
@@ -104,10 +101,7 @@ fn judge(frame: &Frame) -> Result<Message, Refusal> {
     };
     match Message::from_frame(frame) {
         Ok(Some(message)) if from_coordinator(&message) => Ok(message),
-        Ok(Some(_)) => refuse(
-            Code::Unexpected,
-            "agents send this kind, coordinators do not",
-        ),
+        Ok(Some(_)) => refuse(Code::Unexpected, "agents send this kind, coordinators do not"),
         Ok(None) => refuse(Code::UnknownKind, "this release does not know the kind"),
         Err(error) => refuse(Code::Malformed, &error.to_string()),
     }
@@ -140,20 +134,13 @@ mod tests {
     #[test]
     fn only_what_a_coordinator_may_send_passes_and_the_rest_is_told_why() {
         let wall = WallMillis(7);
-        let welcome = Message::from(Welcome {
-            coordinator: "c".into(),
-            wall,
-        });
+        let welcome = Message::from(Welcome { coordinator: "c".into(), wall });
         let heartbeat = Message::from(Heartbeat { wall });
         for message in [welcome.clone(), heartbeat] {
             assert_eq!(judge(&message.to_frame().unwrap()), Ok(message));
         }
         let code = |frame: &Frame| judge(frame).unwrap_err().code;
-        let hello = Message::from(Hello {
-            agent: "a".into(),
-            wall,
-            accepted: vec![],
-        });
+        let hello = Message::from(Hello { agent: "a".into(), wall, accepted: vec![] });
         assert_eq!(code(&hello.to_frame().unwrap()), Code::Unexpected);
         let mut frame = welcome.to_frame().unwrap();
         frame.body.push(0);

@@ -65,14 +65,7 @@ pub async fn push_update(
     progress: Through<'_>,
 ) -> Result<u64, TransferError> {
     let context = codec::encode(context).map_err(|e| TransferError::Protocol(e.to_string()))?;
-    push(
-        carrier,
-        digest,
-        &context,
-        source,
-        &mut Pace { idle, progress },
-    )
-    .await
+    push(carrier, digest, &context, source, &mut Pace { idle, progress }).await
 }
 
 /// What a failed transfer means for the round.

@@ -71,28 +71,23 @@ pub fn open(
     signed: &Signed<Study>,
 ) -> Result<Study, Refusal> {
     policy.ok_or_else(no_policy)?;
-    signed
-        .verify(&signers.keys, signers.needed)
-        .map_err(|error| {
-            use consilium_common::signed::SignedError;
-            let code = match error {
-                SignedError::Unreadable(_) => Code::NotSupported,
-                SignedError::Forged(_)
-                | SignedError::TooFew { .. }
-                | SignedError::TooLarge { .. }
-                | SignedError::Key(_) => Code::BadSignature,
-            };
-            Refusal::new(code, format!("{error} (policy.operators_needed)"))
-        })
+    signed.verify(&signers.keys, signers.needed).map_err(|error| {
+        use consilium_common::signed::SignedError;
+        let code = match error {
+            SignedError::Unreadable(_) => Code::NotSupported,
+            SignedError::Forged(_)
+            | SignedError::TooFew { .. }
+            | SignedError::TooLarge { .. }
+            | SignedError::Key(_) => Code::BadSignature,
+        };
+        Refusal::new(code, format!("{error} (policy.operators_needed)"))
+    })
 }
 
 /// Holds a study, whose signatures were checked by [`open`], against the policy.
 #[must_use]
 pub fn judge(policy: Option<&Policy>, study: &Study) -> Judgement {
-    match policy
-        .ok_or_else(no_policy)
-        .and_then(|policy| policy.allows(study))
-    {
+    match policy.ok_or_else(no_policy).and_then(|policy| policy.allows(study)) {
         Ok(Accept::WithinPolicy) => Judgement::Allowed,
         Ok(Accept::Manual) => Judgement::NeedsPerson,
         Err(refusal) => Judgement::Refused(refusal),
@@ -105,9 +100,7 @@ pub fn judge(policy: Option<&Policy>, study: &Study) -> Judgement {
 pub fn decide(judgement: &Judgement, person: Option<Person>) -> Decision {
     match (judgement, person) {
         (Judgement::Refused(refusal), _) => Decision::Refused { code: refusal.code },
-        (_, Some(Person::Refused)) => Decision::Refused {
-            code: Code::RefusedBySite,
-        },
+        (_, Some(Person::Refused)) => Decision::Refused { code: Code::RefusedBySite },
         (Judgement::Allowed, _) | (Judgement::NeedsPerson, Some(Person::Accepted)) => {
             Decision::Accepted
         }

@@ -115,15 +115,9 @@ impl Policy {
             pinned
         } else {
             let needed = listed.len();
-            Signers {
-                keys: listed,
-                needed,
-            }
+            Signers { keys: listed, needed }
         };
-        let (need, have) = (
-            self.operators_needed.unwrap_or(base.needed),
-            base.keys.len(),
-        );
+        let (need, have) = (self.operators_needed.unwrap_or(base.needed), base.keys.len());
         if (1..=have).contains(&need) {
             let keys = base.keys;
             Ok(Signers { keys, needed: need })

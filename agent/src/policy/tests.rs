@@ -74,10 +74,7 @@ fn a_person_is_asked_unless_the_policy_accepts() {
     assert_eq!(judge(Some(&policy(OPEN)), &study()), Judgement::Allowed);
     for manual in ["accept = \"manual\"", ""] {
         let text = OPEN.replace("accept = \"within-policy\"", manual);
-        assert_eq!(
-            judge(Some(&policy(&text)), &study()),
-            Judgement::NeedsPerson
-        );
+        assert_eq!(judge(Some(&policy(&text)), &study()), Judgement::NeedsPerson);
     }
 }
 
@@ -85,33 +82,19 @@ fn a_person_is_asked_unless_the_policy_accepts() {
 fn a_person_never_accepts_what_the_policy_refuses() {
     let refused = Judgement::Refused(Refusal::new(Code::Policy, "no"));
     let by_policy = Decision::Refused { code: Code::Policy };
-    let by_site = Decision::Refused {
-        code: Code::RefusedBySite,
-    };
+    let by_site = Decision::Refused { code: Code::RefusedBySite };
     let cases = [
         (refused.clone(), Some(Person::Accepted), by_policy),
         (refused, None, by_policy),
         (Judgement::Allowed, None, Decision::Accepted),
-        (
-            Judgement::Allowed,
-            Some(Person::Accepted),
-            Decision::Accepted,
-        ),
+        (Judgement::Allowed, Some(Person::Accepted), Decision::Accepted),
         (Judgement::Allowed, Some(Person::Refused), by_site),
         (Judgement::NeedsPerson, None, Decision::NeedsPerson),
-        (
-            Judgement::NeedsPerson,
-            Some(Person::Accepted),
-            Decision::Accepted,
-        ),
+        (Judgement::NeedsPerson, Some(Person::Accepted), Decision::Accepted),
         (Judgement::NeedsPerson, Some(Person::Refused), by_site),
     ];
     for (judgement, person, decision) in cases {
-        assert_eq!(
-            decide(&judgement, person),
-            decision,
-            "{judgement:?} {person:?}"
-        );
+        assert_eq!(decide(&judgement, person), decision, "{judgement:?} {person:?}");
     }
 }
 
@@ -126,25 +109,15 @@ fn a_rule_that_cannot_be_kept_stops_the_start() {
     ] {
         let policy = policy(&format!("{OPEN}\n{field} = {value}"));
         let error = policy.check().unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("`policy.{field}` is not built yet")),
-            "{error}"
-        );
-        assert_eq!(
-            sentence(Some(&policy)),
-            error,
-            "and nothing is accepted under it"
-        );
+        assert!(error.starts_with(&format!("`policy.{field}` is not built yet")), "{error}");
+        assert_eq!(sentence(Some(&policy)), error, "and nothing is accepted under it");
     }
 }
 
 #[test]
 fn the_operators_that_count_are_reachable_in_number() {
     for need in [0, 3] {
-        let text = OPEN.replace(
-            "operators_needed = 2",
-            &format!("operators_needed = {need}"),
-        );
+        let text = OPEN.replace("operators_needed = 2", &format!("operators_needed = {need}"));
         let error = PolicyError::OperatorsNeeded { need, have: 2 };
         assert_eq!(policy(&text).check(), Err(error));
     }
@@ -153,16 +126,8 @@ fn the_operators_that_count_are_reachable_in_number() {
     let all = policy(&OPEN.replace("operators_needed = 2", ""));
     assert_eq!(all.check(), Ok(()));
     let count = |keys| all.signers(keys, pinned.clone()).unwrap();
-    assert_eq!(
-        count(listed.clone()),
-        signers(&listed, 2),
-        "all, if not given"
-    );
-    assert_eq!(
-        count(vec![]),
-        pinned,
-        "the consortium's pins, if none is listed"
-    );
+    assert_eq!(count(listed.clone()), signers(&listed, 2), "all, if not given");
+    assert_eq!(count(vec![]), pinned, "the consortium's pins, if none is listed");
     let more = policy("operators_needed = 4");
     assert_eq!(more.check(), Ok(()));
     let error = PolicyError::OperatorsNeeded { need: 4, have: 3 };
@@ -172,45 +137,26 @@ fn the_operators_that_count_are_reachable_in_number() {
 #[test]
 fn an_unknown_rule_is_an_error_that_names_the_nearest() {
     let error = config::parse::<Policy>("operator_needed = 2", "agent.toml").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("did you mean `operators_needed`?"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("did you mean `operators_needed`?"), "{error}");
 }
 
 #[test]
 fn a_study_with_too_few_operator_signatures_is_not_opened() {
-    let (one, two) = (
-        SecretKey::from_seed(&[1; 32]),
-        SecretKey::from_seed(&[2; 32]),
-    );
+    let (one, two) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
     let keys = [one.public(), two.public()];
     let bytes = study().resolve().unwrap().to_text().unwrap().into_bytes();
     let mut signed = Signed::<Study>::sign(bytes.clone(), &one);
     let refusal = open(Some(&policy(OPEN)), &signers(&keys, 2), &signed).unwrap_err();
     assert_eq!(refusal.code, Code::BadSignature);
-    assert!(
-        refusal
-            .sentence
-            .contains("signed by 1 of the known keys, 2 needed"),
-        "{refusal}"
-    );
+    assert!(refusal.sentence.contains("signed by 1 of the known keys, 2 needed"), "{refusal}");
 
     let second = Signed::<Study>::sign(bytes, &two).signatures;
     signed.signatures.extend(second);
     assert_eq!(
-        open(Some(&policy(OPEN)), &signers(&keys, 2), &signed)
-            .unwrap()
-            .id()
-            .as_str(),
+        open(Some(&policy(OPEN)), &signers(&keys, 2), &signed).unwrap().id().as_str(),
         "mnist"
     );
-    assert_eq!(
-        open(None, &signers(&keys, 2), &signed).unwrap_err().code,
-        Code::Policy
-    );
+    assert_eq!(open(None, &signers(&keys, 2), &signed).unwrap_err().code, Code::Policy);
 }
 
 #[test]

@@ -111,10 +111,7 @@ impl Action {
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "an agent sends no other kind"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "an agent sends no other kind")]
 fn sent_name(message: &Message) -> &'static str {
     match message {
         Message::Hello(_) => "send-hello",
@@ -175,11 +172,7 @@ impl Decision {
     /// The decision as the coordinator hears it.
     #[must_use]
     pub fn answer(self) -> Answer {
-        self.code()
-            .map_or(Answer::Accepted, |code| Answer::Declined {
-                code,
-                retry_after: None,
-            })
+        self.code().map_or(Answer::Accepted, |code| Answer::Declined { code, retry_after: None })
     }
 
     /// Why the site does not take part, unless it does.
@@ -231,21 +224,13 @@ impl Fault {
     /// A fault that stays when tried again.
     pub fn lasting(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self {
-            code,
-            detail,
-            retryable: false,
-        }
+        Self { code, detail, retryable: false }
     }
 
     /// A fault that may be gone when tried again.
     pub fn passing(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self {
-            code,
-            detail,
-            retryable: true,
-        }
+        Self { code, detail, retryable: true }
     }
 
     /// What a worker's own report of failure means for the round.

@@ -45,12 +45,7 @@ mod tests {
     fn the_ceiling_doubles_up_to_a_minute_and_starts_again_after_welcome() {
         let mut backoff = Backoff::default();
         let ceilings: Vec<u64> = (0..10).map(|_| backoff.next_wait(u32::MAX).0).collect();
-        assert_eq!(
-            ceilings,
-            [
-                500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000
-            ]
-        );
+        assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]);
         for _ in 0..1000 {
             assert_eq!(backoff.next_wait(u32::MAX), LONGEST);
         }

@@ -68,11 +68,7 @@ impl Link {
         self.enter(State::Greeting, now);
         self.clock = (wall, now);
         let agent = agent.to_owned();
-        let hello = Hello {
-            agent,
-            wall,
-            accepted,
-        };
+        let hello = Hello { agent, wall, accepted };
         out.greet(hello, now);
     }
 
@@ -104,10 +100,8 @@ impl Link {
 
     /// The coordinator refuses and will close.
     pub(super) fn refused(&mut self, refused: &Refused) {
-        self.trouble = Some(format!(
-            "refused by the coordinator ({}): {}",
-            refused.code, refused.detail
-        ));
+        self.trouble =
+            Some(format!("refused by the coordinator ({}): {}", refused.code, refused.detail));
     }
 
     fn close(&mut self, reason: String, now: Millis, out: &mut Outbox) {
@@ -134,11 +128,7 @@ impl Link {
             }
             State::Greeting if now >= self.since + CONNECTION_IDLE_MAX => {
                 let waited = now.since(self.since);
-                self.close(
-                    format!("no Welcome from the coordinator for {waited}"),
-                    now,
-                    out,
-                );
+                self.close(format!("no Welcome from the coordinator for {waited}"), now, out);
             }
             State::Welcomed if now >= out.last_sent() + HEARTBEAT_INTERVAL => {
                 let wall = self.wall(now);

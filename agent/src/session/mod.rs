@@ -14,7 +14,7 @@
 //! goes back.
 //!
 //! The way of one plan: answer it → `queue` (one plan a study) → `task` (Fetch → Train → Encode) →
-//! `shelf` (offer → Push → receipt → roll call → Settle).
+//! `shelf` (offer → Push → receipt → roll call → Settle); `rounds` leads it there.
 //!
 //! What holds:
 //! * An update is offered only after it is durable, and stays until its roll call or refusal; both
@@ -33,6 +33,7 @@ mod engine;
 mod link;
 mod outbox;
 mod queue;
+mod rounds;
 mod shelf;
 mod status;
 mod studies;

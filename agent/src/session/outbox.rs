@@ -71,7 +71,6 @@ impl Outbox {
     /// The connection is gone: nothing that was meant for it may reach the next one.
     pub(super) fn close(&mut self) {
         self.open = false;
-        self.actions
-            .retain(|action| !matches!(action, Action::Send { .. } | Action::Close { .. }));
+        self.actions.retain(|action| !matches!(action, Action::Send { .. } | Action::Close { .. }));
     }
 }

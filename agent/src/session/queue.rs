@@ -38,8 +38,7 @@ impl Queue {
 
     /// Rounds of the study up to this one are over.
     pub(super) fn drop_through(&mut self, study: &StudyId, round: Round) {
-        self.plans
-            .retain(|plan| plan.study != *study || plan.round > round);
+        self.plans.retain(|plan| plan.study != *study || plan.round > round);
     }
 
     /// Drops what waits of a study; its round.
@@ -58,11 +57,7 @@ impl Queue {
             return;
         }
         self.ticks += 1;
-        let report = Report {
-            phase: SitePhase::Queued,
-            done: self.ticks,
-            total: 0,
-        };
+        let report = Report { phase: SitePhase::Queued, done: self.ticks, total: 0 };
         if let Some(report) = self.throttle.moved(report, now) {
             self.tell(report, now, out);
         }

@@ -52,18 +52,8 @@ impl Held {
         if self.settling.is_some() {
             return;
         }
-        let Retained {
-            study,
-            round,
-            digest,
-            bytes,
-        } = self.retained.clone();
-        let offer = UpdateOffer {
-            study,
-            round,
-            digest,
-            bytes,
-        };
+        let Retained { study, round, digest, bytes } = self.retained.clone();
+        let offer = UpdateOffer { study, round, digest, bytes };
         out.send(offer, now);
     }
 
@@ -73,12 +63,7 @@ impl Held {
         }
         let (study, round) = (self.retained.study.clone(), self.retained.round);
         self.offer_again = None;
-        self.settling = Some(out.ask(|id| Action::Settle {
-            id,
-            study,
-            round,
-            counted,
-        }));
+        self.settling = Some(out.ask(|id| Action::Settle { id, study, round, counted }));
     }
 
     fn moved(&self, report: Report) -> Progress {
@@ -103,9 +88,7 @@ impl Shelf {
             let key = (retained.study.clone(), retained.round);
             (key, Held::new(retained))
         };
-        Self {
-            held: retained.into_iter().map(held).collect(),
-        }
+        Self { held: retained.into_iter().map(held).collect() }
     }
 
     fn get(&mut self, study: &StudyId, round: Round) -> Option<&mut Held> {
@@ -190,11 +173,7 @@ impl Shelf {
         let Some(held) = found else {
             return;
         };
-        let report = Report {
-            phase: SitePhase::Uploading,
-            done,
-            total,
-        };
+        let report = Report { phase: SitePhase::Uploading, done, total };
         if let Some(report) = held.throttle.moved(report, now) {
             out.send(held.moved(report), now);
         }

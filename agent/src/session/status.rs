@@ -201,13 +201,10 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn roll_call(&mut self, roll_call: &RollCall, site: &SiteId) {
-        let code = roll_call
-            .sites
-            .get(site)
-            .and_then(|entry| match entry.status {
-                SiteStatus::Counted { .. } => None,
-                SiteStatus::Excluded { code } => Some(code),
-            });
+        let code = roll_call.sites.get(site).and_then(|entry| match entry.status {
+            SiteStatus::Counted { .. } => None,
+            SiteStatus::Excluded { code } => Some(code),
+        });
         let row = RollCallStatus {
             study: roll_call.study.clone(),
             round: roll_call.round,
@@ -224,9 +221,7 @@ impl Memory {
 
     /// Whether the round is known to have ended.
     pub(super) fn ended(&self, study: &StudyId, round: Round) -> bool {
-        self.roll_calls
-            .get(study)
-            .is_some_and(|last| round <= last.round)
+        self.roll_calls.get(study).is_some_and(|last| round <= last.round)
     }
 
     pub(super) fn scored(&mut self, plan: &Plan, trained: &Trained, schema: Option<&Schema>) {

@@ -82,10 +82,7 @@ impl Studies {
             };
             (known.digest, entry)
         };
-        Self {
-            known: known.into_iter().map(entry).collect(),
-            data,
-        }
+        Self { known: known.into_iter().map(entry).collect(), data }
     }
 
     /// Digests that this site accepted, as Hello tells them; the newest versions, if there are
@@ -207,8 +204,7 @@ impl Studies {
             entry.judge_again = None;
         }
         // A study that nobody judged and that is no longer on offer is nothing to remember.
-        self.known
-            .retain(|_, entry| entry.judged.is_some() || entry.judging.is_some());
+        self.known.retain(|_, entry| entry.judged.is_some() || entry.judging.is_some());
     }
 
     /// Whether a plan may be taken on: the study it names is accepted here, by digest, and there
@@ -216,11 +212,7 @@ impl Studies {
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Code> {
         let Some(entry) = self.known.get(&plan.study_digest) else {
             let other = self.known.values().any(|entry| entry.study == plan.study);
-            let code = if other {
-                Code::StudyMismatch
-            } else {
-                Code::UnknownStudy
-            };
+            let code = if other { Code::StudyMismatch } else { Code::UnknownStudy };
             return Err(code);
         };
         if entry.study != plan.study {
@@ -230,11 +222,7 @@ impl Studies {
             None => return Err(Code::NotAccepted),
             Some(decision) => decision.code().map_or(Ok(()), Err)?,
         }
-        if self.data.contains(&plan.study) {
-            Ok(())
-        } else {
-            Err(Code::NoData)
-        }
+        if self.data.contains(&plan.study) { Ok(()) } else { Err(Code::NoData) }
     }
 
     pub(super) fn schema(&self, digest: &Digest) -> Option<&Schema> {

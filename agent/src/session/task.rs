@@ -135,19 +135,13 @@ impl Task {
             Done::Fetched(Err(fault)) => self.fetch_failed(fault, now, out),
             Done::Trained(Ok(trained)) => {
                 let (plan, given) = (self.plan.clone(), Box::new(trained.clone()));
-                self.step = Step::Encoding(out.ask(|id| Action::Encode {
-                    id,
-                    plan,
-                    trained: given,
-                }));
+                self.step =
+                    Step::Encoding(out.ask(|id| Action::Encode { id, plan, trained: given }));
                 self.moved(Report::start(SitePhase::Encoding), now, out);
                 Next::Trained(trained)
             }
             Done::Trained(Err(fault)) => self.train_failed(fault, now, out),
-            Done::Encoded(Err(fault)) => Next::Failed {
-                fault,
-                lasting: true,
-            },
+            Done::Encoded(Err(fault)) => Next::Failed { fault, lasting: true },
             Done::Judged(_) | Done::Pushed(_) | Done::Settled => Next::Goes,
         }
     }
@@ -172,10 +166,7 @@ impl Task {
         if fault.retryable {
             fault.code = Code::WorkerFailed;
         }
-        Next::Failed {
-            fault,
-            lasting: true,
-        }
+        Next::Failed { fault, lasting: true }
     }
 
     fn fetch(&mut self, out: &mut Outbox) {
@@ -233,10 +224,7 @@ impl Task {
             Step::FetchAgain(at) => at,
             Step::Fetching(_) | Step::Ready | Step::Training(_) | Step::Encoding(_) => None,
         };
-        [again, self.throttle.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [again, self.throttle.next_deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn status(&self) -> TaskStatus {

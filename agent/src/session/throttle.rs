@@ -17,11 +17,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn start(phase: SitePhase) -> Self {
-        Self {
-            phase,
-            done: 0,
-            total: 0,
-        }
+        Self { phase, done: 0, total: 0 }
     }
 }
 
@@ -66,11 +62,7 @@ mod tests {
     use super::*;
 
     fn training(done: u64) -> Report {
-        Report {
-            phase: SitePhase::Training,
-            done,
-            total: 100,
-        }
+        Report { phase: SitePhase::Training, done, total: 100 }
     }
 
     #[test]

@@ -35,10 +35,7 @@ impl Cache {
         }
         found.sort_unstable();
         let used = found.into_iter().map(|(_, digest)| digest).collect();
-        let cache = Self {
-            blobs,
-            used: Arc::new(Mutex::new(used)),
-        };
+        let cache = Self { blobs, used: Arc::new(Mutex::new(used)) };
         cache.drop_oldest()?;
         cache.drop_partials()?;
         Ok(cache)

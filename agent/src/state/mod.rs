@@ -112,11 +112,8 @@ pub fn look_at_studies(folder: &Path) -> Result<Studies, StateError> {
 /// A worker's folder outlives only a killed daemon: its content can be made again.
 fn sweep_tasks(tasks: &Path) -> Result<(), StateError> {
     for path in entries(tasks)? {
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(IoError::at("remove", &path))?;
     }
     Ok(())

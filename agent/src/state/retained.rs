@@ -86,10 +86,7 @@ impl RetainedFolder {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self {
-            folder: folder.to_owned(),
-            records,
-        })
+        Ok(Self { folder: folder.to_owned(), records })
     }
 
     /// All of them, in the order of study and round.
@@ -165,19 +162,13 @@ pub fn write(path: &Path, retention: &Retention) -> Result<(), StateError> {
 /// The file cannot be opened.
 pub fn open(path: &Path, record: &Record) -> Result<Source, StateError> {
     let file = File::open(path).map_err(IoError::at("open", path))?;
-    Ok(Source::File {
-        file: Arc::new(file),
-        path: path.to_owned(),
-        length: record.bytes,
-    })
+    Ok(Source::File { file: Arc::new(file), path: path.to_owned(), length: record.bytes })
 }
 
 /// Reads and verifies one file, a chunk of the update in memory at a time.
 fn read(path: &Path) -> Result<Record, StateError> {
-    let damaged = |reason: &str| StateError::Damaged {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let damaged =
+        |reason: &str| StateError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     let mut file = File::open(path).map_err(IoError::at("open", path))?;
     let total = file.metadata().map_err(IoError::at("inspect", path))?.len();
     let unread = IoError::at("read", path);

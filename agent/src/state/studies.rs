@@ -56,28 +56,19 @@ pub struct Studies {
 impl Studies {
     /// No studies; for a state folder that has none yet.
     pub(super) fn none(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            known: BTreeMap::new(),
-        }
+        Self { folder: folder.to_owned(), known: BTreeMap::new() }
     }
 
     pub(super) fn load(folder: &Path, aside: &SetAside) -> Result<Self, StateError> {
         let mut studies = Self::none(folder);
         for path in entries(folder)? {
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "toml")
-            {
+            if path.extension().is_some_and(|extension| extension == "toml") {
                 match studies.read(&path) {
                     Ok(Some(study)) => drop(studies.known.insert(study.digest, study)),
                     Ok(None) => {}
                     Err(why) => aside.take(&path, &why)?,
                 }
-            } else if !["sig", "decision"]
-                .iter()
-                .any(|known| has_extension(&path, known))
-            {
+            } else if !["sig", "decision"].iter().any(|known| has_extension(&path, known)) {
                 aside.take(&path, &"not a file of this folder")?;
             }
         }
@@ -139,10 +130,7 @@ impl Studies {
         let digest = signed.digest();
         let path = self.document_path(digest);
         signed_file::store(&path, &signed)?;
-        let damaged = |reason| StateError::Damaged {
-            path: path.clone(),
-            reason,
-        };
+        let damaged = |reason| StateError::Damaged { path: path.clone(), reason };
         let study = self.read(&path).map_err(damaged)?;
         let study = study.ok_or_else(|| damaged("its signatures are gone".to_owned()))?;
         Ok(self.known.entry(digest).insert_entry(study).into_mut())
@@ -154,10 +142,7 @@ impl Studies {
     /// The file cannot be written, or there is no such study.
     pub fn decide(&mut self, digest: Digest, decided: Decided) -> Result<(), StateError> {
         let path = self.decision_path(digest);
-        let unwritable = |reason: String| StateError::Unwritable {
-            path: path.clone(),
-            reason,
-        };
+        let unwritable = |reason: String| StateError::Unwritable { path: path.clone(), reason };
         let known = self
             .known
             .get_mut(&digest)

@@ -29,9 +29,7 @@ fn retention(round: u64, update: &[u8]) -> Retention {
 }
 
 fn keep(state: &mut StateFolder, retention: &Retention) {
-    let path = state
-        .retained
-        .path_of(&retention.record.study, retention.record.round);
+    let path = state.retained.path_of(&retention.record.study, retention.record.round);
     write(&path, retention).unwrap();
     state.retained.insert(retention.record.clone());
 }
@@ -52,11 +50,7 @@ fn signed_study(purpose: &str) -> Signed<Study> {
 }
 
 fn accepted() -> Decided {
-    Decided {
-        person: Person::Accepted,
-        at: WallMillis(5),
-        by: "ada".to_owned(),
-    }
+    Decided { person: Person::Accepted, at: WallMillis(5), by: "ada".to_owned() }
 }
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -78,11 +72,7 @@ fn what_was_retained_and_decided_is_there_after_a_restart() {
     drop(state);
 
     let mut state = StateFolder::open(&folder).unwrap();
-    let records: Vec<_> = state
-        .retained
-        .iter()
-        .map(|record| (**record).clone())
-        .collect();
+    let records: Vec<_> = state.retained.iter().map(|record| (**record).clone()).collect();
     assert_eq!(records, [new.record.clone(), retention(8, b"").record]);
     let known = state.studies.get(&digest).unwrap();
     assert_eq!(known.decided, Some(accepted()));
@@ -116,11 +106,7 @@ fn a_kill_at_any_byte_of_a_new_update_leaves_the_old_one() {
         // What a killed writer leaves: a part of the temporary file, the old name untouched.
         replace(&place.join(".new-part"), &whole[..cut]).unwrap();
         let state = StateFolder::open(&folder).unwrap();
-        assert_eq!(
-            **state.retained.iter().next().unwrap(),
-            old.record,
-            "cut at {cut}"
-        );
+        assert_eq!(**state.retained.iter().next().unwrap(), old.record, "cut at {cut}");
         assert_eq!(names(&place), ["x-ray-7.update"]);
     }
     assert!(names(&folder.join("set-aside")).is_empty());
@@ -152,11 +138,7 @@ fn a_torn_or_flipped_update_is_set_aside_and_never_offered() {
         let state = StateFolder::open(&folder).unwrap();
         assert_eq!(state.retained.iter().count(), 0, "damage {index}");
     }
-    assert_eq!(
-        names(&folder.join("set-aside")).len(),
-        count - 2,
-        "nothing is deleted unread"
-    );
+    assert_eq!(names(&folder.join("set-aside")).len(), count - 2, "nothing is deleted unread");
 }
 
 #[test]
@@ -171,17 +153,7 @@ fn an_update_of_a_newer_release_stops_the_start_and_names_the_file() {
     bytes[at] = 9;
     replace(&path, &bytes).unwrap();
     let told = StateFolder::open(&folder).unwrap_err();
-    assert!(
-        matches!(
-            told,
-            StateError::NewerFormat {
-                have: 9,
-                known: 1,
-                ..
-            }
-        ),
-        "{told}"
-    );
+    assert!(matches!(told, StateError::NewerFormat { have: 9, known: 1, .. }), "{told}");
     assert!(told.to_string().contains("x-ray-7.update"), "{told}");
 }
 
@@ -210,19 +182,11 @@ fn a_damaged_study_is_set_aside_and_an_unreadable_decision_is_none() {
     drop(state);
     let place = folder.join("studies");
     replace(&place.join(format!("{}.toml", a.digest())), b"[study]").unwrap();
-    replace(
-        &place.join(format!("{}.decision", b.digest())),
-        b"{\"person\":",
-    )
-    .unwrap();
+    replace(&place.join(format!("{}.decision", b.digest())), b"{\"person\":").unwrap();
     replace(&place.join("notes.txt"), b"hello").unwrap();
     let mut state = StateFolder::open(&folder).unwrap();
     assert!(state.studies.get(&a.digest()).is_none());
-    assert_eq!(
-        state.studies.get(&b.digest()).unwrap().decided,
-        None,
-        "fail closed"
-    );
+    assert_eq!(state.studies.get(&b.digest()).unwrap().decided, None, "fail closed");
     assert_eq!(names(&folder.join("set-aside")).len(), 2);
     // Offered again, it is what the person accepted: the digest is the same.
     let known = state.studies.keep(a).unwrap();
@@ -249,9 +213,7 @@ fn only_the_last_bases_are_kept_and_a_damaged_one_is_had_again() {
     let blobs = state.cache.blobs();
     let digests: Vec<Digest> = (0..12_u8)
         .map(|n| {
-            let digest = blobs
-                .put_bytes(&[n; 100], consilium_io::disk::Durability::Cache)
-                .unwrap();
+            let digest = blobs.put_bytes(&[n; 100], consilium_io::disk::Durability::Cache).unwrap();
             assert!(state.cache.holds(digest).unwrap());
             digest
         })
@@ -270,10 +232,7 @@ fn one_process_a_folder_and_workers_folders_do_not_outlive_it() {
     let state = StateFolder::open(&folder).unwrap();
     fs::create_dir(state.tasks().join("task-left")).unwrap();
     let told = StateFolder::open(&folder).unwrap_err().to_string();
-    assert!(
-        told.contains(&format!("process {}", std::process::id())),
-        "{told}"
-    );
+    assert!(told.contains(&format!("process {}", std::process::id())), "{told}");
     drop(state);
     let state = StateFolder::open(&folder).unwrap();
     assert!(names(&state.tasks()).is_empty());

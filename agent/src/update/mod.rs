@@ -101,21 +101,9 @@ pub fn encode_training(
     let scale = clip_scale(norm, study.aggregation.clip_norm);
     let exponent = step_exponent(study.aggregation.clip_norm);
     let seed = task_root(study.header.seed, plan.round, site);
-    let shared = quantise(
-        &delta,
-        scale,
-        exponent,
-        &mut Generator::new("rounding", &seed.0),
-    );
+    let shared = quantise(&delta, scale, exponent, &mut Generator::new("rounding", &seed.0));
     drop(delta);
-    finish(
-        purpose,
-        &shared,
-        norm,
-        scale < 1.0,
-        outcome.examples,
-        outcome,
-    )
+    finish(purpose, &shared, norm, scale < 1.0, outcome.examples, outcome)
 }
 
 /// Encodes the update of an evaluation: words alone. Its weight is the number of hold-out records,
@@ -177,11 +165,7 @@ fn words(
     if have != need {
         return Err(UpdateError::Metrics { have, need });
     }
-    Ok(schema.encode(&Words {
-        weight,
-        clipped: clipped.into(),
-        metrics: metrics.clone(),
-    }))
+    Ok(schema.encode(&Words { weight, clipped: clipped.into(), metrics: metrics.clone() }))
 }
 
 /// The L2 norm of a round's delta, for choosing `clip_norm`.

@@ -39,11 +39,7 @@ fn trained(values: [f32; 4], examples: u64) -> Result<Retention, UpdateError> {
     let (study, site) = (study(), "st-mary".parse().unwrap());
     let layout = study.layout().unwrap();
     let plan = plan(TaskKind::Train);
-    let purpose = Purpose {
-        study: &study,
-        plan: &plan,
-        site: &site,
-    };
+    let purpose = Purpose { study: &study, plan: &plan, site: &site };
     let base = encode_model(&layout, &[1.0, 1.0, 1.0, 1.0]);
     let metadata = std::collections::HashMap::<String, String>::new();
     let result = to_safetensors(&layout, &values, metadata).unwrap();
@@ -76,11 +72,7 @@ fn an_update_is_these_bytes_and_the_same_when_the_task_is_redone() {
     let again = trained([1.1, 0.9, 1.0, 1.3], 200).unwrap();
     assert_eq!(first.update, again.update);
     assert_eq!(first.record, again.record);
-    let hex: String = first
-        .update
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = first.update.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, GOLDEN.concat());
     assert_eq!(first.record.digest, Digest::of(&first.update));
     assert_eq!(first.record.bytes, first.update.len() as u64);
@@ -91,14 +83,8 @@ fn an_update_is_these_bytes_and_the_same_when_the_task_is_redone() {
 fn grid_units_are_the_delta_within_one_step() {
     let retention = trained([1.1, 0.9, 1.0, 1.3], 200).unwrap();
     let step = 2_f64.powi(-30); // clip_norm 1
-    for (unit, delta) in shared(&retention.update)
-        .into_iter()
-        .zip([0.1, -0.1, 0.0, 0.3])
-    {
-        assert!(
-            (f64::from(unit) * step - delta).abs() < 1e-6,
-            "{unit} {delta}"
-        );
+    for (unit, delta) in shared(&retention.update).into_iter().zip([0.1, -0.1, 0.0, 0.3]) {
+        assert!((f64::from(unit) * step - delta).abs() < 1e-6, "{unit} {delta}");
     }
 }
 
@@ -113,11 +99,7 @@ fn a_large_delta_is_clipped_by_its_global_norm_and_says_so() {
     assert!((f64::from(units[1]) / unit - 0.8).abs() < 1e-6);
     let words = decode_words(&retention.update[HEADER_BYTES + 16..]);
     assert_eq!(words[..2], [200, 1]);
-    assert_eq!(
-        words[6..10],
-        [3, 2, 1, 0],
-        "the loss in 16-bit limbs, low first"
-    );
+    assert_eq!(words[6..10], [3, 2, 1, 0], "the loss in 16-bit limbs, low first");
 }
 
 #[test]
@@ -129,16 +111,9 @@ fn a_weight_is_capped_by_the_study() {
 #[test]
 fn a_diverged_or_foreign_result_is_no_update() {
     let error = trained([f32::NAN, 1.0, 1.0, 1.0], 1).unwrap_err();
-    assert!(matches!(
-        error,
-        UpdateError::Delta(DeltaError::NotFinite(0))
-    ));
+    assert!(matches!(error, UpdateError::Delta(DeltaError::NotFinite(0))));
     let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Train));
-    let purpose = Purpose {
-        study: &study,
-        plan: &plan,
-        site: &site,
-    };
+    let purpose = Purpose { study: &study, plan: &plan, site: &site };
     let base = encode_model(&study.layout().unwrap(), &[0.0; 4]);
     let error = encode_training(purpose, &base, b"junk", &outcome(1)).unwrap_err();
     assert!(matches!(error, UpdateError::Result(_)), "{error}");
@@ -149,11 +124,7 @@ fn a_diverged_or_foreign_result_is_no_update() {
 #[test]
 fn an_evaluation_has_words_alone() {
     let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Evaluate));
-    let purpose = Purpose {
-        study: &study,
-        plan: &plan,
-        site: &site,
-    };
+    let purpose = Purpose { study: &study, plan: &plan, site: &site };
     let retention = encode_evaluation(purpose, &outcome(0)).unwrap();
     let header = Header::decode(&retention.update, retention.record.bytes).unwrap();
     assert_eq!((header.shared_len, header.words_len), (0, 10));
@@ -168,11 +139,9 @@ fn seeds_differ_by_study_round_and_site_and_never_else() {
     let (a, b): (SiteId, SiteId) = ("a".parse().unwrap(), "b".parse().unwrap());
     let seed = task_seed(7, Round(3), &a);
     assert_eq!(seed, task_seed(7, Round(3), &a));
-    for other in [
-        task_seed(8, Round(3), &a),
-        task_seed(7, Round(4), &a),
-        task_seed(7, Round(3), &b),
-    ] {
+    for other in
+        [task_seed(8, Round(3), &a), task_seed(7, Round(4), &a), task_seed(7, Round(3), &b)]
+    {
         assert_ne!(seed, other);
     }
 }

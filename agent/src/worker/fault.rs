@@ -22,11 +22,7 @@ pub enum WorkerFault {
         source: std::io::Error,
     },
     /// Crash, kill, or an exit without an answer.
-    #[error(
-        "the worker ended before its task did: {}{}",
-        describe_exit(status),
-        last_words(said)
-    )]
+    #[error("the worker ended before its task did: {}{}", describe_exit(status), last_words(said))]
     Died {
         /// How it ended.
         status: ExitStatus,
@@ -98,7 +94,5 @@ impl From<WorkerFault> for Fault {
 }
 
 fn last_words(said: &Option<String>) -> String {
-    said.as_ref()
-        .map(|line| format!("; its last words: {line}"))
-        .unwrap_or_default()
+    said.as_ref().map(|line| format!("; its last words: {line}")).unwrap_or_default()
 }

@@ -27,10 +27,7 @@ pub(super) async fn pass_on(stderr: ChildStderr, pid: u32) -> Option<String> {
         if lines <= LINES_MAX {
             tracing::info!(target: "consilium_worker", pid, "{text}");
         } else if lines == LINES_MAX + 1 {
-            tracing::warn!(
-                pid,
-                "this worker has logged {LINES_MAX} lines: no more are shown"
-            );
+            tracing::warn!(pid, "this worker has logged {LINES_MAX} lines: no more are shown");
         }
         last = Some(text);
     }
@@ -39,9 +36,7 @@ pub(super) async fn pass_on(stderr: ChildStderr, pid: u32) -> Option<String> {
 /// At most [`LINE_BYTES_MAX`] bytes on one line, without control characters.
 fn readable(bytes: &[u8]) -> String {
     let cut = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
-    let text: String = String::from_utf8_lossy(cut)
-        .chars()
-        .filter(|c| !c.is_control() || *c == '\t')
-        .collect();
+    let text: String =
+        String::from_utf8_lossy(cut).chars().filter(|c| !c.is_control() || *c == '\t').collect();
     text.trim_end().to_owned()
 }

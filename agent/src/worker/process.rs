@@ -37,9 +37,8 @@ const INHERITED: [&str; 13] = [
     "LC_CTYPE",
 ];
 /// And those of the numeric libraries.
-const INHERITED_PREFIXES: [&str; 8] = [
-    "CUDA_", "CUBLAS_", "CUDNN_", "GOMP_", "KMP_", "MKL_", "NVIDIA_", "OMP_",
-];
+const INHERITED_PREFIXES: [&str; 8] =
+    ["CUDA_", "CUBLAS_", "CUDNN_", "GOMP_", "KMP_", "MKL_", "NVIDIA_", "OMP_"];
 
 /// A program with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,14 +88,10 @@ impl Programs {
     #[must_use]
     pub fn for_study(&self, study: &Study) -> Launch {
         match study.model {
-            ModelSpec::Synthetic(_) => Launch {
-                program: self.agent.clone(),
-                arguments: vec![SYNTHETIC_COMMAND.into()],
-            },
-            ModelSpec::Cnn(_) => Launch {
-                program: self.worker.clone(),
-                arguments: Vec::new(),
-            },
+            ModelSpec::Synthetic(_) => {
+                Launch { program: self.agent.clone(), arguments: vec![SYNTHETIC_COMMAND.into()] }
+            }
+            ModelSpec::Cnn(_) => Launch { program: self.worker.clone(), arguments: Vec::new() },
         }
     }
 }
@@ -115,10 +110,7 @@ pub(super) struct Started {
 /// when the *thread* that started the child ends (prctl(2), PR_SET_PDEATHSIG). The runtime's
 /// own threads do.
 pub(super) fn start(launch: &Launch, threads: u32) -> Result<Started, WorkerFault> {
-    let failed = |source| WorkerFault::Start {
-        program: launch.to_string(),
-        source,
-    };
+    let failed = |source| WorkerFault::Start { program: launch.to_string(), source };
     let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     let socket = UnixStream::from_std(ours).map_err(failed)?;
@@ -144,18 +136,13 @@ fn inherited(
     all.filter(|(name, _)| {
         name.to_str().is_some_and(|name| {
             INHERITED.contains(&name)
-                || INHERITED_PREFIXES
-                    .iter()
-                    .any(|prefix| name.starts_with(prefix))
+                || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         })
     })
 }
 
 /// The kernel kills the child when this process is gone, however it went.
-#[expect(
-    unsafe_code,
-    reason = "pre_exec runs between fork and exec; see the proof"
-)]
+#[expect(unsafe_code, reason = "pre_exec runs between fork and exec; see the proof")]
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
     let in_child = move || {
@@ -208,13 +195,8 @@ mod tests {
 
     #[test]
     fn a_worker_sees_only_what_it_needs_of_the_environment() {
-        let all = [
-            "PATH",
-            "CUDA_VISIBLE_DEVICES",
-            "AWS_SECRET_ACCESS_KEY",
-            "CONSILIUM_TOKEN",
-        ]
-        .map(|name| (OsString::from(name), OsString::from("x")));
+        let all = ["PATH", "CUDA_VISIBLE_DEVICES", "AWS_SECRET_ACCESS_KEY", "CONSILIUM_TOKEN"]
+            .map(|name| (OsString::from(name), OsString::from("x")));
         let seen: Vec<_> = inherited(all.into_iter()).map(|(name, _)| name).collect();
         assert_eq!(seen, ["PATH", "CUDA_VISIBLE_DEVICES"]);
     }

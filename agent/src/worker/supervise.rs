@@ -47,9 +47,7 @@ pub struct Watch<'a> {
 
 impl std::fmt::Debug for Watch<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
-            .field("idle", &self.idle)
-            .finish_non_exhaustive()
+        f.debug_struct("Watch").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
 
@@ -66,15 +64,9 @@ pub async fn run_task(
     let Started { mut child, socket } = start(launch, task.threads)?;
     let pid = child.id().unwrap_or(0);
     tracing::debug!(pid, worker = %launch, work = ?task.work, "worker started");
-    let logged = child
-        .stderr
-        .take()
-        .map(|stderr| tokio::spawn(log::pass_on(stderr, pid)));
+    let logged = child.stderr.take().map(|stderr| tokio::spawn(log::pass_on(stderr, pid)));
     let (read, write) = socket.into_split();
-    let mut dialogue = Dialogue {
-        lines: LineReader::new(read, WORKER_LINE_BYTES_MAX),
-        write,
-    };
+    let mut dialogue = Dialogue { lines: LineReader::new(read, WORKER_LINE_BYTES_MAX), write };
     let ended = dialogue.hold(task, watch).await;
     if matches!(ended, Err(WorkerFault::Stopped)) {
         dialogue.say_stop().await;
@@ -130,11 +122,7 @@ impl Dialogue {
                 reply = timeout(idle, self.hear()) => reply.map_err(|_| WorkerFault::Hung(idle))??,
             };
             match reply {
-                Reply::Hello {
-                    protocol,
-                    worker,
-                    device,
-                } => {
+                Reply::Hello { protocol, worker, device } => {
                     if protocol != WORKER_PROTOCOL {
                         let theirs = protocol;
                         return Err(WorkerFault::Version { worker, theirs });
@@ -146,17 +134,9 @@ impl Dialogue {
                     let text = "its first line is not a hello".to_owned();
                     return Err(WorkerFault::Protocol(text));
                 }
-                Reply::Progress {
-                    phase,
-                    done,
-                    total,
-                    loss,
-                } => moved(Moved {
-                    phase,
-                    done,
-                    total,
-                    loss,
-                }),
+                Reply::Progress { phase, done, total, loss } => {
+                    moved(Moved { phase, done, total, loss })
+                }
                 Reply::Done(outcome) => return Ok(outcome),
                 Reply::Failed { code, message } => {
                     return Err(WorkerFault::Failed { code, message });
@@ -177,18 +157,12 @@ impl Dialogue {
 
     async fn say(&mut self, request: &Request) -> Result<(), WorkerFault> {
         let line = to_line(request).map_err(|error| WorkerFault::Protocol(error.to_string()))?;
-        self.write
-            .write_all(&line)
-            .await
-            .map_err(|_| WorkerFault::Closed)
+        self.write.write_all(&line).await.map_err(|_| WorkerFault::Closed)
     }
 
     /// Best effort: a worker that does not listen is killed a moment later.
     async fn say_stop(&mut self) {
-        if timeout(EXIT_PATIENCE, self.say(&Request::Stop))
-            .await
-            .is_err()
-        {
+        if timeout(EXIT_PATIENCE, self.say(&Request::Stop)).await.is_err() {
             tracing::debug!("the worker does not read that it should stop");
         }
     }

@@ -58,10 +58,7 @@ fn speak(mut socket: UnixStream) -> std::io::Result<()> {
             device: "cpu".to_owned(),
         },
     )?;
-    let mut trainer = Trainer {
-        socket,
-        stop: listen(reader),
-    };
+    let mut trainer = Trainer { socket, stop: listen(reader) };
     let last = match trainer.work(&task) {
         Ok(outcome) => Reply::Done(outcome),
         Err((code, message)) => Reply::Failed { code, message },
@@ -94,17 +91,10 @@ impl Trainer {
             let message = format!("{examples} training records, the study asks for {need}");
             return Err((FailureCode::TooFewExamples, message));
         }
-        let outcome = Outcome {
-            examples,
-            holdout,
-            ..Outcome::default()
-        };
+        let outcome = Outcome { examples, holdout, ..Outcome::default() };
         if task.work == Work::Check {
             let findings = vec![format!("synthetic: {examples} records claimed")];
-            return Ok(Outcome {
-                findings,
-                ..outcome
-            });
+            return Ok(Outcome { findings, ..outcome });
         }
         self.moved(Phase::Loading, 0, 1, None)?;
         let base = read_base(&study, task.base.as_deref())?;
@@ -118,11 +108,7 @@ impl Trainer {
         self.batches(&sizes, loss)?;
         self.moved(Phase::Saving, 0, 1, None)?;
         write_result(&study, task.out.as_deref(), &half_way(&base, &optimum))?;
-        Ok(Outcome {
-            metrics,
-            train_loss: Some(loss),
-            ..outcome
-        })
+        Ok(Outcome { metrics, train_loss: Some(loss), ..outcome })
     }
 
     /// Takes its time, as training does.
@@ -140,16 +126,10 @@ impl Trainer {
         let stopped = if pause.is_zero() {
             !matches!(self.stop.try_recv(), Err(TryRecvError::Empty))
         } else {
-            !matches!(
-                self.stop.recv_timeout(pause),
-                Err(RecvTimeoutError::Timeout)
-            )
+            !matches!(self.stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
         };
         if stopped {
-            Err((
-                FailureCode::Stopped,
-                "stopped between two batches".to_owned(),
-            ))
+            Err((FailureCode::Stopped, "stopped between two batches".to_owned()))
         } else {
             Ok(())
         }
@@ -162,12 +142,7 @@ impl Trainer {
         total: u64,
         loss: Option<f64>,
     ) -> Result<(), Failure> {
-        let progress = Reply::Progress {
-            phase,
-            done,
-            total,
-            loss,
-        };
+        let progress = Reply::Progress { phase, done, total, loss };
         say(&mut self.socket, &progress)
             .map_err(|error| (FailureCode::Stopped, format!("the daemon is gone: {error}")))
     }
@@ -185,31 +160,19 @@ pub fn optimum(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
     }
     seed.extend(source.examples.unwrap_or(EXAMPLES_DEFAULT).to_le_bytes());
     let mut generator = Generator::new("synthetic/optimum", &seed);
-    (0..len)
-        .map(|_| narrow(2.0 * generator.unit() - 1.0))
-        .collect()
+    (0..len).map(|_| narrow(2.0 * generator.unit() - 1.0)).collect()
 }
 
 /// One round of training: half of the way from `base` to `optimum`.
 #[must_use]
 pub fn half_way(base: &[f32], optimum: &[f32]) -> Vec<f32> {
-    base.iter()
-        .zip(optimum)
-        .map(|(b, o)| b + 0.5 * (o - b))
-        .collect()
+    base.iter().zip(optimum).map(|(b, o)| b + 0.5 * (o - b)).collect()
 }
 
 /// Half the mean squared distance to the optimum.
 fn mean_loss(base: &[f32], optimum: &[f32]) -> f64 {
-    let squares: f64 = base
-        .iter()
-        .zip(optimum)
-        .map(|(b, o)| f64::from(b - o).powi(2))
-        .sum();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a model has fewer than 2^31 parameters"
-    )]
+    let squares: f64 = base.iter().zip(optimum).map(|(b, o)| f64::from(b - o).powi(2)).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a model has fewer than 2^31 parameters")]
     let len = base.len().max(1) as f64;
     0.5 * squares / len
 }
@@ -256,9 +219,7 @@ fn read_study(path: &Path) -> Result<(Study, Synthetic), Failure> {
     let study = Study::read(&text, "study").map_err(|error| mismatch(error.to_string()))?;
     match study.model.clone() {
         ModelSpec::Synthetic(sizes) => Ok((study, sizes)),
-        ModelSpec::Cnn(_) => Err(mismatch(
-            "the study is not of the synthetic family".to_owned(),
-        )),
+        ModelSpec::Cnn(_) => Err(mismatch("the study is not of the synthetic family".to_owned())),
     }
 }
 
@@ -275,14 +236,9 @@ fn read_base(study: &Study, path: Option<&Path>) -> Result<Vec<f32>, Failure> {
 
 fn write_result(study: &Study, out: Option<&Path>, trained: &[f32]) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
-        (
-            FailureCode::Internal,
-            format!("the result cannot be written: {error}"),
-        )
+        (FailureCode::Internal, format!("the result cannot be written: {error}"))
     };
-    let out: PathBuf = out
-        .ok_or_else(|| failed(&"the task names no file"))?
-        .to_owned();
+    let out: PathBuf = out.ok_or_else(|| failed(&"the task names no file"))?.to_owned();
     let layout = study.layout().map_err(|error| failed(&error))?;
     let metadata = std::collections::HashMap::<String, String>::new();
     let bytes = to_safetensors(&layout, trained, metadata).map_err(|error| failed(&error))?;

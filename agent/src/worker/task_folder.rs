@@ -86,8 +86,5 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), WorkerFault> {
 }
 
 fn fault(place: &Path, reason: &dyn std::fmt::Display) -> WorkerFault {
-    WorkerFault::Folder {
-        place: place.display().to_string(),
-        reason: reason.to_string(),
-    }
+    WorkerFault::Folder { place: place.display().to_string(), reason: reason.to_string() }
 }

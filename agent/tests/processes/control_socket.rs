@@ -44,10 +44,7 @@ async fn a_dead_daemons_socket_is_replaced_and_no_daemon_is_said_in_words() {
     assert!(matches!(told, AskError::NotRunning(_)), "{told}");
     drop(listen(&path).unwrap());
     assert!(path.exists());
-    assert!(matches!(
-        ask(&path, &Request::Status).await,
-        Err(AskError::NotRunning(_))
-    ));
+    assert!(matches!(ask(&path, &Request::Status).await, Err(AskError::NotRunning(_))));
     start(&path);
     ask(&path, &Request::StudyList).await.unwrap();
 }
@@ -61,11 +58,7 @@ async fn noise_endless_lines_and_silence_do_not_hold_it_up() {
     for _ in 0..10 {
         silent.push(UnixStream::connect(&path).await.unwrap());
     }
-    for noise in [
-        b"what?\n".to_vec(),
-        vec![b'x'; 100_000],
-        b"{\"kind\":\"dance\"}\n".to_vec(),
-    ] {
+    for noise in [b"what?\n".to_vec(), vec![b'x'; 100_000], b"{\"kind\":\"dance\"}\n".to_vec()] {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(&noise).await.unwrap();
         let mut answer = vec![0; 1000];
@@ -79,10 +72,7 @@ async fn noise_endless_lines_and_silence_do_not_hold_it_up() {
 
 #[test]
 fn a_path_too_long_for_a_socket_is_an_error_and_no_panic() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x".repeat(120));

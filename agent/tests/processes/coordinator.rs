@@ -50,23 +50,17 @@ impl Coordinator {
         let now = clock.wall();
         let root = folder.path().join("ca");
         let mut ca = Ca::init(&root, &"thorax".parse().unwrap(), 1, now).unwrap();
-        let operator = ca
-            .issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now)
-            .unwrap();
+        let operator = ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now).unwrap();
         let hosts = ["127.0.0.1".to_owned()];
         let ours = ca.issue_coordinator(&hosts, MACHINE_LENGTH, now).unwrap();
-        let site = ca
-            .issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, now)
-            .unwrap();
+        let site = ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, now).unwrap();
         let bundle = CoordinatorBundle::load(&ours.folder, now).unwrap();
         let tls = server_config(&bundle.credentials, Arc::new(clock.clone())).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         Self {
             listener: QuicListener::bind(any, tls).unwrap(),
             log_key: bundle.log_key,
-            operator: OperatorBundle::load(&operator.folder, now)
-                .unwrap()
-                .operator_key,
+            operator: OperatorBundle::load(&operator.folder, now).unwrap().operator_key,
             site_bundle: site.folder,
             clock,
             blobs: Blobs::default(),
@@ -149,17 +143,13 @@ impl Coordinator {
             bytes: offer.bytes,
         };
         let bytes = serde_json::to_vec(&document).unwrap();
-        Receipt {
-            signed: Signed::sign(bytes, key),
-        }
+        Receipt { signed: Signed::sign(bytes, key) }
     }
 
     /// The signed end of a round in which the update counted.
     pub(crate) fn roll_call(&self, offer: &UpdateOffer, plan: &Plan, key: &SecretKey) -> RollCall {
-        let entry = Entry {
-            status: Status::Counted { weight: Some(80) },
-            update: Some(offer.digest),
-        };
+        let entry =
+            Entry { status: Status::Counted { weight: Some(80) }, update: Some(offer.digest) };
         let document = RollCallDocument {
             format: 1,
             study: plan.study.clone(),
@@ -176,9 +166,7 @@ impl Coordinator {
             bytes_down: 0,
             duration: Millis(1),
         };
-        RollCall {
-            signed: Signed::sign(document.to_bytes().unwrap(), key),
-        }
+        RollCall { signed: Signed::sign(document.to_bytes().unwrap(), key) }
     }
 }
 
@@ -214,10 +202,7 @@ impl Agent {
     pub(crate) async fn hear(&mut self) -> Message {
         loop {
             let next = timeout(PATIENCE, self.reader.next()).await;
-            let frame = next
-                .expect("the agent says nothing")
-                .unwrap()
-                .expect("the stream ended");
+            let frame = next.expect("the agent says nothing").unwrap().expect("the stream ended");
             let message = Message::from_frame(&frame).unwrap().unwrap();
             if !matches!(message, Message::Heartbeat(_) | Message::Progress(_)) {
                 return message;
@@ -240,9 +225,7 @@ impl Agent {
 
     pub(crate) async fn hear_offer(&mut self) -> UpdateOffer {
         let message = self.hear().await;
-        let Message::UpdateOffer(offer) = message else {
-            panic!("expected an offer: {message:?}")
-        };
+        let Message::UpdateOffer(offer) = message else { panic!("expected an offer: {message:?}") };
         offer
     }
 
@@ -261,10 +244,7 @@ async fn serve_blobs(carrier: Arc<dyn Carrier>, blobs: Blobs) {
         let blobs = Arc::clone(&blobs);
         tokio::spawn(async move {
             let progress = &mut |_| {};
-            let mut pace = Pace {
-                idle: PATIENCE,
-                progress,
-            };
+            let mut pace = Pace { idle: PATIENCE, progress };
             match receive(stream, PATIENCE).await {
                 Ok(Incoming::Fetch(request)) => {
                     let bytes = blobs.lock().unwrap().get(&request.digest).cloned();

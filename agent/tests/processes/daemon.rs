@@ -31,9 +31,7 @@ impl Daemon {
         let path = folder.join("notify");
         let _absent = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
-        notify
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        notify.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -49,9 +47,7 @@ impl Daemon {
             .spawn()
             .unwrap();
         let mut told = [0; 64];
-        let length = notify
-            .recv(&mut told)
-            .expect("the daemon does not get ready");
+        let length = notify.recv(&mut told).expect("the daemon does not get ready");
         assert_eq!(&told[..length], b"READY=1\n");
         Self { child }
     }
@@ -75,9 +71,7 @@ impl Drop for Daemon {
 
 fn signal_to(pid: u32, signal: &str) {
     let pid = pid.to_string();
-    let sent = Command::new("kill")
-        .args([&format!("-{signal}"), &pid])
-        .status();
+    let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
     assert!(sent.unwrap().success());
 }
 
@@ -106,21 +100,13 @@ async fn planned(agent: &mut Agent, plan: &Plan) {
 
 fn retained(coordinator: &Coordinator) -> Vec<String> {
     let folder = coordinator.state().join("retained").read_dir().unwrap();
-    folder
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Takes the update of the offer and holds it against what the trainer must have made.
 async fn pushed(coordinator: &Coordinator, agent: &mut Agent, plan: &Plan, offer: &UpdateOffer) {
     agent.want(offer).await;
-    let has = || {
-        coordinator
-            .blobs
-            .lock()
-            .unwrap()
-            .contains_key(&offer.digest)
-    };
+    let has = || coordinator.blobs.lock().unwrap().contains_key(&offer.digest);
     until("the push", has).await;
     let update = coordinator.blobs.lock().unwrap()[&offer.digest].clone();
     let header = Header::decode(&update, offer.bytes).unwrap();
@@ -138,16 +124,8 @@ async fn pushed(coordinator: &Coordinator, agent: &mut Agent, plan: &Plan, offer
 
 fn resident_mib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        / 1024
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,9 +180,7 @@ async fn a_killed_worker_costs_one_retry_and_gives_the_identical_update() {
         assert_eq!(offer.round, plan.round);
         digests.push(offer.digest);
         pushed(&coordinator, &mut agent, &plan, &offer).await;
-        agent
-            .say(coordinator.roll_call(&offer, &plan, &coordinator.log_key))
-            .await;
+        agent.say(coordinator.roll_call(&offer, &plan, &coordinator.log_key)).await;
         until("the settling", || retained(&coordinator).is_empty()).await;
     }
     let undisturbed = Coordinator::start();
@@ -217,9 +193,7 @@ async fn a_killed_worker_costs_one_retry_and_gives_the_identical_update() {
         planned(&mut agent, &plan).await;
         let offer = agent.hear_offer().await;
         assert_eq!(offer.digest, digest, "round {round}");
-        agent
-            .say(undisturbed.roll_call(&offer, &plan, &undisturbed.log_key))
-            .await;
+        agent.say(undisturbed.roll_call(&offer, &plan, &undisturbed.log_key)).await;
         until("the settling", || retained(&undisturbed).is_empty()).await;
     }
     drop(other);
@@ -253,11 +227,7 @@ async fn a_killed_daemon_takes_its_worker_along_and_offers_the_same_update_after
 
     let _daemon = Daemon::start(&config);
     let mut agent = coordinator.welcome().await;
-    assert_eq!(
-        agent.hear_offer().await,
-        offer,
-        "offered right after Welcome"
-    );
+    assert_eq!(agent.hear_offer().await, offer, "offered right after Welcome");
     agent.say(plan.clone()).await;
     assert!(matches!(agent.hear().await, Message::PlanAnswer(_)));
     assert_eq!(agent.hear_offer().await, offer, "and not trained again");
@@ -265,13 +235,8 @@ async fn a_killed_daemon_takes_its_worker_along_and_offers_the_same_update_after
 }
 
 fn is_zombie(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with('Z')
-    })
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,12 +256,7 @@ async fn a_lost_connection_does_not_stop_training_and_the_update_is_offered_on_t
     let mut agent = coordinator.welcome().await;
     let offer = agent.hear_offer().await;
     assert_eq!(offer.round, plan.round);
-    assert!(
-        support::children(pid)
-            .iter()
-            .all(|child| worker.contains(child)),
-        "one start"
-    );
+    assert!(support::children(pid).iter().all(|child| worker.contains(child)), "one start");
     pushed(&coordinator, &mut agent, &plan, &offer).await;
 }
 
@@ -312,12 +272,8 @@ async fn a_roll_call_by_another_key_erases_nothing() {
     planned(&mut agent, &plan).await;
     let offer = agent.hear_offer().await;
     let forger = SecretKey::from_seed(&[9; 32]);
-    agent
-        .say(coordinator.receipt(&offer, &signed, &forger))
-        .await;
-    agent
-        .say(coordinator.roll_call(&offer, &plan, &forger))
-        .await;
+    agent.say(coordinator.receipt(&offer, &signed, &forger)).await;
+    agent.say(coordinator.roll_call(&offer, &plan, &forger)).await;
     // A plan of the same round is answered after both: the update is still offered.
     agent.say(plan.clone()).await;
     assert!(matches!(agent.hear().await, Message::PlanAnswer(_)));
@@ -382,8 +338,6 @@ async fn a_study_that_the_operators_did_not_sign_is_refused() {
     let refused = matches!(&answer, Message::StudyAnswer(a)
         if matches!(a.answer, Answer::Declined { code: Code::BadSignature, .. }));
     assert!(refused, "{answer:?}");
-    let kept = coordinator
-        .state()
-        .join(format!("studies/{}.toml", signed.digest()));
+    let kept = coordinator.state().join(format!("studies/{}.toml", signed.digest()));
     assert!(!kept.exists(), "nothing unsigned is kept");
 }

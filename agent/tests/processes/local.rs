@@ -38,57 +38,33 @@ fn training_alone_converges_reports_norms_and_writes_the_model() {
     let report: Value = serde_json::from_slice(&first.stdout).unwrap();
     let epochs = report["epochs"].as_array().unwrap();
     let column = |name: &str| -> Vec<f64> {
-        epochs
-            .iter()
-            .map(|epoch| epoch[name].as_f64().unwrap())
-            .collect()
+        epochs.iter().map(|epoch| epoch[name].as_f64().unwrap()).collect()
     };
     let (losses, norms) = (column("loss"), column("norm"));
-    assert!(
-        losses.len() == 3 && losses.is_sorted_by(|a, b| a > b),
-        "{losses:?}"
-    );
+    assert!(losses.len() == 3 && losses.is_sorted_by(|a, b| a > b), "{losses:?}");
     // Half of the way each time: the norm halves too.
     assert!((norms[0] / norms[1] - 2.0).abs() < 1e-3, "{norms:?}");
     let clip = report["suggested_clip_norm"].as_f64().unwrap();
-    assert!(
-        clip >= norms[0] && clip < 1.5 * norms[0],
-        "{clip} {norms:?}"
-    );
+    assert!(clip >= norms[0] && clip < 1.5 * norms[0], "{clip} {norms:?}");
 
     let layout = Study::read(DRAFT, "x").unwrap().layout().unwrap();
     let model = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     assert_eq!(from_safetensors(&model, &layout).unwrap().len(), 100);
     let again: Value = serde_json::from_slice(&run(folder.path(), &words).stdout).unwrap();
-    assert_eq!(
-        again["final"]["model_digest"],
-        report["final"]["model_digest"]
-    );
+    assert_eq!(again["final"]["model_digest"], report["final"]["model_digest"]);
 }
 
 #[test]
 fn people_get_a_line_an_epoch() {
     let folder = tempfile::tempdir().unwrap();
     replace(&folder.path().join("load.toml"), DRAFT.as_bytes()).unwrap();
-    let words = [
-        "train",
-        "--local",
-        "--study",
-        "load.toml",
-        "--source",
-        "synthetic",
-        "--epochs",
-        "2",
-    ];
+    let words =
+        ["train", "--local", "--study", "load.toml", "--source", "synthetic", "--epochs", "2"];
     let output = run(folder.path(), &words);
     let lines = text(&output.stdout);
     assert!(lines.contains("epoch 1/2: accuracy –, loss 0."), "{lines}");
     assert!(!lines.contains("norm"), "{lines}");
-    assert_eq!(
-        text(&output.stderr),
-        "",
-        "no bar and no log without a terminal"
-    );
+    assert_eq!(text(&output.stderr), "", "no bar and no log without a terminal");
 }
 
 #[test]
@@ -100,35 +76,15 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
     let agent = "[site]\nname = \"a\"\ncoordinator = \"localhost:4433\"\nstate = \"state\"\n";
     replace(&folder.path().join("agent.toml"), agent.as_bytes()).unwrap();
     for (words, code, said) in [
-        (
-            "train --local --study no.toml --source synthetic",
-            2,
-            "no.toml does not exist",
-        ),
-        (
-            "train --local --study typo.toml --source synthetic",
-            2,
-            "did you mean `batches`?",
-        ),
+        ("train --local --study no.toml --source synthetic", 2, "no.toml does not exist"),
+        ("train --local --study typo.toml --source synthetic", 2, "did you mean `batches`?"),
         ("train --local --study load.toml --source idx", 2, "--path"),
-        (
-            "train --local --study load.toml --data load --config agent.toml",
-            2,
-            "[data.load]",
-        ),
+        ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),
         ("status --config agent.toml", 3, "consilium-agent run"),
         ("status --config none.toml", 2, "none.toml does not exist"),
-        (
-            "study accept load@012345 --config agent.toml",
-            1,
-            "no study load is known here",
-        ),
+        ("study accept load@012345 --config agent.toml", 1, "no study load is known here"),
         ("run --config agent.toml", 2, "tls.pem"),
-        (
-            "check load.toml --config agent.toml",
-            1,
-            "1 of 1 checks failed",
-        ),
+        ("check load.toml --config agent.toml", 1, "1 of 1 checks failed"),
         ("check --config agent.toml", 1, "check STUDY.toml"),
     ] {
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -147,16 +103,10 @@ fn check_tries_the_records_through_the_worker() {
     let agent = "[site]\nname = \"a\"\ncoordinator = \"localhost:4433\"\nstate = \"state\"\n\
                  [data.load]\nsource = \"synthetic\"\nexamples = 50\n";
     replace(&folder.path().join("agent.toml"), agent.as_bytes()).unwrap();
-    let output = run(
-        folder.path(),
-        &["check", "load.toml", "--config", "agent.toml", "--json"],
-    );
+    let output = run(folder.path(), &["check", "load.toml", "--config", "agent.toml", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (rows[0]["ok"].as_bool(), rows[0]["examples"].as_u64()),
-        (Some(true), Some(40))
-    );
+    assert_eq!((rows[0]["ok"].as_bool(), rows[0]["examples"].as_u64()), (Some(true), Some(40)));
 }
 
 #[test]
@@ -165,9 +115,6 @@ fn the_version_says_what_is_known_of_the_worker() {
     let output = run(folder.path(), &["--version"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    assert!(
-        told.starts_with(concat!("consilium-agent ", env!("CARGO_PKG_VERSION"))),
-        "{told}"
-    );
+    assert!(told.starts_with(concat!("consilium-agent ", env!("CARGO_PKG_VERSION"))), "{told}");
     assert!(told.contains("worker"), "{told}");
 }

@@ -13,18 +13,12 @@ pub(crate) fn agent() -> PathBuf {
 }
 
 pub(crate) fn synthetic() -> Launch {
-    Launch {
-        program: agent(),
-        arguments: vec!["synthetic-worker".into()],
-    }
+    Launch { program: agent(), arguments: vec!["synthetic-worker".into()] }
 }
 
 /// A worker written in the shell; file descriptor 0 is the socket.
 pub(crate) fn script(text: &str) -> Launch {
-    Launch {
-        program: "/bin/sh".into(),
-        arguments: vec!["-c".into(), text.into()],
-    }
+    Launch { program: "/bin/sh".into(), arguments: vec!["-c".into(), text.into()] }
 }
 
 pub(crate) fn study(batches: u32, batch_ms: u32) -> Study {
@@ -99,11 +93,7 @@ impl Bench {
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in Path::new("/proc").read_dir().unwrap().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {

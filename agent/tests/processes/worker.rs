@@ -32,18 +32,12 @@ async fn the_synthetic_trainer_goes_half_of_the_way_to_its_optimum() {
     let goal = optimum(7, &bench.task.source, 50);
     assert_eq!(trained, half_way(&[0.0; 50], &goal));
     let (again, _) = bench.run(&synthetic()).await;
-    assert_eq!(
-        again.unwrap(),
-        outcome,
-        "the same task gives the same result"
-    );
+    assert_eq!(again.unwrap(), outcome, "the same task gives the same result");
 }
 
 #[tokio::test]
 async fn it_scores_and_checks_without_training() {
-    let (scored, _) = Bench::new(study(1, 0), Work::Evaluate)
-        .run(&synthetic())
-        .await;
+    let (scored, _) = Bench::new(study(1, 0), Work::Evaluate).run(&synthetic()).await;
     assert_eq!(scored.unwrap().metrics.0.len(), 2);
     let mut bench = Bench::new(study(1, 0), Work::Check);
     bench.task.base = None;
@@ -98,15 +92,9 @@ async fn a_killed_crashed_or_aborted_worker_is_told_by_its_signal_and_worth_a_re
 
 #[tokio::test]
 async fn a_worker_that_exits_without_an_answer_is_told_by_its_last_words() {
-    let fault = fault(&script(&format!(
-        "{HELLO} echo 'no such layer' >&2; exit 3"
-    )))
-    .await;
+    let fault = fault(&script(&format!("{HELLO} echo 'no such layer' >&2; exit 3"))).await;
     let text = fault.to_string();
-    assert!(
-        text.contains("exit code 3") && text.contains("no such layer"),
-        "{text}"
-    );
+    assert!(text.contains("exit code 3") && text.contains("no such layer"), "{text}");
     assert!(is_retryable(fault));
 }
 
@@ -143,10 +131,7 @@ async fn another_protocol_version_is_refused_with_what_to_do() {
     let hello =
         r#"printf '{"kind":"hello","protocol":2,"worker":"w 9","device":"cpu"}\n' >&0; sleep 9"#;
     let fault = fault(&script(hello)).await;
-    assert!(
-        matches!(fault, WorkerFault::Version { theirs: 2, .. }),
-        "{fault}"
-    );
+    assert!(matches!(fault, WorkerFault::Version { theirs: 2, .. }), "{fault}");
     assert!(fault.to_string().contains("same release"), "{fault}");
     assert_eq!(Fault::from(fault).code, Code::NotSupported);
 }
@@ -183,15 +168,9 @@ async fn a_workers_own_word_decides_code_and_retry() {
 
 #[tokio::test]
 async fn a_missing_program_is_named() {
-    let launch = Launch {
-        program: "/nowhere/consilium-worker".into(),
-        arguments: Vec::new(),
-    };
+    let launch = Launch { program: "/nowhere/consilium-worker".into(), arguments: Vec::new() };
     let fault = fault(&launch).await;
-    assert!(
-        fault.to_string().contains("/nowhere/consilium-worker"),
-        "{fault}"
-    );
+    assert!(fault.to_string().contains("/nowhere/consilium-worker"), "{fault}");
     assert_eq!(Fault::from(fault).code, Code::SiteFault);
 }
 
@@ -207,13 +186,8 @@ async fn too_few_records_are_told_before_training() {
     let mut bench = Bench::new(study(1, 0), Work::Train);
     bench.task.source.examples = Some(0);
     let (ended, _) = bench.run(&synthetic()).await;
-    let failed = matches!(
-        ended,
-        Err(WorkerFault::Failed {
-            code: FailureCode::TooFewExamples,
-            ..
-        })
-    );
+    let failed =
+        matches!(ended, Err(WorkerFault::Failed { code: FailureCode::TooFewExamples, .. }));
     assert!(failed, "{ended:?}");
 }
 
@@ -225,10 +199,7 @@ async fn a_dropped_task_kills_its_worker() {
     let running = tokio::time::timeout(Duration::from_millis(300), bench.run(&launch)).await;
     assert!(running.is_err());
     for _ in 0..100 {
-        if !crate::support::children(std::process::id())
-            .iter()
-            .any(|pid| is(*pid, "4711"))
-        {
+        if !crate::support::children(std::process::id()).iter().any(|pid| is(*pid, "4711")) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -44,11 +44,7 @@ mod tests {
         let trace = format!("out of memory {}\nframe #0: c10::Error", "é".repeat(600));
         let failure = Failure::from(TchError::Torch(trace));
         assert_eq!(failure.code, FailureCode::Internal);
-        assert!(
-            failure
-                .message
-                .starts_with("libtorch: Internal torch error: out of memory é")
-        );
+        assert!(failure.message.starts_with("libtorch: Internal torch error: out of memory é"));
         assert!(failure.message.len() <= TEXT_BYTES_MAX && !failure.message.contains("frame"));
     }
 

@@ -21,9 +21,7 @@ pub(crate) fn train(
     mut optimizer: Optimizer,
     link: &mut Link,
 ) -> Result<f64, Failure> {
-    let batch_size = usize::try_from(training.batch_size)
-        .unwrap_or(usize::MAX)
-        .max(1);
+    let batch_size = usize::try_from(training.batch_size).unwrap_or(usize::MAX).max(1);
     let batches = records.len().div_ceil(batch_size) as u64;
     let total = batches.saturating_mul(training.local_epochs.into());
     let mut order: Vec<i64> = (0..).take(records.len()).collect();
@@ -78,9 +76,7 @@ impl MeanLoss {
     /// `loss` is the mean over `records`.
     fn add(&mut self, loss: &Tensor, records: usize) -> Result<(), TchError> {
         let weight = i64::try_from(records).unwrap_or(i64::MAX);
-        let _ = self
-            .sum
-            .f_add_(&loss.f_to_kind(Kind::Double)?.f_mul_scalar(weight)?)?;
+        let _ = self.sum.f_add_(&loss.f_to_kind(Kind::Double)?.f_mul_scalar(weight)?)?;
         self.records += records;
         Ok(())
     }

@@ -100,10 +100,8 @@ fn serve() -> u8 {
             }
         },
         Ok(None) | Err(_) => {
-            log(
-                "consilium-worker is started by consilium-agent, not by hand: its standard input \
-                 must be the daemon's socket (see --help)",
-            );
+            log("consilium-worker is started by consilium-agent, not by hand: its standard input \
+                 must be the daemon's socket (see --help)");
             WRONG_USAGE
         }
     }

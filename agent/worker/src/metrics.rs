@@ -70,13 +70,8 @@ impl Sums {
             0.0,
         )?;
         self.finite = self.finite.f_logical_and(&losses.f_isfinite()?.f_all()?)?;
-        let units = losses
-            .f_mul_scalar(LOSS_ONE)?
-            .f_round()?
-            .f_clamp(0.0, LOSS_UNITS_MAX)?;
-        let _ = self
-            .loss
-            .f_add_(&units.f_to_kind(Kind::Int64)?.f_sum(Kind::Int64)?)?;
+        let units = losses.f_mul_scalar(LOSS_ONE)?.f_round()?.f_clamp(0.0, LOSS_UNITS_MAX)?;
+        let _ = self.loss.f_add_(&units.f_to_kind(Kind::Int64)?.f_sum(Kind::Int64)?)?;
         let said = logits.f_argmax(1, false)?;
         let cell = batch.labels.f_mul_scalar(self.classes)?.f_add(&said)?;
         let cells = cell.f_bincount::<Tensor>(None, self.classes * self.classes)?;
@@ -90,9 +85,7 @@ impl Sums {
             return Err(Failure::new(FailureCode::Diverged, message));
         }
         let confusion = whole(&self.confusion)?;
-        let diagonal = usize::try_from(self.classes)
-            .unwrap_or(usize::MAX)
-            .saturating_add(1);
+        let diagonal = usize::try_from(self.classes).unwrap_or(usize::MAX).saturating_add(1);
         let correct = confusion.iter().step_by(diagonal).sum();
         let total = confusion.iter().sum();
         let mut sums = vec![correct, total];
@@ -106,11 +99,6 @@ impl Sums {
 fn whole(counts: &Tensor) -> Result<Vec<u64>, TchError> {
     let mut read = vec![0_i64; counts.numel()];
     let len = read.len();
-    counts
-        .f_to_device(Device::Cpu)?
-        .f_copy_data(&mut read, len)?;
-    Ok(read
-        .into_iter()
-        .map(|count| u64::try_from(count).unwrap_or(0))
-        .collect())
+    counts.f_to_device(Device::Cpu)?.f_copy_data(&mut read, len)?;
+    Ok(read.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect())
 }

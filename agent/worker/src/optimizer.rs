@@ -36,21 +36,14 @@ impl Optimizer {
             sections::Optimizer::Sgd => State::Sgd,
             sections::Optimizer::Adam => {
                 let zeros = |p: &Tensor| {
-                    Ok(Moments {
-                        first: p.f_zeros_like()?,
-                        second: p.f_zeros_like()?,
-                    })
+                    Ok(Moments { first: p.f_zeros_like()?, second: p.f_zeros_like()? })
                 };
                 let moments: Result<_, TchError> = parameters.iter().map(zeros).collect();
                 let (moments, steps) = (moments?, 0);
                 State::Adam { moments, steps }
             }
         };
-        Ok(Self {
-            learning_rate: training.learning_rate,
-            parameters,
-            state,
-        })
+        Ok(Self { learning_rate: training.learning_rate, parameters, state })
     }
 
     /// One step down the gradient of `loss`, whose graph is freed. Gradients are asked for and not
@@ -93,11 +86,7 @@ mod tests {
     use tch::{Device, Kind};
 
     fn descend(optimizer: sections::Optimizer, steps: usize) -> Vec<f32> {
-        let training = Training {
-            optimizer,
-            learning_rate: 0.1,
-            ..Training::default()
-        };
+        let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
         let x = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
         let mut optimizer = Optimizer::new(&training, vec![x.shallow_clone()]).unwrap();
         for _ in 0..steps {
@@ -124,10 +113,7 @@ mod tests {
     #[test]
     fn sgd_goes_down_the_gradient() {
         let x = descend(sections::Optimizer::Sgd, 2);
-        assert!(
-            (x[0] - 0.64).abs() < 1e-6 && (x[1] + 1.28).abs() < 1e-6,
-            "{x:?}"
-        );
+        assert!((x[0] - 0.64).abs() < 1e-6 && (x[1] + 1.28).abs() < 1e-6, "{x:?}");
     }
 
     #[test]
@@ -136,10 +122,7 @@ mod tests {
             let x = descend(sections::Optimizer::Adam, usize::try_from(steps).unwrap());
             for (have, start) in x.iter().zip([1.0, -2.0]) {
                 let need = adam_by_the_book(start, steps);
-                assert!(
-                    (f64::from(*have) - need).abs() < 1e-5,
-                    "{have} {need} after {steps}"
-                );
+                assert!((f64::from(*have) - need).abs() < 1e-5, "{have} {need} after {steps}");
             }
         }
     }

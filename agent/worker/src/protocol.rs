@@ -64,12 +64,7 @@ impl Link {
         // It ends with the process, or with the connection.
         thread::spawn(move || listen(from, &flag));
         let (clock, throttle) = (SystemClock::open(), Throttle::default());
-        Self {
-            socket,
-            stop,
-            clock,
-            throttle,
-        }
+        Self { socket, stop, clock, throttle }
     }
 
     /// Sends one reply.
@@ -101,12 +96,7 @@ impl Link {
             return Ok(());
         }
         let loss = loss()?;
-        self.say(&Reply::Progress {
-            phase,
-            done,
-            total,
-            loss,
-        })
+        self.say(&Reply::Progress { phase, done, total, loss })
     }
 }
 
@@ -164,12 +154,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_dies_or_rambles_stops_the_task() {
-        for last_words in [
-            "",
-            "{\"kind\":\"stop\"}\n",
-            "gibberish\n",
-            "{\"kind\":\"sto",
-        ] {
+        for last_words in ["", "{\"kind\":\"stop\"}\n", "gibberish\n", "{\"kind\":\"sto"] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let from = BufReader::new(ours.try_clone().unwrap());
             let mut link = Link::open(ours, from);

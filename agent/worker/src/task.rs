@@ -38,10 +38,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let with_train = task.work != Work::Evaluate;
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     let selection = select(&task.source, &spec.classes, study.header.seed, with_train)?;
-    let images = Images {
-        folder: &task.source.path,
-        size: spec.input,
-    };
+    let images = Images { folder: &task.source.path, size: spec.input };
     if task.work == Work::Check {
         return check(&study, images, &selection, link);
     }
@@ -52,11 +49,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let model = Model::from_base(&study, spec, task, device)?;
     let (train, holdout) = load(images, &selection, device, link)?;
     let metrics = metrics::score(&model.network, &holdout, spec.classes.len(), link)?;
-    let scored = Outcome {
-        holdout: holdout.len() as u64,
-        metrics,
-        ..Outcome::default()
-    };
+    let scored = Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() };
     match train {
         None => Ok(scored),
         Some(train) => model.train(&study, task, &train, scored, link),
@@ -110,11 +103,7 @@ impl Model {
             return Err(Failure::new(FailureCode::Diverged, message));
         }
         weights::write(out, &self.layout, &flat)?;
-        Ok(Outcome {
-            examples: records.len() as u64,
-            train_loss: Some(loss),
-            ..scored
-        })
+        Ok(Outcome { examples: records.len() as u64, train_loss: Some(loss), ..scored })
     }
 }
 
@@ -126,17 +115,12 @@ fn incomplete(what: &str) -> Failure {
 fn read_study(path: &Path) -> Result<Study, Failure> {
     let origin = path.display().to_string();
     let broken = |error: std::io::Error| {
-        Failure::new(
-            FailureCode::Internal,
-            format!("the study {origin}: {error}"),
-        )
+        Failure::new(FailureCode::Internal, format!("the study {origin}: {error}"))
     };
     let mut text = String::new();
     let bound = u64::try_from(STUDY_BYTES_MAX).unwrap_or(u64::MAX);
     let file = File::open(path).map_err(broken)?;
     // One byte more than is read: a longer file is refused for its length.
-    file.take(bound + 1)
-        .read_to_string(&mut text)
-        .map_err(broken)?;
+    file.take(bound + 1).read_to_string(&mut text).map_err(broken)?;
     Ok(Study::read(&text, &origin)?)
 }

@@ -28,9 +28,7 @@ pub(crate) fn variables(store: &VarStore, layout: &Layout) -> Result<Vec<Tensor>
     for tensor in layout.tensors() {
         let name = &tensor.name;
         let Some(variable) = named.remove(name) else {
-            return Err(mismatch(format!(
-                "this worker's model has no tensor {name}"
-            )));
+            return Err(mismatch(format!("this worker's model has no tensor {name}")));
         };
         let need: Vec<i64> = tensor.shape.iter().copied().map(i64::from).collect();
         if variable.size() != need {
@@ -51,9 +49,7 @@ pub(crate) fn variables(store: &VarStore, layout: &Layout) -> Result<Vec<Tensor>
 pub(crate) fn load(store: &VarStore, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
     let variables = variables(store, layout)?;
     for (tensor, mut variable) in layout.tensors().iter().zip(variables) {
-        let values = flat
-            .get(tensor.offset..tensor.offset + tensor.len)
-            .unwrap_or_default();
+        let values = flat.get(tensor.offset..tensor.offset + tensor.len).unwrap_or_default();
         let values = Tensor::f_from_slice(values)?.f_view(variable.size().as_slice())?;
         no_grad(|| variable.f_copy_(&values))?;
     }
@@ -66,10 +62,7 @@ pub(crate) fn flatten(store: &VarStore, layout: &Layout) -> Result<Vec<f32>, Fai
     let variables = variables(store, layout)?;
     for (tensor, variable) in layout.tensors().iter().zip(variables) {
         if let Some(values) = flat.get_mut(tensor.offset..tensor.offset + tensor.len) {
-            variable
-                .f_detach()?
-                .f_contiguous()?
-                .f_copy_data(values, tensor.len)?;
+            variable.f_detach()?.f_contiguous()?.f_copy_data(values, tensor.len)?;
         }
     }
     Ok(flat)

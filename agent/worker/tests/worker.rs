@@ -35,11 +35,7 @@ fn training_learns_and_the_next_scoring_shows_it() {
     assert!(before < 0.7 && after > 0.95, "{before} → {after}");
     assert!(schema.loss(&scored.metrics).unwrap() < schema.loss(&trained.metrics).unwrap());
     assert_eq!((scored.examples, scored.train_loss), (0, None));
-    assert!(
-        trained
-            .train_loss
-            .is_some_and(|loss| loss > 0.0 && loss < 1.0)
-    );
+    assert!(trained.train_loss.is_some_and(|loss| loss > 0.0 && loss < 1.0));
 }
 
 #[test]
@@ -53,10 +49,7 @@ fn the_same_task_gives_the_same_bits_and_another_seed_others() {
         run(&task).unwrap();
         assert_ne!(first.1, bytes_of(&room.out()));
         let layout = room.study.layout().unwrap();
-        assert_eq!(
-            from_safetensors(&first.1, &layout).unwrap().len(),
-            layout.len()
-        );
+        assert_eq!(from_safetensors(&first.1, &layout).unwrap().len(), layout.len());
     }
 }
 
@@ -72,17 +65,12 @@ fn metrics_fit_the_schema_and_one_another() {
     let cells = |wanted: fn(usize, usize) -> bool| -> u64 {
         let all = (0..4).flat_map(|truth| (0..4).map(move |said| (truth, said)));
         let wanted = all.filter(|(truth, said)| wanted(*truth, *said));
-        wanted
-            .map(|(truth, said)| get(&format!("confusion.{truth}.{said}")))
-            .sum()
+        wanted.map(|(truth, said)| get(&format!("confusion.{truth}.{said}"))).sum()
     };
     assert_eq!(cells(|_, _| true), 80);
     assert_eq!(cells(|truth, said| truth == said), get("correct"));
     let mean = schema.loss(&outcome.metrics).unwrap();
-    assert!(
-        (0.5..3.0).contains(&mean),
-        "near ln 4, as nothing is learnt yet: {mean}"
-    );
+    assert!((0.5..3.0).contains(&mean), "near ln 4, as nothing is learnt yet: {mean}");
 }
 
 #[test]
@@ -95,12 +83,7 @@ fn parts_of_the_test_files_add_up_to_the_whole() {
     for index in 0..3 {
         let split = Split::Dirichlet(0.3);
         let (of, seed) = (3, 8);
-        task.source.part = Some(Part {
-            of,
-            index,
-            split,
-            seed,
-        });
+        task.source.part = Some(Part { of, index, split, seed });
         for (sum, part) in sum.iter_mut().zip(run(&task).unwrap().metrics.0) {
             *sum += part;
         }
@@ -116,9 +99,7 @@ fn a_deeper_stack_in_colour_trains_too() {
          conv = [{{ filters = 6 }}, {{ filters = 5, kernel = 2, pool = 1 }}]\ndense = [9, 7]\n{REST}"
     );
     let room = Room::new(&text, None);
-    let bytes: Vec<u8> = (0..30 * 3 * 13 * 17_u32)
-        .map(|i| (i * i % 251) as u8)
-        .collect();
+    let bytes: Vec<u8> = (0..30 * 3 * 13 * 17_u32).map(|i| (i * i % 251) as u8).collect();
     room.put("train-images-idx3-ubyte", &idx(&[30, 3, 13, 17], &bytes));
     let labels: Vec<u8> = (0..30).map(|i| i % 3).collect();
     room.put("train-labels-idx1-ubyte", &idx(&[30], &labels));
@@ -161,16 +142,10 @@ fn unfit_data_is_refused_with_its_code() {
     room.put("train-labels-idx1-ubyte", &idx(&[320], &[0; 319]));
     assert_eq!(refused(Work::Check).0, FailureCode::DataInvalid);
     room.put("train-labels-idx1-ubyte", &idx(&[320], &[0; 320]));
-    room.put(
-        "train-images-idx3-ubyte",
-        &idx(&[320, 12, 12], &[0; 320 * 144 - 1]),
-    );
+    room.put("train-images-idx3-ubyte", &idx(&[320, 12, 12], &[0; 320 * 144 - 1]));
     let (code, message) = refused(Work::Train);
     assert_eq!(code, FailureCode::DataInvalid);
-    assert!(
-        message.ends_with("is truncated: it ends in record 320 of 320"),
-        "{message}"
-    );
+    assert!(message.ends_with("is truncated: it ends in record 320 of 320"), "{message}");
     assert!(!room.out().exists());
     std::fs::remove_file(room.data.join("train-images-idx3-ubyte")).unwrap();
     assert_eq!(refused(Work::Train).0, FailureCode::DataMissing);
@@ -188,10 +163,7 @@ fn too_few_records_or_none_are_refused() {
     for work in [Work::Train, Work::Check] {
         let (code, message) = run(&room.task(work)).unwrap_err();
         assert_eq!(code, FailureCode::TooFewExamples);
-        assert_eq!(
-            message,
-            "256 training records, the study needs at least 300"
-        );
+        assert_eq!(message, "256 training records, the study needs at least 300");
     }
     run(&room.task(Work::Evaluate)).unwrap();
 }
@@ -235,16 +207,7 @@ fn a_stop_in_mid_training_is_answered_and_leaves_no_model() {
     worker.send(&Request::Stop);
     let (replies, status) = worker.finish();
     let last = replies.last();
-    assert!(
-        matches!(
-            last,
-            Some(Reply::Failed {
-                code: FailureCode::Stopped,
-                ..
-            })
-        ),
-        "{last:?}"
-    );
+    assert!(matches!(last, Some(Reply::Failed { code: FailureCode::Stopped, .. })), "{last:?}");
     assert_eq!(status.code(), Some(1));
     assert!(!room.out().exists());
 }
@@ -266,15 +229,10 @@ fn sigterm_ends_it_at_once_and_leaves_no_model() {
     let room = Room::tiny("local_epochs = 10000\nbatch_size = 1");
     let mut worker = Worker::with_task(&room.task(Work::Train));
     worker.await_training();
-    let kill = Command::new("kill")
-        .arg(worker.child.id().to_string())
-        .status();
+    let kill = Command::new("kill").arg(worker.child.id().to_string()).status();
     assert!(kill.unwrap().success());
     assert_eq!(worker.child.wait().unwrap().signal(), Some(15));
-    let left: Vec<_> = std::fs::read_dir(room.folder.path())
-        .unwrap()
-        .flatten()
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(room.folder.path()).unwrap().flatten().collect();
     assert_eq!(left.len(), 3, "study, base and data: {left:?}");
 }
 
@@ -288,12 +246,9 @@ fn progress_comes_at_most_ten_times_a_second_and_with_a_loss() {
     let took = consilium_common::time::Clock::now(&start);
     assert!(took.0 >= 850, "ten lines took {took}");
     let good = |line: &Reply| match line {
-        Reply::Progress {
-            phase,
-            done,
-            total,
-            loss,
-        } => *phase == Phase::Training && done < total && loss.is_some_and(f64::is_finite),
+        Reply::Progress { phase, done, total, loss } => {
+            *phase == Phase::Training && done < total && loss.is_some_and(f64::is_finite)
+        }
         Reply::Hello { .. } | Reply::Done(_) | Reply::Failed { .. } => false,
     };
     assert!(lines.iter().all(good), "{lines:?}");
@@ -302,24 +257,13 @@ fn progress_comes_at_most_ten_times_a_second_and_with_a_loss() {
 #[test]
 fn a_daemon_that_says_nothing_or_nonsense_is_no_task() {
     let mut silent = Worker::start();
-    silent
-        .socket
-        .take()
-        .unwrap()
-        .shutdown(std::net::Shutdown::Write)
-        .unwrap();
+    silent.socket.take().unwrap().shutdown(std::net::Shutdown::Write).unwrap();
     let (replies, status) = silent.finish();
-    assert!(
-        replies.is_empty() && status.code() == Some(0),
-        "{replies:?} {status}"
-    );
+    assert!(replies.is_empty() && status.code() == Some(0), "{replies:?} {status}");
     let mut rambling = Worker::start();
     rambling.send_bytes(b"{\"kind\":\"dance\"}\n");
     let (replies, status) = rambling.finish();
-    assert!(matches!(
-        replies.as_slice(),
-        [Reply::Hello { .. }, Reply::Failed { .. }]
-    ));
+    assert!(matches!(replies.as_slice(), [Reply::Hello { .. }, Reply::Failed { .. }]));
     assert_eq!(status.code(), Some(1));
 }
 
@@ -329,22 +273,13 @@ fn a_person_who_starts_it_is_told_what_it_is() {
     let alone = program().stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8(alone.stderr).unwrap();
     assert_eq!(alone.status.code(), Some(2));
-    assert!(
-        said.starts_with("consilium-worker is started by consilium-agent"),
-        "{said}"
-    );
-    assert_eq!(
-        program().arg("--train").output().unwrap().status.code(),
-        Some(2)
-    );
+    assert!(said.starts_with("consilium-worker is started by consilium-agent"), "{said}");
+    assert_eq!(program().arg("--train").output().unwrap().status.code(), Some(2));
     let version = program().arg("--version").output().unwrap();
     assert!(version.status.success() && version.stdout.starts_with(b"consilium-worker "));
     let cpu = program().args(["--check-device", "cpu"]).output().unwrap();
     assert_eq!(cpu.stdout, b"cpu: computes\n");
-    let gone = program()
-        .args(["--check-device", "cuda:4095"])
-        .output()
-        .unwrap();
+    let gone = program().args(["--check-device", "cuda:4095"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(1));
 }
 
@@ -363,10 +298,7 @@ fn memory_does_not_grow_from_batch_to_batch() {
     let early = resident();
     hear(20);
     let late = resident();
-    assert!(
-        late < early + (4 << 20),
-        "{early} → {late} bytes in two seconds of batches"
-    );
+    assert!(late < early + (4 << 20), "{early} → {late} bytes in two seconds of batches");
 }
 
 #[test]
@@ -376,18 +308,11 @@ fn a_fortieth_of_the_real_mnist_is_learnt_to_over_four_fifths() {
     let mut task = room.task(Work::Train);
     task.source.holdout = Holdout::Own(OwnTest::Test);
     let (of, index, split, seed) = (40, 17, Split::Iid, 1);
-    task.source.part = Some(Part {
-        of,
-        index,
-        split,
-        seed,
-    });
+    task.source.part = Some(Part { of, index, split, seed });
     let trained = run(&task).unwrap();
     assert_eq!((trained.examples, trained.holdout), (1500, 250));
     task.work = Work::Evaluate;
     task.base = Some(room.out());
-    let accuracy = Schema::of(&room.study)
-        .accuracy(&run(&task).unwrap().metrics)
-        .unwrap();
+    let accuracy = Schema::of(&room.study).accuracy(&run(&task).unwrap().metrics).unwrap();
     assert!(accuracy > 0.8, "{accuracy}");
 }

@@ -46,21 +46,14 @@ fn main() -> anyhow::Result<()> {
     let mut sum = Sum::new(n);
     let share = sum.admit(15_000)?;
     let mut failed = None;
-    let add = time(args.repeats, || {
-        failed = sum.add_bytes(share, 0, black_box(&bytes)).err()
-    });
+    let add = time(args.repeats, || failed = sum.add_bytes(share, 0, black_box(&bytes)).err());
     failed.map_or(Ok(()), Err)?;
     let digest = time(args.repeats, || {
         black_box(sum.digest());
     });
     let average = time_average(&args, &base, &sum)?;
     let encode = time(args.repeats, || {
-        drop(black_box(quantise(
-            black_box(&delta),
-            1.0,
-            exponent,
-            &mut generator,
-        )));
+        drop(black_box(quantise(black_box(&delta), 1.0, exponent, &mut generator)));
     });
 
     let gigabytes = |per_coordinate: f64, seconds: f64| per_coordinate * n as f64 / 1e9 / seconds;
@@ -79,11 +72,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn time_average(args: &Args, base: &[u8], sum: &Sum) -> anyhow::Result<f64> {
-    let spec = (
-        "parameters".to_owned(),
-        vec![args.coordinates],
-        Kind::Weight,
-    );
+    let spec = ("parameters".to_owned(), vec![args.coordinates], Kind::Weight);
     let layout = Layout::new([spec])?;
     let average = FedAvg::new(15_000, -26)?;
     let mut out = Vec::new();

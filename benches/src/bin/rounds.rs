@@ -43,9 +43,7 @@ const STUDY: &str = "load";
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let folder = tempfile::Builder::new()
-        .prefix(".bench-")
-        .tempdir_in(&args.folder)?;
+    let folder = tempfile::Builder::new().prefix(".bench-").tempdir_in(&args.folder)?;
     let own = std::env::current_exe()?;
     let programs = Programs::in_folder(own.parent().context("this program has no folder")?);
     programs.check(false)?;
@@ -66,10 +64,7 @@ fn main() -> anyhow::Result<()> {
 fn site(index: u32) -> anyhow::Result<SiteSpec> {
     let section = format!("source = \"synthetic\"\nexamples = {}\n", 100 + index);
     let name = format!("site-{}", index + 1).parse()?;
-    Ok(SiteSpec {
-        name,
-        data: vec![(STUDY.to_owned(), section)],
-    })
+    Ok(SiteSpec { name, data: vec![(STUDY.to_owned(), section)] })
 }
 
 fn draft(args: &Args) -> String {
@@ -93,10 +88,7 @@ struct Round {
 }
 
 /// Looks rarely, so that looking costs nothing that counts.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program that waits; no runtime runs here"
-)]
+#[expect(clippy::disallowed_methods, reason = "a program that waits; no runtime runs here")]
 fn until_complete(federation: &Federation) -> anyhow::Result<()> {
     loop {
         let status: StatusDocument = federation.operator_json(&["status", STUDY])?;
@@ -117,10 +109,7 @@ fn read_rounds(federation: &Federation) -> anyhow::Result<Vec<Round>> {
             && matches!(call.outcome, Outcome::Committed { .. })
         {
             let (duration_ms, wall_ms) = (call.duration.0 as f64, record.wall.0 as f64);
-            rounds.push(Round {
-                duration_ms,
-                wall_ms,
-            });
+            rounds.push(Round { duration_ms, wall_ms });
         }
         Ok(())
     })?;
@@ -138,52 +127,26 @@ fn usages(federation: &mut Federation) -> Vec<Usage> {
 }
 
 fn rows(args: &Args, fdatasync_ms: f64, rounds: &[Round], usages: &[Usage]) -> Vec<Row> {
-    let counted: Vec<f64> = rounds
-        .iter()
-        .skip(1)
-        .map(|round| round.duration_ms)
-        .collect();
-    let name = format!(
-        "median round, {} sites × {} parameters",
-        args.sites, args.parameters
-    );
+    let counted: Vec<f64> = rounds.iter().skip(1).map(|round| round.duration_ms).collect();
+    let name = format!("median round, {} sites × {} parameters", args.sites, args.parameters);
     let median_ms = median(&counted);
-    let apart: Vec<f64> = rounds
-        .iter()
-        .zip(rounds.iter().skip(1))
-        .map(|(a, b)| b.wall_ms - a.wall_ms)
-        .collect();
+    let apart: Vec<f64> =
+        rounds.iter().zip(rounds.iter().skip(1)).map(|(a, b)| b.wall_ms - a.wall_ms).collect();
     let total = rounds.len() as f64;
     let cpu: f64 = usages.iter().map(|usage| usage.cpu_seconds).sum();
     let coordinator = usages.first().copied().unwrap_or_default();
-    let agent_peak = usages
-        .iter()
-        .skip(1)
-        .map(|usage| usage.peak_mb)
-        .fold(0.0, f64::max);
-    let agent_now = usages
-        .iter()
-        .skip(1)
-        .map(|usage| usage.resident_mb)
-        .fold(0.0, f64::max);
+    let agent_peak = usages.iter().skip(1).map(|usage| usage.peak_mb).fold(0.0, f64::max);
+    let agent_now = usages.iter().skip(1).map(|usage| usage.resident_mb).fold(0.0, f64::max);
     vec![
         match args.goal_ms {
             Some(goal) => Row::below(name, median_ms, "ms", goal),
             None => Row::plain(name, median_ms, "ms"),
         },
-        Row::plain(
-            "from one roll call to the next, median",
-            median(&apart),
-            "ms",
-        ),
+        Row::plain("from one roll call to the next, median", median(&apart), "ms"),
         Row::plain("fdatasync of this folder, median", fdatasync_ms, "ms"),
         Row::plain("a round in fdatasyncs", median_ms / fdatasync_ms, "×"),
         Row::plain("CPU of all processes a round", cpu * 1e3 / total, "ms"),
-        Row::plain(
-            "CPU of the coordinator a round",
-            coordinator.cpu_seconds * 1e3 / total,
-            "ms",
-        ),
+        Row::plain("CPU of the coordinator a round", coordinator.cpu_seconds * 1e3 / total, "ms"),
         Row::plain("coordinator, peak resident", coordinator.peak_mb, "MB"),
         Row::plain("largest agent, peak resident", agent_peak, "MB"),
         Row::plain("largest agent, resident at the end", agent_now, "MB"),

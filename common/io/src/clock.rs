@@ -14,14 +14,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// Opens the clock: [`Clock::now`] counts from here.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one Clock on the system's clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one Clock on the system's clocks")]
     pub fn open() -> Self {
-        Self {
-            opened: Instant::now(),
-        }
+        Self { opened: Instant::now() }
     }
 }
 
@@ -31,14 +26,9 @@ impl Clock for SystemClock {
     }
 
     /// A calendar set before 1970 reads as 1970: the skew check at Welcome will refuse it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one Clock on the system's clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one Clock on the system's clocks")]
     fn wall(&self) -> WallMillis {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         WallMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -54,9 +44,6 @@ mod tests {
         assert!(first < Millis::from_secs(10), "{first}");
         assert!(clock.now() >= first);
         let january_2025 = WallMillis(1_735_689_600_000);
-        assert!(
-            clock.wall() > january_2025,
-            "the calendar of this machine is set"
-        );
+        assert!(clock.wall() > january_2025, "the calendar of this machine is set");
     }
 }

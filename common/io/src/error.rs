@@ -18,10 +18,6 @@ pub struct IoError {
 impl IoError {
     /// For `map_err`: adds the operation and the path to a system error.
     pub fn at(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self {
-            op,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self { op, path: path.to_owned(), source }
     }
 }

@@ -27,23 +27,13 @@ impl Checkpoint {
     /// The head of `tree`.
     #[must_use]
     pub fn of(origin: &str, tree: &Tree) -> Self {
-        Self {
-            origin: origin.to_owned(),
-            size: tree.size(),
-            root: tree.root(),
-        }
+        Self { origin: origin.to_owned(), size: tree.size(), root: tree.root() }
     }
 
     /// The bytes to sign.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            hex::encode(self.root)
-        )
-        .into_bytes()
+        format!("{}\n{}\n{}\n", self.origin, self.size, hex::encode(self.root)).into_bytes()
     }
 }
 
@@ -53,10 +43,7 @@ impl Document for Checkpoint {
 
     fn parse(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let text = std::str::from_utf8(bytes).map_err(|_| CheckpointError::Form)?;
-        let mut lines = text
-            .strip_suffix('\n')
-            .ok_or(CheckpointError::Form)?
-            .split('\n');
+        let mut lines = text.strip_suffix('\n').ok_or(CheckpointError::Form)?.split('\n');
         let (Some(origin), Some(size), Some(root), None) =
             (lines.next(), lines.next(), lines.next(), lines.next())
         else {
@@ -65,17 +52,9 @@ impl Document for Checkpoint {
         let mut hash = [0; 32];
         hex::decode_to_slice(root, &mut hash).map_err(|_| CheckpointError::Form)?;
         let parsed = size.parse().map_err(|_| CheckpointError::Form)?;
-        let checkpoint = Self {
-            origin: origin.to_owned(),
-            size: parsed,
-            root: hash,
-        };
+        let checkpoint = Self { origin: origin.to_owned(), size: parsed, root: hash };
         // One text per checkpoint: no leading zeros, no capital digits.
-        if checkpoint.to_bytes() == bytes {
-            Ok(checkpoint)
-        } else {
-            Err(CheckpointError::Form)
-        }
+        if checkpoint.to_bytes() == bytes { Ok(checkpoint) } else { Err(CheckpointError::Form) }
     }
 }
 
@@ -88,16 +67,9 @@ mod tests {
         let mut tree = Tree::new();
         tree.push([7; 32]);
         let checkpoint = Checkpoint::of("demo", &tree);
-        assert_eq!(
-            Checkpoint::parse(&checkpoint.to_bytes()).unwrap(),
-            checkpoint
-        );
+        assert_eq!(Checkpoint::parse(&checkpoint.to_bytes()).unwrap(), checkpoint);
         for bad in ["", "demo\n1\n", "demo\n01\n07", "demo\n1\nzz\n"] {
-            assert_eq!(
-                Checkpoint::parse(bad.as_bytes()),
-                Err(CheckpointError::Form),
-                "{bad:?}"
-            );
+            assert_eq!(Checkpoint::parse(bad.as_bytes()), Err(CheckpointError::Form), "{bad:?}");
         }
     }
 }

@@ -111,9 +111,7 @@ impl RollCall {
     /// Whether this site's update is in the sum.
     #[must_use]
     pub fn counted(&self, site: &SiteId) -> bool {
-        self.sites
-            .get(site)
-            .is_some_and(|entry| matches!(entry.status, Status::Counted { .. }))
+        self.sites.get(site).is_some_and(|entry| matches!(entry.status, Status::Counted { .. }))
     }
 }
 

@@ -54,11 +54,7 @@ pub enum StudyError {
 }
 
 fn range<T>(field: &'static str, have: impl ToString, need: &str) -> Result<T, StudyError> {
-    Err(StudyError::Range {
-        field,
-        have: have.to_string(),
-        need: need.to_owned(),
-    })
+    Err(StudyError::Range { field, have: have.to_string(), need: need.to_owned() })
 }
 
 /// The word that a file would hold, with quotes.
@@ -67,21 +63,14 @@ fn word(value: &impl serde::Serialize) -> String {
 }
 
 fn not_built(field: &'static str, value: &impl serde::Serialize) -> Result<(), StudyError> {
-    Err(StudyError::NotBuilt {
-        field,
-        value: word(value),
-    })
+    Err(StudyError::NotBuilt { field, value: word(value) })
 }
 
 impl Study {
     /// Checks what the types alone do not.
     pub(super) fn check(&self) -> Result<(), StudyError> {
         if self.header.format != 1 {
-            return range(
-                "study.format",
-                self.header.format,
-                "this version reads format 1",
-            );
+            return range("study.format", self.header.format, "this version reads format 1");
         }
         if self.header.version == 0 {
             return range("study.version", 0, "versions count from 1");
@@ -106,11 +95,7 @@ impl Study {
             }
             Codec::Ring32 | Codec::Ring24 | Codec::Ring16 => {
                 let codec = word(&self.aggregation.codec);
-                return range(
-                    "aggregation.codec",
-                    codec,
-                    "rings go with `mode = \"private\"`",
-                );
+                return range("aggregation.codec", codec, "rings go with `mode = \"private\"`");
             }
         }
         if self.data.normalize != Normalize::Unit {
@@ -131,25 +116,13 @@ impl Study {
     fn check_training(&self) -> Result<(), StudyError> {
         let t = &self.training;
         if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
-            return range(
-                "training.learning_rate",
-                t.learning_rate,
-                "a number above 0 is needed",
-            );
+            return range("training.learning_rate", t.learning_rate, "a number above 0 is needed");
         }
         if !(1..=1 << 20).contains(&t.batch_size) {
-            return range(
-                "training.batch_size",
-                t.batch_size,
-                "1 to 1048576 is accepted",
-            );
+            return range("training.batch_size", t.batch_size, "1 to 1048576 is accepted");
         }
         if !(1..=10_000).contains(&t.local_epochs) {
-            return range(
-                "training.local_epochs",
-                t.local_epochs,
-                "1 to 10000 is accepted",
-            );
+            return range("training.local_epochs", t.local_epochs, "1 to 10000 is accepted");
         }
         if t.rounds == 0 {
             return range("training.rounds", 0, "at least 1 is needed");
@@ -165,11 +138,7 @@ impl Study {
         let c = &self.cohort;
         let sites = u64::from(c.min_sites).max(c.required.len() as u64);
         if c.min_sites == 0 || sites > SITES_MAX as u64 {
-            return range(
-                "cohort.min_sites",
-                sites,
-                &format!("1 to {SITES_MAX} is accepted"),
-            );
+            return range("cohort.min_sites", sites, &format!("1 to {SITES_MAX} is accepted"));
         }
         if !(1..=EXAMPLES_MAX).contains(&c.max_examples) {
             let need = format!("1 to {EXAMPLES_MAX} is accepted");
@@ -183,10 +152,9 @@ impl Study {
             let need = "it cannot exceed cohort.max_examples";
             return range("data.min_examples", self.data.min_examples, need);
         }
-        for (field, value) in [
-            ("cohort.deadline", c.deadline),
-            ("cohort.idle_timeout", c.idle_timeout),
-        ] {
+        for (field, value) in
+            [("cohort.deadline", c.deadline), ("cohort.idle_timeout", c.idle_timeout)]
+        {
             if value.0 < 100 {
                 return range(field, value, "at least 100ms is needed");
             }
@@ -197,10 +165,6 @@ impl Study {
 
 impl ModelSpec {
     pub(super) fn refuse(field: &'static str, have: impl ToString, need: &str) -> StudyError {
-        StudyError::Range {
-            field,
-            have: have.to_string(),
-            need: need.to_owned(),
-        }
+        StudyError::Range { field, have: have.to_string(), need: need.to_owned() }
     }
 }

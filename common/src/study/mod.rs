@@ -87,10 +87,7 @@ impl Study {
     pub fn resolve(mut self) -> Result<Self, StudyError> {
         let layout = self.layout()?;
         let model = Digest::of(&self.initial_model()?);
-        self.initial = Some(Initial {
-            layout: layout.digest(),
-            model,
-        });
+        self.initial = Some(Initial { layout: layout.digest(), model });
         Ok(self)
     }
 
@@ -122,10 +119,7 @@ impl Study {
     /// The spec gives no valid layout.
     pub fn initial_model(&self) -> Result<Vec<u8>, StudyError> {
         let layout = self.layout()?;
-        Ok(encode_model(
-            &layout,
-            &self.model.initial(self.header.seed)?,
-        ))
+        Ok(encode_model(&layout, &self.model.initial(self.header.seed)?))
     }
 }
 
@@ -145,10 +139,7 @@ impl Document for Study {
         if initial.layout == layout {
             Ok(study)
         } else {
-            Err(StudyError::Layout {
-                have: initial.layout,
-                need: layout,
-            })
+            Err(StudyError::Layout { have: initial.layout, need: layout })
         }
     }
 }

@@ -40,11 +40,7 @@ pub struct Data {
 
 impl Default for Data {
     fn default() -> Self {
-        Self {
-            kind: DataKind::Images,
-            normalize: Normalize::Unit,
-            min_examples: 1,
-        }
+        Self { kind: DataKind::Images, normalize: Normalize::Unit, min_examples: 1 }
     }
 }
 
@@ -200,10 +196,7 @@ pub struct Privacy {
 
 impl Default for Privacy {
     fn default() -> Self {
-        Self {
-            mode: Mode::Private,
-            min_cohort: 5,
-        }
+        Self { mode: Mode::Private, min_cohort: 5 }
     }
 }
 
@@ -231,10 +224,7 @@ pub struct Evaluation {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self {
-            metric: Metric::Accuracy,
-            share: Share::Sum,
-        }
+        Self { metric: Metric::Accuracy, share: Share::Sum }
     }
 }
 

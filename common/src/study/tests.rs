@@ -57,13 +57,7 @@ fn v0_is_the_same_on_every_machine() {
 fn resolving_fills_every_default_in_and_its_bytes_read_back_equal() {
     let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
     let text = study.to_text().unwrap();
-    for filled in [
-        "format = 1",
-        "version = 1",
-        "batch_size = 32",
-        "deadline = \"2h\"",
-        "filters",
-    ] {
+    for filled in ["format = 1", "version = 1", "batch_size = 32", "deadline = \"2h\"", "filters"] {
         assert!(text.contains(filled), "{filled} in\n{text}");
     }
     let key = SecretKey::from_seed(&[1; 32]);
@@ -84,28 +78,16 @@ fn a_draft_is_not_accepted_as_a_signed_study() {
 #[test]
 fn a_layout_that_does_not_follow_from_the_spec_is_refused() {
     let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
-    let text = study
-        .to_text()
-        .unwrap()
-        .replace("filters = 32", "filters = 33");
-    assert!(matches!(
-        Study::parse(text.as_bytes()),
-        Err(StudyError::Layout { .. })
-    ));
+    let text = study.to_text().unwrap().replace("filters = 32", "filters = 33");
+    assert!(matches!(Study::parse(text.as_bytes()), Err(StudyError::Layout { .. })));
 }
 
 #[test]
 fn unknown_fields_name_the_nearest_known_one() {
     let text = refusal("seed = 7", "sead = 7");
-    assert!(
-        text.contains("line 5") && text.contains("did you mean `seed`?"),
-        "{text}"
-    );
+    assert!(text.contains("line 5") && text.contains("did you mean `seed`?"), "{text}");
     let text = refusal("classes =", "clases =");
-    assert!(
-        text.contains("[model]") && text.contains("did you mean `classes`?"),
-        "{text}"
-    );
+    assert!(text.contains("[model]") && text.contains("did you mean `classes`?"), "{text}");
     let text = refusal("family = \"cnn\"", "family = \"cn\"");
     assert!(text.contains("did you mean `cnn`?"), "{text}");
 }
@@ -116,61 +98,24 @@ fn what_is_not_built_says_so() {
     assert_eq!(private, "`privacy.mode = \"private\"` is not built yet");
     let default = refusal("[privacy]\nmode = \"inspectable\"", "");
     assert_eq!(default, "`privacy.mode = \"private\"` is not built yet");
-    let robust = refusal(
-        "clip_norm = 10.0",
-        "clip_norm = 10.0\nstrategy = \"multi-krum\"",
-    );
-    assert_eq!(
-        robust,
-        "`aggregation.strategy = \"multi-krum\"` is not built yet"
-    );
+    let robust = refusal("clip_norm = 10.0", "clip_norm = 10.0\nstrategy = \"multi-krum\"");
+    assert_eq!(robust, "`aggregation.strategy = \"multi-krum\"` is not built yet");
     let family = refusal("family = \"cnn\"", "family = \"rnn\"");
-    assert!(
-        family.contains("`model.family = \"rnn\"` is not built yet"),
-        "{family}"
-    );
+    assert!(family.contains("`model.family = \"rnn\"` is not built yet"), "{family}");
 }
 
 #[test]
 fn values_out_of_range_name_their_field() {
     let cases = [
-        (
-            "clip_norm = 10.0",
-            "clip_norm = nan",
-            "aggregation.clip_norm",
-        ),
-        (
-            "clip_norm = 10.0",
-            "clip_norm = 0.0",
-            "aggregation.clip_norm",
-        ),
+        ("clip_norm = 10.0", "clip_norm = nan", "aggregation.clip_norm"),
+        ("clip_norm = 10.0", "clip_norm = 0.0", "aggregation.clip_norm"),
         ("height = 28", "height = 2", "model.conv"),
         ("height = 28", "height = 0", "model.input.height"),
-        (
-            "classes = [\"0\", ",
-            "classes = [\"0\", \"0\", ",
-            "model.classes",
-        ),
-        (
-            "[privacy]",
-            "[training]\nlearning_rate = inf\n[privacy]",
-            "training.learning_rate",
-        ),
-        (
-            "[privacy]",
-            "[training]\nbatch_size = 0\n[privacy]",
-            "training.batch_size",
-        ),
-        (
-            "[privacy]",
-            "[cohort]\nmin_sites = 0\n[privacy]",
-            "cohort.min_sites",
-        ),
-        (
-            "[privacy]",
-            "[cohort]\ndeadline = \"1ms\"\n[privacy]",
-            "cohort.deadline",
-        ),
+        ("classes = [\"0\", ", "classes = [\"0\", \"0\", ", "model.classes"),
+        ("[privacy]", "[training]\nlearning_rate = inf\n[privacy]", "training.learning_rate"),
+        ("[privacy]", "[training]\nbatch_size = 0\n[privacy]", "training.batch_size"),
+        ("[privacy]", "[cohort]\nmin_sites = 0\n[privacy]", "cohort.min_sites"),
+        ("[privacy]", "[cohort]\ndeadline = \"1ms\"\n[privacy]", "cohort.deadline"),
         (
             "[privacy]",
             "[cohort]\nmin_sites = 100\nmax_examples = 67108864\n[privacy]",
@@ -189,14 +134,8 @@ fn the_example_that_people_copy_says_the_defaults() {
     let bare = Study::read(MNIST, "mnist.toml").unwrap();
     assert_eq!(example.model, bare.model);
     assert_eq!(example.evaluation, bare.evaluation);
-    let training = Training {
-        rounds: 10,
-        ..bare.training
-    };
+    let training = Training { rounds: 10, ..bare.training };
     assert_eq!(example.training, training);
-    let cohort = Cohort {
-        max_examples: 100_000,
-        ..bare.cohort
-    };
+    let cohort = Cohort { max_examples: 100_000, ..bare.cohort };
     assert_eq!(example.cohort, cohort);
 }

@@ -44,9 +44,7 @@ pub fn to_safetensors<S: std::hash::BuildHasher>(
     let mut views = Vec::with_capacity(layout.tensors().len());
     for tensor in layout.tensors() {
         let range = 4 * tensor.offset..4 * (tensor.offset + tensor.len);
-        let data = bytes
-            .get(range)
-            .ok_or_else(|| FileError::Missing(tensor.name.clone()))?;
+        let data = bytes.get(range).ok_or_else(|| FileError::Missing(tensor.name.clone()))?;
         let shape = tensor.shape.iter().map(|&d| d as usize).collect();
         let view = TensorView::new(Dtype::F32, shape, data)
             .map_err(|error| FileError::Format(error.to_string()))?;
@@ -72,18 +70,12 @@ pub fn from_safetensors(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, FileE
     let mut vector = Vec::with_capacity(layout.len());
     for tensor in layout.tensors() {
         let name = &tensor.name;
-        let view = file
-            .tensor(name)
-            .map_err(|_| FileError::Missing(name.clone()))?;
+        let view = file.tensor(name).map_err(|_| FileError::Missing(name.clone()))?;
         let shape: Vec<usize> = tensor.shape.iter().map(|&d| d as usize).collect();
         if view.dtype() != Dtype::F32 || view.shape() != shape {
             let have = format!("{:?} {:?}", view.dtype(), view.shape());
             let need = format!("F32 {shape:?}");
-            return Err(FileError::Shape {
-                name: name.clone(),
-                have,
-                need,
-            });
+            return Err(FileError::Shape { name: name.clone(), have, need });
         }
         vector.extend(decode_f32(view.data()));
     }
@@ -114,16 +106,10 @@ mod tests {
         let error = from_safetensors(&bytes, &layout(&[2, 2])).unwrap_err();
         assert!(matches!(error, FileError::Shape { ref name, .. } if name == "z.weight"));
         let one = Layout::new([("a.bias".to_owned(), vec![2], Kind::Weight)]).unwrap();
-        assert_eq!(
-            from_safetensors(&bytes, &one),
-            Err(FileError::Unknown("z.weight".into()))
-        );
+        assert_eq!(from_safetensors(&bytes, &one), Err(FileError::Unknown("z.weight".into())));
         let bytes = to_safetensors(&one, &[0.0; 2], HashMap::new()).unwrap();
         let error = from_safetensors(&bytes, &layout(&[4])).unwrap_err();
         assert_eq!(error, FileError::Missing("z.weight".into()));
-        assert!(matches!(
-            from_safetensors(b"junk", &one),
-            Err(FileError::Format(_))
-        ));
+        assert!(matches!(from_safetensors(b"junk", &one), Err(FileError::Format(_))));
     }
 }

@@ -71,11 +71,7 @@ pub fn check_model_header(bytes: &[u8], layout: &Layout) -> Result<(), ModelErro
     let digest = header.strip_prefix(MODEL_DOMAIN).ok_or(ModelError::Magic)?;
     let have = Digest(digest.try_into().map_err(|_| ModelError::Magic)?);
     let need = layout.digest();
-    if have == need {
-        Ok(())
-    } else {
-        Err(ModelError::Layout { have, need })
-    }
+    if have == need { Ok(()) } else { Err(ModelError::Layout { have, need }) }
 }
 
 /// Reads a model's vector.
@@ -86,14 +82,9 @@ pub fn decode_model(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, ModelErro
     check_model_header(bytes, layout)?;
     let need = model_bytes_len(layout);
     if bytes.len() as u64 != need {
-        return Err(ModelError::Length {
-            have: bytes.len() as u64,
-            need,
-        });
+        return Err(ModelError::Length { have: bytes.len() as u64, need });
     }
-    Ok(decode_f32(
-        bytes.get(MODEL_HEADER_BYTES..).unwrap_or_default(),
-    ))
+    Ok(decode_f32(bytes.get(MODEL_HEADER_BYTES..).unwrap_or_default()))
 }
 
 /// Little-endian f32s; a ragged end is left out.
@@ -113,14 +104,9 @@ mod tests {
         let layout = Layout::new([("a".to_owned(), vec![3], Kind::Weight)]).unwrap();
         let bytes = encode_model(&layout, &[1.0, -2.5, f32::MIN_POSITIVE]);
         assert_eq!(bytes.len() as u64, model_bytes_len(&layout));
-        assert_eq!(
-            decode_model(&bytes, &layout).unwrap(),
-            [1.0, -2.5, f32::MIN_POSITIVE]
-        );
+        assert_eq!(decode_model(&bytes, &layout).unwrap(), [1.0, -2.5, f32::MIN_POSITIVE]);
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(b"consilium/model/1")
-            .update(&layout.digest().0);
+        hasher.update(b"consilium/model/1").update(&layout.digest().0);
         for x in [1.0_f32, -2.5, f32::MIN_POSITIVE] {
             hasher.update(&x.to_le_bytes());
         }
@@ -135,13 +121,7 @@ mod tests {
         assert_eq!(decode_model(&[], &layout), Err(ModelError::Magic));
         assert_eq!(decode_model(&[0; 57], &layout), Err(ModelError::Magic));
         let short = good.get(..56).unwrap();
-        assert_eq!(
-            decode_model(short, &layout),
-            Err(ModelError::Length { have: 56, need: 57 })
-        );
-        assert!(matches!(
-            decode_model(&good, &other),
-            Err(ModelError::Layout { .. })
-        ));
+        assert_eq!(decode_model(short, &layout), Err(ModelError::Length { have: 56, need: 57 }));
+        assert!(matches!(decode_model(&good, &other), Err(ModelError::Layout { .. })));
     }
 }

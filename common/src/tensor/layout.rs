@@ -93,26 +93,15 @@ impl Layout {
             if shape.is_empty() || shape.len() > DIMENSIONS_MAX || shape.contains(&0) {
                 return Err(LayoutError::Shape { name, shape });
             }
-            let len = shape
-                .iter()
-                .fold(1_u64, |n, &d| n.saturating_mul(u64::from(d)));
+            let len = shape.iter().fold(1_u64, |n, &d| n.saturating_mul(u64::from(d)));
             let offset = total;
             total = total.saturating_add(len);
             within("parameters", total, PARAMETERS_MAX)?;
-            let too_large = |_| LayoutError::TooLarge {
-                what: "parameters",
-                have: total,
-                max: PARAMETERS_MAX,
-            };
+            let too_large =
+                |_| LayoutError::TooLarge { what: "parameters", have: total, max: PARAMETERS_MAX };
             let offset = usize::try_from(offset).map_err(too_large)?;
             let len = usize::try_from(len).map_err(too_large)?;
-            tensors.push(Tensor {
-                name,
-                shape,
-                kind,
-                offset,
-                len,
-            });
+            tensors.push(Tensor { name, shape, kind, offset, len });
             within("tensors", tensors.len() as u64, TENSORS_MAX as u64)?;
         }
         if tensors.is_empty() {
@@ -172,23 +161,13 @@ fn describe(tensors: &[Tensor]) -> String {
     for tensor in tensors {
         let shape: Vec<String> = tensor.shape.iter().map(u32::to_string).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{} {} f32 {}",
-            tensor.name,
-            tensor.kind.word(),
-            shape.join("x")
-        );
+        let _ = writeln!(text, "{} {} f32 {}", tensor.name, tensor.kind.word(), shape.join("x"));
     }
     text
 }
 
 fn within(what: &'static str, have: u64, max: u64) -> Result<(), LayoutError> {
-    if have <= max {
-        Ok(())
-    } else {
-        Err(LayoutError::TooLarge { what, have, max })
-    }
+    if have <= max { Ok(()) } else { Err(LayoutError::TooLarge { what, have, max }) }
 }
 
 #[cfg(test)]
@@ -219,22 +198,10 @@ mod tests {
             Layout::new([weight("a", &[1]), weight("a", &[1])]),
             Err(LayoutError::Name(_))
         ));
-        assert!(matches!(
-            Layout::new([weight("a b", &[1])]),
-            Err(LayoutError::Name(_))
-        ));
-        assert!(matches!(
-            Layout::new([weight("a", &[0])]),
-            Err(LayoutError::Shape { .. })
-        ));
-        assert!(matches!(
-            Layout::new([weight("a", &[])]),
-            Err(LayoutError::Shape { .. })
-        ));
+        assert!(matches!(Layout::new([weight("a b", &[1])]), Err(LayoutError::Name(_))));
+        assert!(matches!(Layout::new([weight("a", &[0])]), Err(LayoutError::Shape { .. })));
+        assert!(matches!(Layout::new([weight("a", &[])]), Err(LayoutError::Shape { .. })));
         let huge = weight("a", &[u32::MAX, u32::MAX, u32::MAX]);
-        assert!(matches!(
-            Layout::new([huge]),
-            Err(LayoutError::TooLarge { .. })
-        ));
+        assert!(matches!(Layout::new([huge]), Err(LayoutError::TooLarge { .. })));
     }
 }

@@ -24,10 +24,7 @@ pub enum DeltaError {
 /// Lengths that do not fit, or a value that is not finite.
 pub fn delta(layout: &Layout, base: &[f32], trained: &[f32]) -> Result<Vec<f32>, DeltaError> {
     let need = layout.len();
-    if let Some(have) = [base.len(), trained.len()]
-        .into_iter()
-        .find(|&have| have != need)
-    {
+    if let Some(have) = [base.len(), trained.len()].into_iter().find(|&have| have != need) {
         return Err(DeltaError::Length { have, need });
     }
     let mut delta = Vec::with_capacity(layout.weights_len());
@@ -49,22 +46,14 @@ pub fn delta(layout: &Layout, base: &[f32], trained: &[f32]) -> Result<Vec<f32>,
 /// The L2 norm, summed in f64 in order.
 #[must_use]
 pub fn l2_norm(values: &[f32]) -> f64 {
-    values
-        .iter()
-        .map(|&x| f64::from(x) * f64::from(x))
-        .sum::<f64>()
-        .sqrt()
+    values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
 
 /// The factor that brings a vector of this norm within `clip_norm`, 1 if it is within already.
 /// Clipping is by the global norm: Δ · min(1, C/‖Δ‖₂) (Abadi et al. 2016, alg. 1).
 #[must_use]
 pub fn clip_scale(norm: f64, clip_norm: f64) -> f64 {
-    if norm > clip_norm {
-        clip_norm / norm
-    } else {
-        1.0
-    }
+    if norm > clip_norm { clip_norm / norm } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -81,19 +70,13 @@ mod tests {
     #[test]
     fn frozen_tensors_are_not_in_the_delta() {
         let trained = [2.0, 2.0, 9.0, 4.0, 5.0];
-        assert_eq!(
-            delta(&layout(), &[1.0; 5], &trained).unwrap(),
-            [1.0, 1.0, 3.0, 4.0]
-        );
+        assert_eq!(delta(&layout(), &[1.0; 5], &trained).unwrap(), [1.0, 1.0, 3.0, 4.0]);
     }
 
     #[test]
     fn what_is_not_finite_names_its_parameter() {
         let trained = [1.0, 1.0, 1.0, f32::NAN, 1.0];
-        assert_eq!(
-            delta(&layout(), &[0.0; 5], &trained),
-            Err(DeltaError::NotFinite(3))
-        );
+        assert_eq!(delta(&layout(), &[0.0; 5], &trained), Err(DeltaError::NotFinite(3)));
         let overflow = delta(&layout(), &[f32::MIN; 5], &[f32::MAX; 5]);
         assert_eq!(overflow, Err(DeltaError::NotFinite(0)));
         let short = delta(&layout(), &[0.0; 5], &[0.0; 4]);

@@ -16,11 +16,7 @@ pub fn step_exponent(clip_norm: f64) -> i32 {
     let bits = clip_norm.to_bits();
     let exponent = i32::try_from((bits >> 52) & 0x7ff).unwrap_or(0) - 1023;
     let is_power_of_two = bits & ((1 << 52) - 1) == 0;
-    let ceil_log2 = if is_power_of_two {
-        exponent
-    } else {
-        exponent + 1
-    };
+    let ceil_log2 = if is_power_of_two { exponent } else { exponent + 1 };
     ceil_log2 - 30
 }
 
@@ -35,19 +31,12 @@ pub fn step(exponent: i32) -> f64 {
 #[must_use]
 pub fn quantise(delta: &[f32], scale: f64, exponent: i32, generator: &mut Generator) -> Vec<i32> {
     let factor = step(-exponent);
-    delta
-        .iter()
-        .map(|&x| round_stochastically(f64::from(x) * scale * factor, generator))
-        .collect()
+    delta.iter().map(|&x| round_stochastically(f64::from(x) * scale * factor, generator)).collect()
 }
 
 fn round_stochastically(value: f64, generator: &mut Generator) -> i32 {
     let floor = value.floor();
-    let up = if generator.unit() < value - floor {
-        1.0
-    } else {
-        0.0
-    };
+    let up = if generator.unit() < value - floor { 1.0 } else { 0.0 };
     let max = f64::from(GRID_MAX);
     #[expect(clippy::cast_possible_truncation, reason = "integral and within ±2^30")]
     let units = (floor + up).clamp(-max, max) as i32;
@@ -57,10 +46,7 @@ fn round_stochastically(value: f64, generator: &mut Generator) -> i32 {
 /// Largest ‖x‖₂ in grid units that an update clipped to C can have: C/step, plus what rounding adds
 /// (less than one unit a coordinate).
 #[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a bound; d < 2^31 is exact in f64"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a bound; d < 2^31 is exact in f64")]
 pub fn norm_bound_units(clip_norm: f64, exponent: i32, coordinates: usize) -> f64 {
     clip_norm * step(-exponent) * (1.0 + 1e-9) + (coordinates as f64).sqrt()
 }
@@ -72,19 +58,12 @@ mod tests {
 
     #[test]
     fn the_step_is_the_power_of_two_that_just_fits() {
-        for (clip, exponent) in [
-            (1.0, -30),
-            (10.0, -26),
-            (16.0, -26),
-            (16.000_001, -25),
-            (0.3, -31),
-        ] {
+        for (clip, exponent) in
+            [(1.0, -30), (10.0, -26), (16.0, -26), (16.000_001, -25), (0.3, -31)]
+        {
             assert_eq!(step_exponent(clip), exponent, "{clip}");
             let units = clip / step(exponent);
-            assert!(
-                (f64::from(GRID_MAX) / 2.0..=f64::from(GRID_MAX)).contains(&units),
-                "{clip}"
-            );
+            assert!((f64::from(GRID_MAX) / 2.0..=f64::from(GRID_MAX)).contains(&units), "{clip}");
         }
         assert!((step(-30) - 2_f64.powi(-30)).abs() < f64::EPSILON * 1e-9);
     }
@@ -101,11 +80,7 @@ mod tests {
             let back = f64::from(unit) * step(exponent);
             assert!((back - f64::from(x) * scale).abs() < step(exponent));
         }
-        let units_norm = units
-            .iter()
-            .map(|&u| f64::from(u) * f64::from(u))
-            .sum::<f64>()
-            .sqrt();
+        let units_norm = units.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>().sqrt();
         assert!(units_norm <= norm_bound_units(clip, exponent, units.len()));
     }
 

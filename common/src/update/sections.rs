@@ -123,11 +123,7 @@ impl Header {
     /// # Errors
     /// One variant per way of being malformed.
     pub fn decode(bytes: &[u8], total: u64) -> Result<Self, UpdateError> {
-        let mut reader = Reader(
-            bytes
-                .get(..HEADER_BYTES)
-                .ok_or(UpdateError::Short(bytes.len()))?,
-        );
+        let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(UpdateError::Short(bytes.len()))?);
         if &reader.array::<4>() != MAGIC {
             return Err(UpdateError::Magic);
         }
@@ -141,39 +137,20 @@ impl Header {
         reader.reserved()?;
         let [study, base, layout] = [(); 3].map(|()| Digest(reader.array()));
         if sections != 2 {
-            return Err(UpdateError::Section {
-                index: sections.into(),
-                kind: 0,
-                encoding: 0,
-            });
+            return Err(UpdateError::Section { index: sections.into(), kind: 0, encoding: 0 });
         }
         let shared_len = reader.entry(0, SHARED, "shared", PARAMETERS_MAX)?;
         let words_len = reader.entry(1, WORDS, "words", WORDS_MAX as u64)?;
-        let header = Self {
-            round,
-            step_exponent,
-            study,
-            base,
-            layout,
-            shared_len,
-            words_len,
-        };
+        let header = Self { round, step_exponent, study, base, layout, shared_len, words_len };
         let need = header.update_bytes_len();
-        if need == total {
-            Ok(header)
-        } else {
-            Err(UpdateError::Length { have: total, need })
-        }
+        if need == total { Ok(header) } else { Err(UpdateError::Length { have: total, need }) }
     }
 }
 
 /// The whole update as bytes.
 #[must_use]
 pub fn encode_update(header: &Header, shared: &[i32], words: &[u32]) -> Vec<u8> {
-    debug_assert_eq!(
-        (shared.len(), words.len()),
-        (header.shared_len, header.words_len)
-    );
+    debug_assert_eq!((shared.len(), words.len()), (header.shared_len, header.words_len));
     let mut out = header.encode();
     out.reserve_exact(4 * (shared.len() + words.len()));
     out.extend(shared.iter().flat_map(|x| x.to_le_bytes()));
@@ -183,22 +160,13 @@ pub fn encode_update(header: &Header, shared: &[i32], words: &[u32]) -> Vec<u8> 
 
 /// Little-endian grid units; a ragged end is left out.
 pub fn decode_i32(bytes: &[u8]) -> impl Iterator<Item = i32> + '_ {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|word| i32::from_le_bytes(*word))
+    bytes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word))
 }
 
 /// Little-endian words; a ragged end is left out.
 #[must_use]
 pub fn decode_words(bytes: &[u8]) -> Vec<u32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|word| u32::from_le_bytes(*word))
-        .collect()
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
 /// Takes fixed-size pieces off the front. The caller has checked that the header is whole.
@@ -216,11 +184,7 @@ impl Reader<'_> {
     }
 
     fn reserved(&mut self) -> Result<(), UpdateError> {
-        if self.array::<4>() == [0; 4] {
-            Ok(())
-        } else {
-            Err(UpdateError::Reserved)
-        }
+        if self.array::<4>() == [0; 4] { Ok(()) } else { Err(UpdateError::Reserved) }
     }
 
     fn entry(
@@ -233,11 +197,7 @@ impl Reader<'_> {
         let kind = u16::from_le_bytes(self.array());
         let encoding = u16::from_le_bytes(self.array());
         if (kind, encoding) != expected {
-            return Err(UpdateError::Section {
-                index,
-                kind,
-                encoding,
-            });
+            return Err(UpdateError::Section { index, kind, encoding });
         }
         self.reserved()?;
         let bytes = u64::from_le_bytes(self.array());
@@ -274,56 +234,18 @@ mod tests {
             Header::decode(&bytes, total)
         };
         assert_eq!(Header::decode(&good, total), Ok(header()));
-        assert_eq!(
-            Header::decode(&good[..150], 150),
-            Err(UpdateError::Short(150))
-        );
+        assert_eq!(Header::decode(&good[..150], 150), Err(UpdateError::Short(150)));
         assert_eq!(with(0, b'X'), Err(UpdateError::Magic));
         assert_eq!(with(4, 9), Err(UpdateError::Format(9)));
-        assert!(matches!(
-            with(6, 3),
-            Err(UpdateError::Section { index: 3, .. })
-        ));
+        assert!(matches!(with(6, 3), Err(UpdateError::Section { index: 3, .. })));
         assert_eq!(with(20, 1), Err(UpdateError::Reserved));
-        assert!(matches!(
-            with(120, 2),
-            Err(UpdateError::Section {
-                index: 0,
-                kind: 2,
-                ..
-            })
-        ));
-        assert!(matches!(
-            with(138, 1),
-            Err(UpdateError::Section {
-                index: 1,
-                encoding: 1,
-                ..
-            })
-        ));
+        assert!(matches!(with(120, 2), Err(UpdateError::Section { index: 0, kind: 2, .. })));
+        assert!(matches!(with(138, 1), Err(UpdateError::Section { index: 1, encoding: 1, .. })));
         assert_eq!(with(124, 1), Err(UpdateError::Reserved));
-        assert!(matches!(
-            with(128, 9),
-            Err(UpdateError::Claim {
-                section: "shared",
-                bytes: 9
-            })
-        ));
-        assert!(matches!(
-            with(150, 1),
-            Err(UpdateError::Claim {
-                section: "words",
-                ..
-            })
-        ));
+        assert!(matches!(with(128, 9), Err(UpdateError::Claim { section: "shared", bytes: 9 })));
+        assert!(matches!(with(150, 1), Err(UpdateError::Claim { section: "words", .. })));
         assert!(matches!(with(128, 16), Err(UpdateError::Length { .. })));
         let short = Header::decode(&good, total - 1);
-        assert_eq!(
-            short,
-            Err(UpdateError::Length {
-                have: total - 1,
-                need: total
-            })
-        );
+        assert_eq!(short, Err(UpdateError::Length { have: total - 1, need: total }));
     }
 }

@@ -130,20 +130,14 @@ impl Schema {
     /// Another number of words, limbs over 16 bits, a flag that is none, contradictions.
     pub fn decode(&self, encoded: &[u32]) -> Result<Words, WordsError> {
         if encoded.len() != self.words_len() {
-            return Err(WordsError::Count {
-                have: encoded.len(),
-                need: self.words_len(),
-            });
+            return Err(WordsError::Count { have: encoded.len(), need: self.words_len() });
         }
         let (fixed, limbs) = encoded.split_at(FIXED);
         if let Some(at) = limbs.iter().position(|limb| limb >> LIMB_BITS != 0) {
             return Err(WordsError::Limb { index: FIXED + at });
         }
         let sum = |limbs: &[u32]| {
-            limbs
-                .iter()
-                .rev()
-                .fold(0_u64, |sum, &limb| (sum << LIMB_BITS) | u64::from(limb))
+            limbs.iter().rev().fold(0_u64, |sum, &limb| (sum << LIMB_BITS) | u64::from(limb))
         };
         let words = Words {
             weight: fixed.first().copied().map_or(0, u64::from),
@@ -162,22 +156,13 @@ impl Schema {
         if total >> 40 != 0 {
             return Err(WordsError::Contradiction("over 2^40 hold-out records"));
         }
-        if self
-            .get(metrics, "correct")
-            .is_some_and(|correct| correct > total)
-        {
+        if self.get(metrics, "correct").is_some_and(|correct| correct > total) {
             return Err(WordsError::Contradiction("more correct than total"));
         }
-        let cells = self
-            .names
-            .iter()
-            .zip(&metrics.0)
-            .filter(|(n, _)| n.starts_with("confusion."));
+        let cells = self.names.iter().zip(&metrics.0).filter(|(n, _)| n.starts_with("confusion."));
         let mut cells = cells.map(|(_, cell)| *cell).peekable();
         if cells.peek().is_some() && cells.fold(0, u64::saturating_add) != total {
-            return Err(WordsError::Contradiction(
-                "the confusion matrix does not add up to total",
-            ));
+            return Err(WordsError::Contradiction("the confusion matrix does not add up to total"));
         }
         Ok(())
     }
@@ -189,9 +174,8 @@ impl Words {
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         let len = self.metrics.0.len().max(other.metrics.0.len());
         let at = |metrics: &Metrics, i: usize| metrics.0.get(i).copied().unwrap_or(0);
-        let metrics: Option<Vec<u64>> = (0..len)
-            .map(|i| at(&self.metrics, i).checked_add(at(&other.metrics, i)))
-            .collect();
+        let metrics: Option<Vec<u64>> =
+            (0..len).map(|i| at(&self.metrics, i).checked_add(at(&other.metrics, i))).collect();
         Some(Self {
             weight: self.weight.checked_add(other.weight)?,
             clipped: self.clipped.checked_add(other.clipped)?,
@@ -218,11 +202,7 @@ mod tests {
     }
 
     fn words(metrics: &[u64]) -> Words {
-        Words {
-            weight: 15_000,
-            clipped: 1,
-            metrics: Metrics(metrics.to_vec()),
-        }
+        Words { weight: 15_000, clipped: 1, metrics: Metrics(metrics.to_vec()) }
     }
 
     #[test]
@@ -237,9 +217,8 @@ mod tests {
     fn sums_of_limbs_are_limbs_of_sums() {
         // What the ring of private mode will rely on: add the words, then carry.
         let schema = schema(0);
-        let sites: Vec<Words> = (0..1000)
-            .map(|n| words(&[n, 1000 + n, n * 70_000_000_000]))
-            .collect();
+        let sites: Vec<Words> =
+            (0..1000).map(|n| words(&[n, 1000 + n, n * 70_000_000_000])).collect();
         let mut columns = vec![0_u32; schema.words_len()];
         let mut sum = Words::default();
         for site in &sites {
@@ -249,10 +228,7 @@ mod tests {
             }
         }
         let carried = columns[FIXED..].chunks(LIMBS).map(|limbs| {
-            limbs
-                .iter()
-                .rev()
-                .fold(0_u64, |sum, &limb| (sum << LIMB_BITS) + u64::from(limb))
+            limbs.iter().rev().fold(0_u64, |sum, &limb| (sum << LIMB_BITS) + u64::from(limb))
         });
         assert_eq!(carried.collect::<Vec<_>>(), sum.metrics.0);
     }
@@ -263,10 +239,7 @@ mod tests {
         let encoded = |metrics: &[u64]| schema.encode(&words(metrics));
         let refused = |encoded: &[u32]| schema.decode(encoded).unwrap_err();
         let good = encoded(&[7, 10, 0, 4, 1, 2, 3]);
-        assert_eq!(
-            refused(&good[1..]),
-            WordsError::Count { have: 29, need: 30 }
-        );
+        assert_eq!(refused(&good[1..]), WordsError::Count { have: 29, need: 30 });
         let mut limb = good.clone();
         limb[5] = 1 << 16;
         assert_eq!(refused(&limb), WordsError::Limb { index: 5 });

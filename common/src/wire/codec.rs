@@ -31,19 +31,12 @@ pub enum CodecError {
 ///
 /// # Errors
 /// A message over [`FRAME_BODY_BYTES_MAX`].
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module sets the wire encoding"
-)]
+#[expect(clippy::disallowed_methods, reason = "this module sets the wire encoding")]
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     let bytes = bincode::serde::encode_to_vec(message, bincode::config::standard())
         .map_err(|error| CodecError::Encode(error.to_string()))?;
     let have = bytes.len();
-    if have > FRAME_BODY_BYTES_MAX {
-        Err(CodecError::TooLong { have })
-    } else {
-        Ok(bytes)
-    }
+    if have > FRAME_BODY_BYTES_MAX { Err(CodecError::TooLong { have }) } else { Ok(bytes) }
 }
 
 /// Decodes a message that must fill `bytes`.
@@ -51,10 +44,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// Not the message, over the limit, or with trailing bytes. Never panics, never allocates more than
 /// a small multiple of the limit.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module sets the wire encoding"
-)]
+#[expect(clippy::disallowed_methods, reason = "this module sets the wire encoding")]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if bytes.len() > FRAME_BODY_BYTES_MAX {
         return Err(CodecError::TooLong { have: bytes.len() });

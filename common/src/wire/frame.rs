@@ -95,11 +95,7 @@ impl Decoder {
             return Ok(None);
         };
         let kind = u16::from_le_bytes([k0, k1]);
-        let frame = Frame {
-            kind,
-            flags,
-            body: body.to_vec(),
-        };
+        let frame = Frame { kind, flags, body: body.to_vec() };
         self.buffer.drain(..FRAME_HEADER_BYTES + body_len);
         Ok(Some(frame))
     }
@@ -109,11 +105,7 @@ impl Decoder {
     /// # Errors
     /// It ended inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Cut)
-        }
+        if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Cut) }
     }
 
     fn body_len(length: u32) -> Result<usize, FrameError> {

@@ -90,9 +90,5 @@ pub enum End {
 /// # Errors
 /// Over the frame's limit.
 pub fn frame<T: Serialize>(kind: u16, body: &T) -> Result<Frame, CodecError> {
-    Ok(Frame {
-        kind,
-        flags: FLAG_MUST_KNOW,
-        body: codec::encode(body)?,
-    })
+    Ok(Frame { kind, flags: FLAG_MUST_KNOW, body: codec::encode(body)? })
 }

@@ -150,21 +150,13 @@ struct CodeForm {
 
 impl CodeForm {
     fn is(&self, number: u16, text: &str) -> bool {
-        if self.text.is_empty() {
-            self.number == number
-        } else {
-            self.text == text
-        }
+        if self.text.is_empty() { self.number == number } else { self.text == text }
     }
 }
 
 impl Serialize for CodeForm {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() {
-            self.text.serialize(s)
-        } else {
-            self.number.serialize(s)
-        }
+        if s.is_human_readable() { self.text.serialize(s) } else { self.number.serialize(s) }
     }
 }
 
@@ -174,10 +166,7 @@ impl<'de> Deserialize<'de> for CodeForm {
             let text = Cow::Owned(String::deserialize(d)?);
             Ok(Self { number: 0, text })
         } else {
-            Ok(Self {
-                number: u16::deserialize(d)?,
-                text: Cow::Borrowed(""),
-            })
+            Ok(Self { number: u16::deserialize(d)?, text: Cow::Borrowed("") })
         }
     }
 }

@@ -201,11 +201,7 @@ pub enum LineError {
 pub fn to_line<T: Serialize>(message: &T) -> Result<Vec<u8>, LineError> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    if line.len() > WORKER_LINE_BYTES_MAX {
-        Err(LineError::TooLong)
-    } else {
-        Ok(line)
-    }
+    if line.len() > WORKER_LINE_BYTES_MAX { Err(LineError::TooLong) } else { Ok(line) }
 }
 
 /// Reads one line.

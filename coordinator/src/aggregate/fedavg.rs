@@ -46,16 +46,11 @@ pub struct Segment {
 impl Segment {
     fn split(self) -> impl Iterator<Item = Self> {
         let Self { vector, sum } = self;
-        (0..vector.len())
-            .step_by(CHUNK_COORDINATES)
-            .map(move |from| {
-                let to = vector.len().min(from + CHUNK_COORDINATES);
-                let within = |range: &Range<usize>| range.start + from..range.start + to;
-                Self {
-                    vector: within(&vector),
-                    sum: sum.as_ref().map(within),
-                }
-            })
+        (0..vector.len()).step_by(CHUNK_COORDINATES).map(move |from| {
+            let to = vector.len().min(from + CHUNK_COORDINATES);
+            let within = |range: &Range<usize>| range.start + from..range.start + to;
+            Self { vector: within(&vector), sum: sum.as_ref().map(within) }
+        })
     }
 }
 
@@ -72,14 +67,10 @@ pub fn segments(layout: &Layout) -> impl Iterator<Item = Segment> + use<> {
         (at, summed) = (range.end, sum.end);
         // Neighbouring tensors are one segment: small ones do not cost a read each.
         match whole.last_mut() {
-            Some(Segment {
-                vector,
-                sum: Some(before),
-            }) if vector.end == range.start => (vector.end, before.end) = (range.end, sum.end),
-            _ => whole.push(Segment {
-                vector: range,
-                sum: Some(sum),
-            }),
+            Some(Segment { vector, sum: Some(before) }) if vector.end == range.start => {
+                (vector.end, before.end) = (range.end, sum.end)
+            }
+            _ => whole.push(Segment { vector: range, sum: Some(sum) }),
         }
     }
     if at < layout.len() {
@@ -205,9 +196,7 @@ mod tests {
             ("last", 2, Kind::Frozen),
         ]);
         let chunk = CHUNK_COORDINATES;
-        let parts: Vec<_> = segments(&layout)
-            .map(|part| (part.vector, part.sum))
-            .collect();
+        let parts: Vec<_> = segments(&layout).map(|part| (part.vector, part.sum)).collect();
         assert_eq!(
             parts,
             [
@@ -223,19 +212,10 @@ mod tests {
 
     #[test]
     fn the_mean_is_added_to_the_weights_and_to_nothing_else() {
-        let layout = layout(&[
-            ("a", 2, Kind::Weight),
-            ("mean", 2, Kind::Frozen),
-            ("b", 1, Kind::Weight),
-        ]);
+        let layout =
+            layout(&[("a", 2, Kind::Weight), ("mean", 2, Kind::Frozen), ("b", 1, Kind::Weight)]);
         let step = FedAvg::new(4, -2).unwrap();
-        let made = next(
-            &layout,
-            step,
-            &[1.0, -1.0, f32::NAN, 7.0, 0.5],
-            &[16, -32, 8],
-        )
-        .unwrap();
+        let made = next(&layout, step, &[1.0, -1.0, f32::NAN, 7.0, 0.5], &[16, -32, 8]).unwrap();
         assert_eq!(made[..2], [2.0, -3.0]);
         assert!(made[2].is_nan());
         assert_eq!(made[3..], [7.0, 1.0]);
@@ -268,22 +248,10 @@ mod tests {
         assert_eq!(FedAvg::new(1 << 32, 0), Err(FedAvgError::Weight(1 << 32)));
         let step = FedAvg::new(1, 0).unwrap();
         let segment = segments(&layout).next().unwrap();
-        let short = |what, have| {
-            Err(FedAvgError::Length {
-                what,
-                have,
-                need: 2,
-            })
-        };
+        let short = |what, have| Err(FedAvgError::Length { what, have, need: 2 });
         let mut out = Vec::new();
-        assert_eq!(
-            step.next_segment(&segment, &[0; 4], &[0, 0], &mut out),
-            short("base", 1)
-        );
-        assert_eq!(
-            step.next_segment(&segment, &[0; 8], &[0], &mut out),
-            short("sum", 1)
-        );
+        assert_eq!(step.next_segment(&segment, &[0; 4], &[0, 0], &mut out), short("base", 1));
+        assert_eq!(step.next_segment(&segment, &[0; 8], &[0], &mut out), short("sum", 1));
         let huge = FedAvg::new(1, 100).unwrap();
         let made = next(&layout, huge, &[0.0, 0.0], &[0, 1 << 60]);
         assert_eq!(made, Err(FedAvgError::NotFinite(1)));

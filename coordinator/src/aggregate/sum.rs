@@ -14,10 +14,7 @@ const _: () = assert!(
     (WEIGHT_SUM_MAX as u128 - 1) * (1 << 31) < 1 << 63,
     "any i32 under any admitted weights fits an i64"
 );
-const _: () = assert!(
-    GRID_MAX as u128 <= 1 << 31,
-    "the grid is narrower than an i32"
-);
+const _: () = assert!(GRID_MAX as u128 <= 1 << 31, "the grid is narrower than an i32");
 
 /// Coordinates that are turned into bytes at a time for the digest.
 const DIGEST_COORDINATES: usize = 8192;
@@ -71,10 +68,7 @@ impl Sum {
     /// Zero in so many coordinates: `layout.weights_len()`.
     #[must_use]
     pub fn new(coordinates: usize) -> Self {
-        Self {
-            accumulator: vec![0; coordinates],
-            weight: 0,
-        }
+        Self { accumulator: vec![0; coordinates], weight: 0 }
     }
 
     /// Σ n_i of the admitted updates.
@@ -96,9 +90,7 @@ impl Sum {
     pub fn admit(&mut self, weight: u64) -> Result<Share, SumError> {
         let sum = self.weight;
         let refused = SumError::Weight { sum, weight };
-        let next = sum
-            .checked_add(weight)
-            .filter(|next| *next < WEIGHT_SUM_MAX);
+        let next = sum.checked_add(weight).filter(|next| *next < WEIGHT_SUM_MAX);
         self.weight = next.ok_or(refused)?;
         i64::try_from(weight).map(Share).map_err(|_| refused)
     }
@@ -164,11 +156,7 @@ impl Sum {
 
     fn range(&mut self, offset: usize, len: usize) -> Result<&mut [i64], SumError> {
         let coordinates = self.accumulator.len();
-        let outside = SumError::Range {
-            offset,
-            len,
-            coordinates,
-        };
+        let outside = SumError::Range { offset, len, coordinates };
         let end = offset.checked_add(len).ok_or(outside)?;
         self.accumulator.get_mut(offset..end).ok_or(outside)
     }
@@ -196,9 +184,7 @@ mod tests {
 
     fn reference(updates: &[(u64, Vec<i32>)], len: usize) -> Vec<i64> {
         let at = |i: usize| {
-            let terms = updates
-                .iter()
-                .map(|(n, units)| i128::from(*n) * i128::from(units[i]));
+            let terms = updates.iter().map(|(n, units)| i128::from(*n) * i128::from(units[i]));
             i64::try_from(terms.sum::<i128>()).unwrap()
         };
         (0..len).map(at).collect()
@@ -206,10 +192,7 @@ mod tests {
 
     fn updates(len: usize) -> impl Strategy<Value = Vec<(u64, Vec<i32>)>> {
         let unit = -GRID_MAX..=GRID_MAX;
-        proptest::collection::vec(
-            (1_u64..1 << 26, proptest::collection::vec(unit, len)),
-            1..12,
-        )
+        proptest::collection::vec((1_u64..1 << 26, proptest::collection::vec(unit, len)), 1..12)
     }
 
     proptest! {
@@ -263,21 +246,12 @@ mod tests {
         let share = sum.admit(WEIGHT_SUM_MAX - 1).unwrap();
         sum.add(share, 0, &[i32::MIN, i32::MAX]).unwrap();
         let most = i64::try_from(WEIGHT_SUM_MAX - 1).unwrap();
-        assert_eq!(
-            sum.as_slice(),
-            [most * i64::from(i32::MIN), most * i64::from(i32::MAX)]
-        );
-        let refused = SumError::Weight {
-            sum: WEIGHT_SUM_MAX - 1,
-            weight: 1,
-        };
+        assert_eq!(sum.as_slice(), [most * i64::from(i32::MIN), most * i64::from(i32::MAX)]);
+        let refused = SumError::Weight { sum: WEIGHT_SUM_MAX - 1, weight: 1 };
         assert_eq!(sum.admit(1), Err(refused));
         assert_eq!(
             Sum::new(1).admit(u64::MAX).unwrap_err(),
-            SumError::Weight {
-                sum: 0,
-                weight: u64::MAX
-            }
+            SumError::Weight { sum: 0, weight: u64::MAX }
         );
     }
 
@@ -285,35 +259,23 @@ mod tests {
     fn a_chunk_that_does_not_fit_adds_nothing() {
         let mut sum = Sum::new(3);
         let share = sum.admit(1).unwrap();
-        let outside = |offset, len| {
-            Err(SumError::Range {
-                offset,
-                len,
-                coordinates: 3,
-            })
-        };
+        let outside = |offset, len| Err(SumError::Range { offset, len, coordinates: 3 });
         assert_eq!(sum.add(share, 2, &[1, 1]), outside(2, 2));
         assert_eq!(sum.add(share, usize::MAX, &[1]), outside(usize::MAX, 1));
         assert_eq!(sum.add_bytes(share, 0, &[0; 7]), Err(SumError::Ragged(7)));
-        assert_eq!(
-            sum.merge(&Sum::new(2)),
-            Err(SumError::Length { have: 2, need: 3 })
-        );
+        assert_eq!(sum.merge(&Sum::new(2)), Err(SumError::Length { have: 2, need: 3 }));
         assert_eq!(sum.as_slice(), [0, 0, 0]);
     }
 
     #[test]
     fn the_digest_is_that_of_the_little_endian_bytes() {
         let mut sum = Sum::new(DIGEST_COORDINATES + 3);
-        let units: Vec<i32> = (0..i32::try_from(sum.as_slice().len()).unwrap())
-            .map(|i| i - 99)
-            .collect();
+        let units: Vec<i32> =
+            (0..i32::try_from(sum.as_slice().len()).unwrap()).map(|i| i - 99).collect();
         let share = sum.admit(7).unwrap();
         sum.add(share, 0, &units).unwrap();
-        let bytes: Vec<u8> = units
-            .iter()
-            .flat_map(|unit| (7 * i64::from(*unit)).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> =
+            units.iter().flat_map(|unit| (7 * i64::from(*unit)).to_le_bytes()).collect();
         assert_eq!(sum.digest(), Digest::of(&bytes));
     }
 }

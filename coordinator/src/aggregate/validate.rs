@@ -64,15 +64,8 @@ impl<'a> Validator<'a> {
     pub fn new(rules: &'a Rules, schema: &'a Schema, bytes: u64) -> Result<Self, Fault> {
         let need = rules.update_bytes_len();
         if bytes != need {
-            let code = if bytes > need {
-                Code::TooLarge
-            } else {
-                Code::WrongShape
-            };
-            return fault(
-                code,
-                format!("the update has {bytes} bytes, {need} expected"),
-            );
+            let code = if bytes > need { Code::TooLarge } else { Code::WrongShape };
+            return fault(code, format!("the update has {bytes} bytes, {need} expected"));
         }
         Ok(Self {
             rules,
@@ -190,8 +183,7 @@ impl<'a> Validator<'a> {
             return fault(Code::OutOfGrid, detail);
         }
         self.coordinates += units.len();
-        self.words
-            .extend(words.iter().map(|word| u32::from_le_bytes(*word)));
+        self.words.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
         Ok(())
     }
 
@@ -219,10 +211,7 @@ fn words_fault(error: WordsError) -> Fault {
             Code::BadMetrics
         }
     };
-    Fault {
-        code,
-        detail: error.to_string(),
-    }
+    Fault { code, detail: error.to_string() }
 }
 
 fn fault<T>(code: Code, detail: String) -> Result<T, Fault> {
@@ -274,11 +263,7 @@ mode = "inspectable"
 
     /// correct, total, loss, confusion 2×2.
     fn good_words() -> Words {
-        Words {
-            weight: 300,
-            clipped: 1,
-            metrics: Metrics(vec![7, 10, 65_536, 4, 2, 1, 3]),
-        }
+        Words { weight: 300, clipped: 1, metrics: Metrics(vec![7, 10, 65_536, 4, 2, 1, 3]) }
     }
 
     fn update(change: impl Fn(&mut Header, &mut Vec<i32>, &mut Vec<u32>)) -> Vec<u8> {
@@ -311,24 +296,15 @@ mode = "inspectable"
 
     #[test]
     fn an_evaluation_has_no_coordinates() {
-        let rules = Rules {
-            shared_len: 0,
-            ..rules()
-        };
+        let rules = Rules { shared_len: 0, ..rules() };
         let bytes = update(|_, units, _| units.clear());
         assert_eq!(validate(&rules, &schema(), &bytes), Ok(good_words()));
     }
 
     #[test]
     fn more_bytes_are_too_large_and_fewer_are_a_wrong_shape() {
-        assert_eq!(
-            code(&update(|_, units, _| units.push(1))),
-            Err(Code::TooLarge)
-        );
-        assert_eq!(
-            code(&update(|_, units, _| units.truncate(3))),
-            Err(Code::WrongShape)
-        );
+        assert_eq!(code(&update(|_, units, _| units.push(1))), Err(Code::TooLarge));
+        assert_eq!(code(&update(|_, units, _| units.truncate(3))), Err(Code::WrongShape));
         assert_eq!(code(&[]), Err(Code::WrongShape));
         let bytes = update(|_, _, _| {});
         let (rules, schema) = (rules(), schema());
@@ -347,10 +323,7 @@ mode = "inspectable"
         assert_eq!(code(&magic), Err(Code::WrongShape));
         let layout = update(|header, _, _| header.layout = Digest([9; 32]));
         assert_eq!(code(&layout), Err(Code::WrongShape));
-        assert_eq!(
-            code(&update(|header, _, _| header.step_exponent = -25)),
-            Err(Code::WrongShape)
-        );
+        assert_eq!(code(&update(|header, _, _| header.step_exponent = -25)), Err(Code::WrongShape));
         let shifted = update(|_, units, words| {
             units.pop();
             words.push(0);
@@ -375,11 +348,7 @@ mode = "inspectable"
             let bytes = update(|_, units, _| units[2] = unit);
             let fault = validate(&rules(), &schema(), &bytes).unwrap_err();
             assert_eq!(fault.code, Code::OutOfGrid);
-            assert!(
-                fault.detail.starts_with("coordinate 2 "),
-                "{}",
-                fault.detail
-            );
+            assert!(fault.detail.starts_with("coordinate 2 "), "{}", fault.detail);
         }
     }
 
@@ -394,10 +363,7 @@ mode = "inspectable"
     #[test]
     fn a_weight_of_none_or_over_the_cap_is_out_of_range() {
         for weight in [0, 1001, u32::MAX] {
-            assert_eq!(
-                code(&update(|_, _, words| words[0] = weight)),
-                Err(Code::WeightOutOfRange)
-            );
+            assert_eq!(code(&update(|_, _, words| words[0] = weight)), Err(Code::WeightOutOfRange));
         }
         assert!(code(&update(|_, _, words| words[0] = 1000)).is_ok());
     }

@@ -129,10 +129,7 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
         args.dir.display()
     ));
     if let Some(root) = ca.root_still_here() {
-        output::line(format_args!(
-            "take {} offline: issuing never needs it",
-            root.display()
-        ));
+        output::line(format_args!("take {} offline: issuing never needs it", root.display()));
     }
     output::line(format_args!(
         "next: `consilium ca issue operator NAME --ca {}`",
@@ -145,9 +142,7 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
     let now = SystemClock::open().wall();
     let mut ca = Ca::open(&args.ca).map_err(Failure::failed)?;
     let length = |default: Millis| {
-        args.days.map_or(default, |days| {
-            Millis::from_secs(days.saturating_mul(24 * 3600))
-        })
+        args.days.map_or(default, |days| Millis::from_secs(days.saturating_mul(24 * 3600)))
     };
     let roster_before = ca.roster().version();
     let issued = match &args.whom {
@@ -243,10 +238,8 @@ fn show_roster(ca: &Path, format: Format) -> Result<(), Failure> {
         .map_err(Failure::failed)?;
     let roster = <Roster as consilium_common::signed::Document>::parse(text.as_bytes())
         .map_err(Failure::failed)?;
-    let sites = roster.sites().map(|(site, key)| RosterSite {
-        site: site.clone(),
-        key: key.to_string(),
-    });
+    let sites =
+        roster.sites().map(|(site, key)| RosterSite { site: site.clone(), key: key.to_string() });
     let document = RosterDocument {
         consortium: roster.consortium().to_string(),
         version: roster.version(),
@@ -257,9 +250,6 @@ fn show_roster(ca: &Path, format: Format) -> Result<(), Failure> {
         for site in &document.sites {
             table.add_row([site.site.to_string(), site.key.clone()]);
         }
-        format!(
-            "consortium {}, roster version {}\n{table}",
-            document.consortium, document.version
-        )
+        format!("consortium {}, roster version {}\n{table}", document.consortium, document.version)
     })
 }

@@ -72,11 +72,7 @@ impl Client {
     async fn exchange(&self, request: &Request) -> Result<(Vec<u8>, End), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let frame = operator::frame(KIND_REQUEST, request).map_err(|e| text(&e))?;
-        let stream = self
-            .carrier
-            .open(StreamKind::Request)
-            .await
-            .map_err(|e| text(&e))?;
+        let stream = self.carrier.open(StreamKind::Request).await.map_err(|e| text(&e))?;
         let mut writer = FrameWriter::new(stream.send);
         writer.write(&frame).await.map_err(|e| text(&e))?;
         writer.finish().await.map_err(|e| text(&e))?;
@@ -108,13 +104,8 @@ impl Client {
         let mut sink = PartialSink::resume(blobs, digest, bytes, Durability::Cache)
             .await
             .map_err(Failure::failed)?;
-        let mut pace = Pace {
-            idle: TRANSFER_IDLE_MAX,
-            progress,
-        };
-        fetch(&*self.carrier, &mut sink, &mut pace)
-            .await
-            .map_err(Failure::failed)?;
+        let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress };
+        fetch(&*self.carrier, &mut sink, &mut pace).await.map_err(Failure::failed)?;
         Ok(())
     }
 
@@ -169,9 +160,8 @@ async fn resolve(coordinator: &str) -> Result<(String, SocketAddr), Failure> {
     let mut found = tokio::net::lookup_host(coordinator)
         .await
         .map_err(|error| Failure::not_reachable(format!("{host} is not found: {error}")))?;
-    let address = found
-        .next()
-        .ok_or_else(|| Failure::not_reachable(format!("{host} has no address")))?;
+    let address =
+        found.next().ok_or_else(|| Failure::not_reachable(format!("{host} has no address")))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Ok((host.to_owned(), address))
 }

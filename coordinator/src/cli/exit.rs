@@ -36,33 +36,21 @@ pub struct Failure {
 impl Failure {
     /// Something failed.
     pub fn failed(message: impl Display) -> Self {
-        Self {
-            exit: Exit::Failed,
-            message: message.to_string(),
-        }
+        Self { exit: Exit::Failed, message: message.to_string() }
     }
 
     /// The command line makes no sense.
     pub fn usage(message: impl Display) -> Self {
-        Self {
-            exit: Exit::Usage,
-            message: message.to_string(),
-        }
+        Self { exit: Exit::Usage, message: message.to_string() }
     }
 
     /// The coordinator does not answer.
     pub fn not_reachable(message: impl Display) -> Self {
-        Self {
-            exit: Exit::NotReachable,
-            message: message.to_string(),
-        }
+        Self { exit: Exit::NotReachable, message: message.to_string() }
     }
 
     /// Somebody says no.
     pub fn refused(message: impl Display) -> Self {
-        Self {
-            exit: Exit::Refused,
-            message: message.to_string(),
-        }
+        Self { exit: Exit::Refused, message: message.to_string() }
     }
 }

@@ -117,36 +117,10 @@ mod tests {
         for words in [
             vec!["serve", "--config", "consilium.toml"],
             vec!["ca", "init", "ca", "--consortium", "thorax"],
-            vec![
-                "ca", "issue", "--ca", "ca", "site", "st-mary", "--out", "bundle",
-            ],
-            vec![
-                "ca",
-                "issue",
-                "--ca",
-                "ca",
-                "coordinator",
-                "--host",
-                "localhost",
-            ],
-            vec![
-                "ca",
-                "roster",
-                "sign",
-                "--ca",
-                "ca",
-                "--key",
-                "operator.key",
-            ],
-            vec![
-                "study",
-                "sign",
-                "demo.toml",
-                "--key",
-                "operator.key",
-                "--out",
-                "signed",
-            ],
+            vec!["ca", "issue", "--ca", "ca", "site", "st-mary", "--out", "bundle"],
+            vec!["ca", "issue", "--ca", "ca", "coordinator", "--host", "localhost"],
+            vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
+            vec!["study", "sign", "demo.toml", "--key", "operator.key", "--out", "signed"],
         ] {
             Cli::try_parse_from(std::iter::once("consilium").chain(words)).unwrap();
         }
@@ -157,15 +131,7 @@ mod tests {
             vec!["status", "--watch"],
             vec!["status", "demo", "--json"],
             vec!["model", "list", "demo"],
-            vec![
-                "model",
-                "export",
-                "demo",
-                "--version",
-                "v3",
-                "--out",
-                "m.safetensors",
-            ],
+            vec!["model", "export", "demo", "--version", "v3", "--out", "m.safetensors"],
         ] {
             let words = std::iter::once("consilium").chain(words).chain(base);
             Cli::try_parse_from(words).unwrap();

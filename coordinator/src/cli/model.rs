@@ -54,11 +54,7 @@ pub(super) struct ExportArgs {
 
 pub(super) fn run(command: ModelCommand) -> Result<(), Failure> {
     match command {
-        ModelCommand::List {
-            study,
-            connection,
-            format,
-        } => {
+        ModelCommand::List { study, connection, format } => {
             let list: ModelListDocument = study::ask(&connection, &Request::ModelList { study })?;
             output::show(format, &list, |list| status::version_table(&list.versions))
         }
@@ -86,17 +82,11 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let metadata = HashMap::from([
         ("study".to_owned(), document.study.to_string()),
         ("version".to_owned(), document.version.version.to_string()),
-        (
-            "model_digest".to_owned(),
-            document.version.model.to_string(),
-        ),
+        ("model_digest".to_owned(), document.version.model.to_string()),
     ]);
     let bytes = to_safetensors(&layout, &vector, metadata).map_err(Failure::failed)?;
     let file = args.out.clone().unwrap_or_else(|| {
-        PathBuf::from(format!(
-            "{}-{}.safetensors",
-            document.study, document.version.version
-        ))
+        PathBuf::from(format!("{}-{}.safetensors", document.study, document.version.version))
     });
     replace_with(&file, Access::Umask, |out| out.write_all(&bytes)).map_err(Failure::failed)?;
     let exported = Exported {
@@ -123,10 +113,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
 /// The model's description and its bytes, whose digest was checked.
 async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failure> {
     let client = Client::connect(&args.connection).await?;
-    let request = Request::ModelShow {
-        study: args.study.clone(),
-        version: args.version,
-    };
+    let request = Request::ModelShow { study: args.study.clone(), version: args.version };
     let document: ModelShowDocument = client.ask(&request).await?;
     let beside = args.out.as_deref().and_then(Path::parent);
     let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
@@ -137,14 +124,11 @@ async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failur
     let blobs = Blobs::open(folder.path()).map_err(Failure::failed)?;
     let bar = progress_bar(document.bytes);
     let mut through = |at| bar.set_position(at);
-    client
-        .fetch(&blobs, document.version.model, document.bytes, &mut through)
-        .await?;
+    client.fetch(&blobs, document.version.model, document.bytes, &mut through).await?;
     bar.finish_and_clear();
     client.close().await;
-    let model = blobs
-        .read_verified(document.version.model, document.bytes)
-        .map_err(Failure::failed)?;
+    let model =
+        blobs.read_verified(document.version.model, document.bytes).map_err(Failure::failed)?;
     Ok((document, model))
 }
 

@@ -46,9 +46,7 @@ pub fn line(text: impl Display) {
 #[must_use]
 pub fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(UTF8_BORDERS_ONLY)
-        .set_header(columns.to_vec());
+    table.load_style(UTF8_BORDERS_ONLY).set_header(columns.to_vec());
     table
 }
 
@@ -85,11 +83,7 @@ pub fn bar(done: u64, total: u64) -> String {
         return String::new();
     };
     let full = usize::try_from(full).unwrap_or(10);
-    format!(
-        "{}{} {done}/{total}",
-        "█".repeat(full),
-        "░".repeat(10 - full.min(10))
-    )
+    format!("{}{} {done}/{total}", "█".repeat(full), "░".repeat(10 - full.min(10)))
 }
 
 /// A fraction with four digits, or a dash.
@@ -116,10 +110,7 @@ mod tests {
 
     #[test]
     fn sizes_spans_and_bars_read_well() {
-        assert_eq!(
-            [bytes(0), bytes(999), bytes(1500)],
-            ["0 B", "999 B", "1.5 kB"]
-        );
+        assert_eq!([bytes(0), bytes(999), bytes(1500)], ["0 B", "999 B", "1.5 kB"]);
         assert_eq!(bytes(25_000_000), "25.0 MB");
         assert_eq!([span(17), span(3400)], ["17 ms", "3.4 s"]);
         assert_eq!([span(125_000), span(90_000_000)], ["2 min 5 s", "1 d 1 h"]);

@@ -26,9 +26,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     served.map_err(|error| {
         let refused = matches!(error, AppError::Roster(_) | AppError::OldRoster { .. });
         let exit = if refused { Exit::Refused } else { Exit::Failed };
-        Failure {
-            exit,
-            message: error.to_string(),
-        }
+        Failure { exit, message: error.to_string() }
     })
 }

@@ -34,19 +34,13 @@ pub(super) struct StatusArgs {
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     super::on_runtime(async {
         let client = Client::connect(&args.connection).await?;
-        let request = Request::Status {
-            study: args.study.clone(),
-        };
+        let request = Request::Status { study: args.study.clone() };
         let clear = args.watch && !args.format.json && std::io::stdout().is_terminal();
         loop {
             let document: StatusDocument = client.ask(&request).await?;
             output::show(args.format, &document, |document| {
                 let text = document_text(document);
-                if clear {
-                    format!("{CLEAR}{text}")
-                } else {
-                    text
-                }
+                if clear { format!("{CLEAR}{text}") } else { text }
             })?;
             if !args.watch {
                 break;
@@ -90,10 +84,8 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
     );
     if let Some(task) = study.task {
         let task = task_word(task);
-        text += &format!(
-            ", round {} ({task} from {}): {}",
-            study.round, study.version, study.phase
-        );
+        text +=
+            &format!(", round {} ({task} from {}): {}", study.round, study.version, study.phase);
     }
     if let Some(remaining) = study.remaining_ms {
         text += &format!(", {} left", output::span(remaining));
@@ -115,15 +107,8 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
 }
 
 fn site_table(sites: &[SiteStatus]) -> String {
-    let mut table = output::table(&[
-        "site",
-        "state",
-        "doing",
-        "progress",
-        "last contact",
-        "up",
-        "down",
-    ]);
+    let mut table =
+        output::table(&["site", "state", "doing", "progress", "last contact", "up", "down"]);
     for site in sites {
         let state = match site.code {
             Some(code) => format!("{} ({code})", site.state),
@@ -134,10 +119,8 @@ fn site_table(sites: &[SiteStatus]) -> String {
             state,
             site.phase.clone().unwrap_or_default(),
             output::bar(site.done, site.total),
-            site.last_contact_ms_ago.map_or_else(
-                || "never".to_owned(),
-                |ms| format!("{} ago", output::span(ms)),
-            ),
+            site.last_contact_ms_ago
+                .map_or_else(|| "never".to_owned(), |ms| format!("{} ago", output::span(ms))),
             output::bytes(site.bytes_up),
             output::bytes(site.bytes_down),
         ]);
@@ -152,10 +135,7 @@ pub(super) fn version_table(versions: &[VersionStatus]) -> String {
             version.version.to_string(),
             output::number(version.accuracy),
             output::number(version.loss),
-            version
-                .round
-                .map(|round| round.to_string())
-                .unwrap_or_default(),
+            version.round.map(|round| round.to_string()).unwrap_or_default(),
             version.wall.map(output::date).unwrap_or_default(),
             version.model.short(),
         ]);
@@ -173,10 +153,7 @@ fn round_table(rounds: &[RoundStatus]) -> String {
             (None, Some(reason)) => format!("{}: {reason}", round.outcome),
             (None, None) => round.outcome.clone(),
         };
-        let excluded = round
-            .excluded
-            .iter()
-            .map(|(site, code)| format!("{site}: {code}"));
+        let excluded = round.excluded.iter().map(|(site, code)| format!("{site}: {code}"));
         let excluded: Vec<String> = excluded.collect();
         table.add_row([
             round.round.to_string(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use consilium_certs::signed_file::SignedFileError;
 use consilium_certs::{keys, signed_file};
 use consilium_common::ids::StudyId;
 use consilium_common::limits::STUDY_BYTES_MAX;
@@ -80,11 +81,7 @@ pub(super) struct OneStudy {
 pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
     match command {
         StudyCommand::Sign(args) => sign(&args),
-        StudyCommand::Submit {
-            file,
-            connection,
-            format,
-        } => submit(&file, &connection, format),
+        StudyCommand::Submit { file, connection, format } => submit(&file, &connection, format),
         StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
         StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
         StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
@@ -144,10 +141,8 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
             signed_file::store(&target, &signed).map_err(Failure::failed)?;
         }
     } else {
-        let resolved = study
-            .resolve()
-            .and_then(|study| study.to_text())
-            .map_err(Failure::refused)?;
+        let resolved =
+            study.resolve().and_then(|study| study.to_text()).map_err(Failure::refused)?;
         let same = read_text(&target, STUDY_BYTES_MAX).is_ok_and(|known| known == resolved);
         if !same {
             signed_file::store_unsigned(&target, resolved.as_bytes()).map_err(Failure::failed)?;
@@ -179,7 +174,7 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
 fn already_signed(file: &Path, text: &str) -> Result<Signed<Study>, Failure> {
     match signed_file::load(file) {
         Ok(signed) => Ok(signed),
-        Err(signed_file::SignedFileError::NotSigned { .. }) => {
+        Err(SignedFileError::NotSigned { .. }) => {
             Ok(Signed::from_parts(text.as_bytes().to_vec(), Vec::new()))
         }
         Err(other) => Err(Failure::refused(other)),
@@ -187,7 +182,14 @@ fn already_signed(file: &Path, text: &str) -> Result<Signed<Study>, Failure> {
 }
 
 fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Failure> {
-    let signed: Signed<Study> = signed_file::load(file).map_err(Failure::failed)?;
+    let signed: Signed<Study> = signed_file::load(file).map_err(|error| match error {
+        SignedFileError::NotSigned { .. }
+        | SignedFileError::Changed { .. }
+        | SignedFileError::Refused { .. } => Failure::refused(error),
+        SignedFileError::File(_)
+        | SignedFileError::Malformed { .. }
+        | SignedFileError::TooMany { .. } => Failure::failed(error),
+    })?;
     let changed: CommandDocument = ask(connection, &Request::StudySubmit { signed })?;
     output::show(format, &changed, |changed| {
         format!(
@@ -200,11 +202,7 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
 fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<(), Failure> {
     let changed: CommandDocument = ask(&one.connection, &request(one.study.clone()))?;
     output::show(one.format, &changed, |changed| {
-        format!(
-            "study {} is {}",
-            changed.study,
-            status::state_word(changed.state)
-        )
+        format!("study {} is {}", changed.study, status::state_word(changed.state))
     })
 }
 

@@ -14,10 +14,7 @@ use crate::summary::Summary;
 
 /// What happened, as the server tells it.
 #[derive(Debug)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the engine's arguments of the same names"
-)]
+#[expect(missing_docs, reason = "the fields are the engine's arguments of the same names")]
 pub enum Event {
     /// A site has a live session and has accepted the study.
     Ready(SiteId),
@@ -34,24 +31,11 @@ pub enum Event {
         answer: oneshot::Sender<Result<(), Code>>,
     },
     /// Bytes of an update or a base moved.
-    Moved {
-        site: SiteId,
-        round: Round,
-        up: u64,
-        down: u64,
-    },
+    Moved { site: SiteId, round: Round, up: u64, down: u64 },
     /// An update is staged and its digest is right.
-    Staged {
-        site: SiteId,
-        round: Round,
-        digest: Digest,
-    },
+    Staged { site: SiteId, round: Round, digest: Digest },
     /// An operator's word. Answered when the engine has taken it and its records are queued.
-    Command {
-        command: Command,
-        by: String,
-        answer: oneshot::Sender<Result<(), CommandError>>,
-    },
+    Command { command: Command, by: String, answer: oneshot::Sender<Result<(), CommandError>> },
     /// What do screens show?
     Status { answer: oneshot::Sender<Status> },
 }
@@ -93,12 +77,7 @@ impl Handle {
         events: mpsc::Sender<Event>,
         view: View,
     ) -> Self {
-        Self(Arc::new(Inner {
-            study,
-            offer,
-            events,
-            view: Mutex::new(view),
-        }))
+        Self(Arc::new(Inner { study, offer, events, view: Mutex::new(view) }))
     }
 
     /// The study.
@@ -128,10 +107,7 @@ impl Handle {
     /// The study's state as sites are told it.
     #[must_use]
     pub fn state_message(&self) -> StudyState {
-        StudyState {
-            study: self.id().clone(),
-            state: self.view().state,
-        }
+        StudyState { study: self.id().clone(), state: self.view().state }
     }
 
     /// What can be seen. Hold it for a moment only.

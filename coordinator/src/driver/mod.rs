@@ -92,14 +92,7 @@ impl Driver {
         tools: Tools,
         events: mpsc::Receiver<Event>,
     ) -> Self {
-        Self {
-            engine,
-            handle,
-            tools,
-            events,
-            work: JoinSet::new(),
-            woken: None,
-        }
+        Self { engine, handle, tools, events, work: JoinSet::new(), woken: None }
     }
 
     /// Runs until `stop`, or until nobody holds a handle.
@@ -143,38 +136,19 @@ impl Driver {
             Event::Gone(site) => engine.handle_site_gone(&site, now),
             Event::Message(site, message) => engine.handle_message(&site, message, now),
             // Whoever asked may have gone meanwhile; the same below.
-            Event::Push {
-                site,
-                round,
-                digest,
-                bytes,
-                answer,
-            } => {
+            Event::Push { site, round, digest, bytes, answer } => {
                 let _gone = answer.send(engine.wants_push(&site, round, digest, bytes));
             }
-            Event::Moved {
-                site,
-                round,
-                up,
-                down,
-            } => {
+            Event::Moved { site, round, up, down } => {
                 engine.handle_transfer(&site, round, up, down, now);
             }
-            Event::Staged {
-                site,
-                round,
-                digest,
-            } => {
+            Event::Staged { site, round, digest } => {
                 engine.handle_staged(&site, round, digest, now);
             }
             Event::Status { answer } => {
                 let _gone = answer.send(engine.status(now));
             }
-            Event::Command {
-                command,
-                by,
-                answer,
-            } => {
+            Event::Command { command, by, answer } => {
                 let taken = engine.handle_command(command, &by, now);
                 // Queued before it is answered: what the asker writes next stands behind it.
                 self.act().await?;
@@ -195,37 +169,24 @@ impl Driver {
                     self.tools.outbox.send(&site, *message);
                     failpoints::after(name);
                 }
-                Action::SendRollCall {
-                    site,
-                    round,
-                    update,
-                } => {
+                Action::SendRollCall { site, round, update } => {
                     self.send_roll_call(&site, round, update).await?;
                     failpoints::after(name);
                 }
                 Action::Look { id, update, .. } => self.look(id, name, update),
-                Action::Verify {
-                    id, update, rules, ..
-                } => {
+                Action::Verify { id, update, rules, .. } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, Some(update), move || {
                         Done::Verified(compute.verify(update, &rules))
                     });
                 }
-                Action::Add {
-                    id, update, weight, ..
-                } => {
+                Action::Add { id, update, weight, .. } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, Some(update), move || {
                         Done::Added(compute.add(update, weight))
                     });
                 }
-                Action::Aggregate {
-                    id,
-                    base,
-                    weight,
-                    step_exponent,
-                } => {
+                Action::Aggregate { id, base, weight, step_exponent } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, None, move || {
                         Done::Aggregated(compute.aggregate(base, weight, step_exponent))
@@ -247,11 +208,7 @@ impl Driver {
         record: Box<Record>,
     ) -> Result<(), DriverError> {
         // A record that no start could read again is never written.
-        self.tools
-            .history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(&record)?;
+        self.tools.history.lock().unwrap_or_else(PoisonError::into_inner).apply(&record)?;
         let pending = self.tools.store.submit(&record).await?;
         if let Record::Plan(plan) = &*record {
             self.handle.view().serving = Some((plan.round, plan.base));
@@ -260,12 +217,7 @@ impl Driver {
         let record = looked_at.then_some(record);
         self.work.spawn(async move {
             pending.durable().await?;
-            Ok(Finished {
-                id,
-                name,
-                done: Done::Persisted,
-                record,
-            })
+            Ok(Finished { id, name, done: Done::Persisted, record })
         });
         Ok(())
     }
@@ -275,12 +227,7 @@ impl Driver {
         let study = self.handle.id().clone();
         // Without a round nothing can have been staged for it.
         let Some((round, _)) = self.handle.view().serving else {
-            return self.told(Finished {
-                id,
-                name,
-                done: Done::Staged(false),
-                record: None,
-            });
+            return self.told(Finished { id, name, done: Done::Staged(false), record: None });
         };
         self.work.spawn(async move {
             let looked = stage.look(&Purpose { study, round }, update).await;
@@ -301,24 +248,14 @@ impl Driver {
         work: impl FnOnce() -> Done + Send + 'static,
     ) {
         if update.is_some_and(|update| self.tools.stage.in_memory(update)) {
-            return self.told(Finished {
-                id,
-                name,
-                done: work(),
-                record: None,
-            });
+            return self.told(Finished { id, name, done: work(), record: None });
         }
         let threads = Arc::clone(&self.tools.threads);
         self.work.spawn(async move {
             // The semaphore is never closed; were it, the work would go on without a place.
             let _place = threads.acquire().await.ok();
             match tokio::task::spawn_blocking(work).await {
-                Ok(done) => Ok(Finished {
-                    id,
-                    name,
-                    done,
-                    record: None,
-                }),
+                Ok(done) => Ok(Finished { id, name, done, record: None }),
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_going_down) => Err(StoreError::Closed),

@@ -54,13 +54,7 @@ impl Fake {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        self.0
-            .lock()
-            .unwrap()
-            .records
-            .iter()
-            .map(Record::name)
-            .collect()
+        self.0.lock().unwrap().records.iter().map(Record::name).collect()
     }
 }
 
@@ -142,10 +136,7 @@ async fn bench() -> Bench {
     let key = SecretKey::from_seed(&[1; 32]);
     let signed = Signed::<Study>::sign(study.to_text().unwrap().into_bytes(), &key);
     let mut history = History::new();
-    let submitted = StudySubmitted {
-        signed: signed.clone(),
-        by: "ada".into(),
-    };
+    let submitted = StudySubmitted { signed: signed.clone(), by: "ada".into() };
     history.apply(&Record::StudySubmitted(submitted)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let blobs: Arc<dyn Blobs> = Arc::new(Files::open(&dir.path().join("blobs")).unwrap());
@@ -164,11 +155,7 @@ async fn bench() -> Bench {
         signatures: signed.signatures,
     };
     let (events, queue) = mpsc::channel(64);
-    let view = View {
-        state: RunState::Submitted,
-        serving: None,
-        summary,
-    };
+    let view = View { state: RunState::Submitted, serving: None, summary };
     let handle = Handle::new(Arc::new(study.clone()), offer, events, view);
     let (sender, letters) = mpsc::channel(256);
     let store = Arc::new(Fake::default());
@@ -183,15 +170,7 @@ async fn bench() -> Bench {
     };
     let driver = Driver::new(engine, handle.clone(), tools, queue);
     let running = tokio::spawn(driver.run(CancellationToken::new()));
-    Bench {
-        handle,
-        store,
-        stage,
-        blobs,
-        letters,
-        running,
-        _dir: dir,
-    }
+    Bench { handle, store, stage, blobs, letters, running, _dir: dir }
 }
 
 fn site(name: &str) -> SiteId {
@@ -204,21 +183,15 @@ impl Bench {
             self.handle.tell(Event::Ready(site(name))).await.unwrap();
         }
         let by = "ada".to_owned();
-        let start = |answer| Event::Command {
-            command: Command::Start,
-            by,
-            answer,
-        };
+        let start = |answer| Event::Command { command: Command::Start, by, answer };
         self.handle.ask(start).await.unwrap().unwrap();
     }
 
     /// The next message that `wanted` picks; the sites' other mail is passed over.
     async fn hear<T>(&mut self, name: &str, wanted: impl Fn(Message) -> Option<T>) -> T {
         loop {
-            let (to, message) = tokio::time::timeout(WAIT, self.letters.recv())
-                .await
-                .unwrap()
-                .unwrap();
+            let (to, message) =
+                tokio::time::timeout(WAIT, self.letters.recv()).await.unwrap().unwrap();
             if to == site(name)
                 && let Some(found) = wanted(message)
             {
@@ -236,11 +209,7 @@ impl Bench {
             consilium_common::wire::messages::TaskKind::Evaluate => Vec::new(),
         };
         let metrics = Metrics(vec![10, 65_536]);
-        let words = schema.encode(&Words {
-            weight: 1,
-            clipped: 0,
-            metrics,
-        });
+        let words = schema.encode(&Words { weight: 1, clipped: 0, metrics });
         let header = Header {
             round: plan.round,
             step_exponent: -30,
@@ -259,27 +228,15 @@ impl Bench {
             bytes: update.len() as u64,
         };
         let message = SiteMessage::UpdateOffer(offer);
-        self.handle
-            .tell(Event::Message(site(name), message))
-            .await
-            .unwrap();
+        self.handle.tell(Event::Message(site(name), message)).await.unwrap();
         (update, digest)
     }
 
     async fn push(&self, name: &str, round: Round, update: Vec<u8>, digest: Digest) {
         let bytes = update.len() as u64;
-        let ask = |answer| Event::Push {
-            site: site(name),
-            round,
-            digest,
-            bytes,
-            answer,
-        };
+        let ask = |answer| Event::Push { site: site(name), round, digest, bytes, answer };
         self.handle.ask(ask).await.unwrap().unwrap();
-        let purpose = Purpose {
-            study: self.handle.id().clone(),
-            round,
-        };
+        let purpose = Purpose { study: self.handle.id().clone(), round };
         let Begun::Sink(mut sink) = self.stage.begin(&purpose, digest, bytes).await.unwrap() else {
             return self.staged(name, round, digest).await;
         };
@@ -290,32 +247,13 @@ impl Bench {
 
     async fn staged(&self, name: &str, round: Round, digest: Digest) {
         let site = site(name);
-        self.handle
-            .tell(Event::Moved {
-                site: site.clone(),
-                round,
-                up: 7,
-                down: 0,
-            })
-            .await
-            .unwrap();
-        self.handle
-            .tell(Event::Staged {
-                site,
-                round,
-                digest,
-            })
-            .await
-            .unwrap();
+        self.handle.tell(Event::Moved { site: site.clone(), round, up: 7, down: 0 }).await.unwrap();
+        self.handle.tell(Event::Staged { site, round, digest }).await.unwrap();
     }
 }
 
 fn plan(message: Message) -> Option<Plan> {
-    if let Message::Plan(plan) = message {
-        Some(plan)
-    } else {
-        None
-    }
+    if let Message::Plan(plan) = message { Some(plan) } else { None }
 }
 
 fn roll_call(message: Message) -> Option<RollCallDocument> {
@@ -333,21 +271,11 @@ async fn a_round_goes_from_plan_to_version_and_the_model_is_the_exact_mean() {
     let plan_a = bench.hear("a", plan).await;
     for (name, units) in [("a", 1 << 29), ("b", -(1 << 28))] {
         let (update, digest) = bench.offer(name, &plan_a, units).await;
-        bench
-            .hear(name, |m| {
-                matches!(m, Message::UpdateWanted(_)).then_some(())
-            })
-            .await;
+        bench.hear(name, |m| matches!(m, Message::UpdateWanted(_)).then_some(())).await;
         bench.push(name, plan_a.round, update, digest).await;
     }
     let call = bench.hear("b", roll_call).await;
-    let Outcome::Committed {
-        version,
-        model,
-        weight,
-        ..
-    } = call.outcome
-    else {
+    let Outcome::Committed { version, model, weight, .. } = call.outcome else {
         panic!("{:?}", call.outcome)
     };
     assert_eq!((version, weight, call.bytes_up), (Version(1), 2, 14));
@@ -368,17 +296,10 @@ async fn a_round_goes_from_plan_to_version_and_the_model_is_the_exact_mean() {
     assert_eq!(evaluate.base, model);
     bench.offer("a", &plan_a, 1).await;
     assert_eq!(bench.hear("a", roll_call).await.round, plan_a.round);
-    let old = Plan {
-        round: Round(0),
-        ..plan_a
-    };
+    let old = Plan { round: Round(0), ..plan_a };
     bench.offer("a", &old, 1).await;
     let refused = |m| {
-        if let Message::UpdateRefused(r) = m {
-            Some(r.code)
-        } else {
-            None
-        }
+        if let Message::UpdateRefused(r) = m { Some(r.code) } else { None }
     };
     assert_eq!(bench.hear("a", refused).await, Code::WrongRound);
     let view = bench.handle.view();
@@ -394,39 +315,23 @@ async fn nothing_is_told_before_its_record_is_durable() {
     bench.store.hold();
     for (name, units) in [("a", 5), ("b", 6)] {
         let (update, digest) = bench.offer(name, &plan_a, units).await;
-        bench
-            .hear(name, |m| {
-                matches!(m, Message::UpdateWanted(_)).then_some(())
-            })
-            .await;
+        bench.hear(name, |m| matches!(m, Message::UpdateWanted(_)).then_some(())).await;
         bench.push(name, plan_a.round, update, digest).await;
     }
     // A question is answered after all that was told before it.
     for _ in 0..3 {
-        bench
-            .handle
-            .ask(|answer| Event::Status { answer })
-            .await
-            .unwrap();
+        bench.handle.ask(|answer| Event::Status { answer }).await.unwrap();
     }
     assert!(bench.store.names().contains(&"Receipt"));
     while let Ok((_, message)) = bench.letters.try_recv() {
-        assert!(
-            !matches!(message, Message::Receipt(_) | Message::RollCall(_)),
-            "{message:?}"
-        );
+        assert!(!matches!(message, Message::Receipt(_) | Message::RollCall(_)), "{message:?}");
     }
     bench.store.release();
-    bench
-        .hear("a", |m| matches!(m, Message::Receipt(_)).then_some(()))
-        .await;
+    bench.hear("a", |m| matches!(m, Message::Receipt(_)).then_some(())).await;
     bench.hear("a", roll_call).await;
     let names = bench.store.names();
     let first = |name| names.iter().position(|have| *have == name).unwrap();
-    assert!(
-        first("Plan") < first("Receipt") && first("Receipt") < first("RollCall"),
-        "{names:?}"
-    );
+    assert!(first("Plan") < first("Receipt") && first("Receipt") < first("RollCall"), "{names:?}");
 }
 
 #[tokio::test]
@@ -434,10 +339,7 @@ async fn a_log_that_fails_ends_the_driver() {
     let bench = bench().await;
     bench.store.0.lock().unwrap().broken = true;
     bench.start().await;
-    let ended = tokio::time::timeout(WAIT, bench.running)
-        .await
-        .unwrap()
-        .unwrap();
+    let ended = tokio::time::timeout(WAIT, bench.running).await.unwrap().unwrap();
     assert!(matches!(ended, Err(DriverError::Store(_))), "{ended:?}");
 }
 
@@ -449,30 +351,16 @@ async fn a_bad_update_is_refused_and_counts_for_nothing() {
     // b's is fine; a's norm is over the clip bound.
     for (name, units) in [("b", 5), ("a", (1 << 30) - 1)] {
         let (update, digest) = bench.offer(name, &plan_a, units).await;
-        bench
-            .hear(name, |m| {
-                matches!(m, Message::UpdateWanted(_)).then_some(())
-            })
-            .await;
+        bench.hear(name, |m| matches!(m, Message::UpdateWanted(_)).then_some(())).await;
         bench.push(name, plan_a.round, update, digest).await;
     }
     let refused = |m| {
-        if let Message::UpdateRefused(r) = m {
-            Some(r.code)
-        } else {
-            None
-        }
+        if let Message::UpdateRefused(r) = m { Some(r.code) } else { None }
     };
     assert_eq!(bench.hear("a", refused).await, Code::NormTooLarge);
     let call = bench.hear("b", roll_call).await;
-    assert!(
-        matches!(call.outcome, Outcome::Abandoned { .. }),
-        "one site is too few"
-    );
-    assert!(
-        !call.counted(&site("a")) && call.metrics.is_empty(),
-        "{call:?}"
-    );
+    assert!(matches!(call.outcome, Outcome::Abandoned { .. }), "one site is too few");
+    assert!(!call.counted(&site("a")) && call.metrics.is_empty(), "{call:?}");
     assert!(bench.store.names().contains(&"Refusal"));
 }
 
@@ -488,18 +376,11 @@ async fn a_base_that_rotted_on_disk_never_becomes_a_version() {
     consilium_io::disk::replace(&path, &bytes).unwrap();
     for (name, units) in [("a", 5), ("b", 6)] {
         let (update, digest) = bench.offer(name, &plan_a, units).await;
-        bench
-            .hear(name, |m| {
-                matches!(m, Message::UpdateWanted(_)).then_some(())
-            })
-            .await;
+        bench.hear(name, |m| matches!(m, Message::UpdateWanted(_)).then_some(())).await;
         bench.push(name, plan_a.round, update, digest).await;
     }
     let Outcome::Abandoned { reason } = bench.hear("a", roll_call).await.outcome else {
         panic!("the base is not what its digest says")
     };
-    assert!(
-        reason.contains("coordinator-fault") && reason.contains("other content"),
-        "{reason}"
-    );
+    assert!(reason.contains("coordinator-fault") && reason.contains("other content"), "{reason}");
 }

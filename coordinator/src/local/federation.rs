@@ -116,10 +116,7 @@ impl Federation {
     /// A site's folder: agent.toml and state.
     #[must_use]
     pub fn site_folder(&self, site: usize) -> PathBuf {
-        let name = self
-            .sites
-            .get(site)
-            .map_or("unknown", |site| site.name.as_str());
+        let name = self.sites.get(site).map_or("unknown", |site| site.name.as_str());
         self.root.join("sites").join(name)
     }
 
@@ -137,13 +134,7 @@ impl Federation {
 
     fn issue_identities(&self) -> Result<(), LocalError> {
         let ca = self.root.join("ca").into_os_string();
-        let init = [
-            "ca".into(),
-            "init".into(),
-            ca.clone(),
-            "--consortium".into(),
-            "local".into(),
-        ];
+        let init = ["ca".into(), "init".into(), ca.clone(), "--consortium".into(), "local".into()];
         self.consilium(init)?;
         let run = |words: &[&str]| {
             let mut arguments: Vec<OsString> = vec!["ca".into()];
@@ -228,10 +219,7 @@ impl Federation {
     /// It does not get ready.
     pub fn start_agent(&mut self, site: usize) -> Result<(), LocalError> {
         let configuration = self.site_folder(site).join("agent.toml");
-        let name = self
-            .sites
-            .get(site)
-            .map_or("unknown", |site| site.name.as_str());
+        let name = self.sites.get(site).map_or("unknown", |site| site.name.as_str());
         let process = Process::start(Starting {
             name,
             program: &self.programs.agent,
@@ -355,11 +343,7 @@ impl Federation {
         words: &[&str],
     ) -> Result<T, LocalError> {
         let configuration = self.site_folder(site).join("agent.toml");
-        let options = [
-            "--config".into(),
-            configuration.into_os_string(),
-            "--json".into(),
-        ];
+        let options = ["--config".into(), configuration.into_os_string(), "--json".into()];
         let arguments = words.iter().map(OsString::from).chain(options);
         read_json("consilium-agent", output(&self.programs.agent, arguments)?)
     }
@@ -385,10 +369,7 @@ fn output(
     if result.status.success() {
         return Ok(String::from_utf8_lossy(&result.stdout).into_owned());
     }
-    let words: Vec<_> = arguments
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect();
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
     Err(LocalError::Command {
         command: format!("{} {}", program.display(), words.join(" ")),
         status: result.status.to_string(),
@@ -397,17 +378,12 @@ fn output(
 }
 
 fn read_json<T: DeserializeOwned>(command: &str, output: String) -> Result<T, LocalError> {
-    serde_json::from_str(&output).map_err(|_| LocalError::Answer {
-        command: command.to_owned(),
-        output,
-    })
+    serde_json::from_str(&output)
+        .map_err(|_| LocalError::Answer { command: command.to_owned(), output })
 }
 
 /// Files of a demonstration or test; they are made anew, nothing is lost with them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a fresh folder, no state to protect"
-)]
+#[expect(clippy::disallowed_methods, reason = "a fresh folder, no state to protect")]
 fn write(path: &Path, text: &str) -> Result<(), LocalError> {
     fs::write(path, text).map_err(LocalError::file("cannot write", path))
 }
@@ -416,7 +392,5 @@ fn write(path: &Path, text: &str) -> Result<(), LocalError> {
 fn free_address() -> Result<String, LocalError> {
     let socket = UdpSocket::bind("127.0.0.1:0");
     let address = socket.and_then(|socket| socket.local_addr());
-    address
-        .map(|address| address.to_string())
-        .map_err(LocalError::file("cannot bind", "127.0.0.1"))
+    address.map(|address| address.to_string()).map_err(LocalError::file("cannot bind", "127.0.0.1"))
 }

@@ -37,6 +37,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Where it says READY=1 and STOPPING=1, as to systemd.
+    notify: UnixDatagram,
 }
 
 impl Process {
@@ -44,18 +46,16 @@ impl Process {
     ///
     /// # Errors
     /// The program or its log cannot be opened.
-    pub fn spawn(start: Starting<'_>) -> Result<(Self, UnixDatagram), LocalError> {
+    pub fn spawn(start: Starting<'_>) -> Result<Self, LocalError> {
         let log = start.folder.join(format!("{}.log", start.name));
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .map_err(LocalError::file("cannot open the log", &log))?;
-        let errors = file
-            .try_clone()
-            .map_err(LocalError::file("cannot open the log", &log))?;
+        let errors = file.try_clone().map_err(LocalError::file("cannot open the log", &log))?;
         let socket_path = start.folder.join(format!("{}.notify", start.name));
-        let socket = notify_socket(&socket_path)?;
+        let notify = notify_socket(&socket_path)?;
         let child = Command::new(start.program)
             .args(start.arguments)
             .envs(start.environment)
@@ -65,14 +65,7 @@ impl Process {
             .stderr(errors)
             .spawn()
             .map_err(LocalError::file("cannot start", start.program))?;
-        Ok((
-            Self {
-                name: start.name.to_owned(),
-                child,
-                log,
-            },
-            socket,
-        ))
+        Ok(Self { name: start.name.to_owned(), child, log, notify })
     }
 
     /// Starts a daemon and waits until it is ready.
@@ -80,10 +73,10 @@ impl Process {
     /// # Errors
     /// It cannot be started, ends, or is not ready within a minute.
     pub fn start(start: Starting<'_>) -> Result<Self, LocalError> {
-        let (mut process, socket) = Self::spawn(start)?;
+        let mut process = Self::spawn(start)?;
         let steps = READY_WAIT.as_millis() / STEP.as_millis();
         for _ in 0..steps {
-            if said_ready(&socket) {
+            if said_ready(&process.notify) {
                 return Ok(process);
             }
             if let Some(status) = process.ended() {
@@ -131,10 +124,7 @@ impl Process {
                 None => pause(),
             }
         }
-        Err(self.not_ready(format!(
-            "did not end within {} s of SIGTERM",
-            within.as_secs()
-        )))
+        Err(self.not_ready(format!("did not end within {} s of SIGTERM", within.as_secs())))
     }
 
     /// Waits until it ends by itself.
@@ -161,12 +151,7 @@ impl Process {
     #[must_use]
     pub fn not_ready(&self, what: String) -> LocalError {
         let (name, log) = (self.name.clone(), self.log.clone());
-        LocalError::NotReady {
-            name,
-            what,
-            tail: tail(&log),
-            log,
-        }
+        LocalError::NotReady { name, what, tail: tail(&log), log }
     }
 }
 
@@ -182,17 +167,12 @@ impl Drop for Process {
 /// There is no such process.
 pub(super) fn signal(pid: u32, name: &str) -> Result<(), LocalError> {
     let command = format!("kill -{name} {pid}");
-    let status = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
-        .status();
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(LocalError::Command {
-            command,
-            status: status.to_string(),
-            output: String::new(),
-        }),
+        Ok(status) => {
+            Err(LocalError::Command { command, status: status.to_string(), output: String::new() })
+        }
         Err(source) => Err(LocalError::file("cannot run", "kill")(source)),
     }
 }
@@ -205,9 +185,7 @@ fn notify_socket(path: &Path) -> Result<UnixDatagram, LocalError> {
         _ => {}
     }
     let socket = UnixDatagram::bind(path).map_err(LocalError::file("cannot bind", path))?;
-    socket
-        .set_read_timeout(Some(STEP))
-        .map_err(LocalError::file("cannot set up", path))?;
+    socket.set_read_timeout(Some(STEP)).map_err(LocalError::file("cannot set up", path))?;
     Ok(socket)
 }
 
@@ -218,8 +196,7 @@ fn said_ready(socket: &UnixDatagram) -> bool {
         return false;
     };
     let text = datagram.get(..len).unwrap_or_default();
-    text.split(|byte| *byte == b'\n')
-        .any(|line| line == b"READY=1")
+    text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
 }
 
 fn tail(log: &Path) -> String {
@@ -236,10 +213,7 @@ fn tail(log: &Path) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module waits for processes; no runtime runs"
-)]
+#[expect(clippy::disallowed_methods, reason = "this module waits for processes; no runtime runs")]
 pub(super) fn pause() {
     std::thread::sleep(STEP);
 }

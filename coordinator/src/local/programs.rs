@@ -31,18 +31,12 @@ impl Programs {
     /// # Errors
     /// Names the first that is not.
     pub fn check(&self, with_worker: bool) -> Result<(), LocalError> {
-        let mut needed = vec![
-            ("consilium", &self.consilium),
-            ("consilium-agent", &self.agent),
-        ];
+        let mut needed = vec![("consilium", &self.consilium), ("consilium-agent", &self.agent)];
         if with_worker {
             needed.push(("consilium-worker", &self.worker));
         }
         match needed.into_iter().find(|(_, path)| !path.is_file()) {
-            Some((program, path)) => Err(LocalError::NoProgram {
-                program,
-                path: path.clone(),
-            }),
+            Some((program, path)) => Err(LocalError::NoProgram { program, path: path.clone() }),
             None => Ok(()),
         }
     }

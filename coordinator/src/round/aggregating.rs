@@ -60,16 +60,9 @@ impl Engine {
         };
         let signed = roll_call::signed(open, &self.terms, &outcome, self.now);
         open.phase = Phase::Closing;
-        let record = RoundEnded {
-            signed: signed.clone(),
-        };
-        open.ending = Some(Ending {
-            signed,
-            outcome,
-            told: false,
-        });
-        self.outbox
-            .persist(Awaited::RollCall, Record::RollCall(record));
+        let record = RoundEnded { signed: signed.clone() };
+        open.ending = Some(Ending { signed, outcome, told: false });
+        self.outbox.persist(Awaited::RollCall, Record::RollCall(record));
     }
 
     /// The roll call is durable: the head moves, and the sites hear of it.
@@ -99,9 +92,7 @@ impl Engine {
                 self.attempts.not_before = self.now + wait;
             }
         }
-        let message = RollCall {
-            signed: ending.signed.clone(),
-        };
+        let message = RollCall { signed: ending.signed.clone() };
         for site in open.sites.keys() {
             self.outbox.send(site, message.clone());
         }

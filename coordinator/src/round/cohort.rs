@@ -60,11 +60,8 @@ mod tests {
 
     #[test]
     fn the_rule_names_whoever_is_missing() {
-        let rule = Cohort {
-            min_sites: 2,
-            required: vec!["b".parse().unwrap()],
-            ..Cohort::default()
-        };
+        let rule =
+            Cohort { min_sites: 2, required: vec!["b".parse().unwrap()], ..Cohort::default() };
         assert!(missing(&rule, &sites(&["a", "b"]), "ready").is_empty());
         assert_eq!(
             missing(&rule, &sites(&["a"]), "ready"),

@@ -69,11 +69,8 @@ impl Engine {
     /// Writes a new state to the log; it holds once it is durable.
     pub(super) fn ask_for_state(&mut self, state: RunState, by: &str) {
         self.target = state;
-        let record = StudyStateSet {
-            study: self.terms.study.id().clone(),
-            state,
-            by: by.to_owned(),
-        };
+        let record =
+            StudyStateSet { study: self.terms.study.id().clone(), state, by: by.to_owned() };
         let awaited = Awaited::StudyState(state, by.to_owned());
         self.outbox.persist(awaited, Record::StudyState(record));
     }
@@ -84,14 +81,8 @@ impl Engine {
             return;
         }
         (self.state, self.state_since) = (state, Some(record));
-        let message = StudyState {
-            study: self.terms.study.id().clone(),
-            state,
-        };
-        let connected = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.connected);
+        let message = StudyState { study: self.terms.study.id().clone(), state };
+        let connected = self.sessions.iter().filter(|(_, session)| session.connected);
         for (site, _) in connected {
             self.outbox.send(site, message.clone());
         }

@@ -22,10 +22,7 @@ impl Engine {
         if offer.study != *self.terms.study.id() {
             return;
         }
-        let open = self
-            .open
-            .as_ref()
-            .filter(|open| open.plan.round == offer.round);
+        let open = self.open.as_ref().filter(|open| open.plan.round == offer.round);
         match open {
             Some(open) if open.is_live() => self.take_live_offer(site, offer),
             // Its roll call is on the way to the log, and then to this site.
@@ -95,8 +92,7 @@ impl Engine {
         part.state = SiteState::Looking;
         let awaited = Awaited::Look(site.clone(), update);
         let site = site.clone();
-        self.outbox
-            .request(awaited, |id| Action::Look { id, site, update });
+        self.outbox.request(awaited, |id| Action::Look { id, site, update });
     }
 
     /// Answer to a look: the update is verified, or asked for.
@@ -124,14 +120,7 @@ impl Engine {
     fn want(&mut self, site: &SiteId, digest: Digest) {
         if let Some(open) = &self.open {
             let (study, round) = (open.plan.study.clone(), open.plan.round);
-            self.outbox.send(
-                site,
-                UpdateWanted {
-                    study,
-                    round,
-                    digest,
-                },
-            );
+            self.outbox.send(site, UpdateWanted { study, round, digest });
         }
     }
 
@@ -152,12 +141,7 @@ impl Engine {
         part.state = SiteState::Verifying;
         let awaited = Awaited::Verify(site.clone(), update);
         let site = site.clone();
-        self.outbox.request(awaited, |id| Action::Verify {
-            id,
-            site,
-            update,
-            rules,
-        });
+        self.outbox.request(awaited, |id| Action::Verify { id, site, update, rules });
     }
 
     /// The verdict on an update: refused and quarantined, or accepted: it binds the site, is added,
@@ -193,12 +177,7 @@ impl Engine {
         if is_sum {
             let awaited = Awaited::Add(site.clone());
             let site = site.clone();
-            self.outbox.request(awaited, |id| Action::Add {
-                id,
-                site,
-                update,
-                weight,
-            });
+            self.outbox.request(awaited, |id| Action::Add { id, site, update, weight });
         }
         self.give_receipt(site);
         self.deliver(site);
@@ -294,13 +273,7 @@ impl Engine {
         if let Some(part) = open.sites.get_mut(site) {
             part.state = SiteState::Out(Why::Refused(code));
         }
-        let refused = UpdateRefused {
-            study,
-            round,
-            digest,
-            code,
-            detail,
-        };
+        let refused = UpdateRefused { study, round, digest, code, detail };
         self.outbox.send(site, refused);
     }
 
@@ -326,8 +299,7 @@ impl Engine {
                 code: code.to_string(),
                 detail: detail.to_owned(),
             };
-            self.outbox
-                .persist(Awaited::Record, Record::Refusal(record));
+            self.outbox.persist(Awaited::Record, Record::Refusal(record));
         }
     }
 

@@ -86,10 +86,7 @@ impl Engine {
         }
         let session = self.sessions.entry(site.clone()).or_default();
         if !session.connected {
-            *session = Session {
-                connected: true,
-                declined: None,
-            };
+            *session = Session { connected: true, declined: None };
             self.attempts.try_again(now);
         }
         self.tell_again(site);
@@ -135,9 +132,7 @@ impl Engine {
         bytes: u64,
     ) -> Result<(), Code> {
         let open = self.open.as_ref().filter(|open| open.is_live());
-        let open = open
-            .filter(|open| open.plan.round == round)
-            .ok_or(Code::WrongRound)?;
+        let open = open.filter(|open| open.plan.round == round).ok_or(Code::WrongRound)?;
         let part = open.sites.get(site).ok_or(Code::NotInvited)?;
         if let SiteState::Out(Why::Refused(code)) = part.state {
             return Err(code);
@@ -154,11 +149,7 @@ impl Engine {
             part.state,
             SiteState::Wanted | SiteState::Working | SiteState::Out(Why::Idle)
         );
-        if waits && part.offered == Some(digest) {
-            Ok(())
-        } else {
-            Err(Code::Unexpected)
-        }
+        if waits && part.offered == Some(digest) { Ok(()) } else { Err(Code::Unexpected) }
     }
 
     /// Bytes of an update (`up`) or a base (`down`) moved for a round: progress of the site, and
@@ -245,11 +236,7 @@ impl Engine {
     /// The newest version.
     #[must_use]
     pub fn head(&self) -> Head {
-        Head {
-            study: self.terms.study.id().clone(),
-            version: self.version,
-            model: self.model,
-        }
+        Head { study: self.terms.study.id().clone(), version: self.version, model: self.model }
     }
 
     /// The study's state, as it is in the log.
@@ -308,9 +295,7 @@ impl Engine {
         if part.state == SiteState::Delivered {
             self.send_receipt(site);
         } else if !refused && !open.uploads_closed {
-            let plan = self
-                .terms
-                .plan_message(&open.plan, open.remaining(self.now));
+            let plan = self.terms.plan_message(&open.plan, open.remaining(self.now));
             self.outbox.send(site, plan);
         }
     }

@@ -90,8 +90,7 @@ impl Engine {
             accepted: accepted.into_iter().collect(),
             remaining: open.deadline.since(self.now),
         };
-        self.outbox
-            .persist(Awaited::Record, Record::Training(record));
+        self.outbox.persist(Awaited::Record, Record::Training(record));
         self.give_held_receipts();
     }
 }

@@ -63,9 +63,7 @@ impl OpenRound {
     pub(super) fn new(plan: PlanMade, phase: Phase, remaining: Millis, now: Millis) -> Self {
         let invited = plan.invited.iter().cloned();
         Self {
-            sites: invited
-                .map(|site| (site, Site::new(SiteState::Invited, now)))
-                .collect(),
+            sites: invited.map(|site| (site, Site::new(SiteState::Invited, now))).collect(),
             phase,
             deadline: now + remaining,
             uploads_closed: false,

@@ -62,10 +62,7 @@ impl Outbox {
 
     /// Queues a message.
     pub(super) fn send(&mut self, site: &SiteId, message: impl Into<Message>) {
-        self.push(Action::Send {
-            site: site.clone(),
-            message: Box::new(message.into()),
-        });
+        self.push(Action::Send { site: site.clone(), message: Box::new(message.into()) });
     }
 
     /// Queues an action that does not come back.

@@ -119,14 +119,10 @@ impl Engine {
                 accepted: open.plan.invited.clone(),
                 remaining: open.plan.remaining,
             };
-            self.outbox
-                .persist(Awaited::Record, Record::Training(record));
+            self.outbox.persist(Awaited::Record, Record::Training(record));
         }
-        let receipted: Vec<(SiteId, Digest)> = open
-            .sites
-            .iter()
-            .filter_map(|(id, site)| Some((id.clone(), site.bound?)))
-            .collect();
+        let receipted: Vec<(SiteId, Digest)> =
+            open.sites.iter().filter_map(|(id, site)| Some((id.clone(), site.bound?))).collect();
         if self.state == RunState::Stopped {
             open.abandon = Some(stopped_by(state_by));
         } else if open.plan.study_digest != self.terms.digest {

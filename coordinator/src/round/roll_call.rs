@@ -34,9 +34,7 @@ pub(super) fn signed(
         base_version: open.plan.base_version,
         base: open.plan.base,
         outcome: outcome.clone(),
-        sites: sites
-            .map(|(id, site)| (id.clone(), entry(site, counts)))
-            .collect(),
+        sites: sites.map(|(id, site)| (id.clone(), entry(site, counts))).collect(),
         clipped: words.clipped,
         metrics: names.zip(words.metrics.0.iter().copied()).collect(),
         bytes_up: open.bytes_up,
@@ -51,9 +49,7 @@ pub(super) fn signed(
 fn entry(site: &Site, counts: bool) -> Entry {
     let excluded = |code| Status::Excluded { code };
     let status = match site.state {
-        SiteState::Delivered if counts => Status::Counted {
-            weight: site.weight,
-        },
+        SiteState::Delivered if counts => Status::Counted { weight: site.weight },
         SiteState::Out(why) => excluded(why.code()),
         SiteState::Invited
         | SiteState::Working

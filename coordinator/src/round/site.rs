@@ -145,10 +145,8 @@ impl Site {
     /// The site shows by deed that it works for the round: it accepted, or is back.
     pub(super) fn moves(&mut self, now: Millis) {
         self.moved = now;
-        let back = matches!(
-            self.state,
-            SiteState::Invited | SiteState::Out(Why::NoAnswer | Why::Idle)
-        );
+        let back =
+            matches!(self.state, SiteState::Invited | SiteState::Out(Why::NoAnswer | Why::Idle));
         if back {
             self.state = SiteState::Working;
         }
@@ -157,10 +155,7 @@ impl Site {
     /// The site says yes to the plan, after whatever it said before.
     pub(super) fn accepts(&mut self, now: Millis) {
         self.moves(now);
-        if matches!(
-            self.state,
-            SiteState::Out(Why::Declined(_) | Why::Failed(_))
-        ) {
+        if matches!(self.state, SiteState::Out(Why::Declined(_) | Why::Failed(_))) {
             self.state = SiteState::Working;
         }
     }

@@ -89,11 +89,7 @@ impl Engine {
                 Some(open) => waiting_in_round(open),
                 None => self.waiting_while_idle(now),
             },
-            sites: self
-                .roster
-                .iter()
-                .map(|site| self.site_status(site, now))
-                .collect(),
+            sites: self.roster.iter().map(|site| self.site_status(site, now)).collect(),
         }
     }
 
@@ -132,9 +128,7 @@ impl Engine {
         }
         if self.attempts.not_before > now {
             let (wait, failed) = (self.attempts.not_before - now, self.attempts.abandoned);
-            waiting.push(format!(
-                "the next attempt in {wait}: {failed} abandoned in a row"
-            ));
+            waiting.push(format!("the next attempt in {wait}: {failed} abandoned in a row"));
         }
         waiting
     }
@@ -164,9 +158,7 @@ fn waiting_in_round(open: &OpenRound) -> Vec<String> {
         Phase::Closing => vec!["the roll call to be written".to_owned()],
         Phase::Inviting | Phase::Training => {
             let sites = open.sites.iter();
-            sites
-                .filter_map(|(id, site)| Some(format!("{id}: {}", owed(site)?)))
-                .collect()
+            sites.filter_map(|(id, site)| Some(format!("{id}: {}", owed(site)?))).collect()
         }
     }
 }

@@ -58,13 +58,12 @@ impl Engine {
             TaskKind::Train => {
                 open.phase = Phase::Aggregating;
                 let (base, step_exponent) = (open.plan.base, self.terms.step_exponent);
-                self.outbox
-                    .request(Awaited::Aggregate, |id| Action::Aggregate {
-                        id,
-                        base,
-                        weight,
-                        step_exponent,
-                    });
+                self.outbox.request(Awaited::Aggregate, |id| Action::Aggregate {
+                    id,
+                    base,
+                    weight,
+                    step_exponent,
+                });
             }
             TaskKind::Evaluate => self.close(Outcome::Evaluated { weight }),
         }

@@ -57,14 +57,7 @@ async fn admit(
         Err(error) => {
             let name = tls::peer_identity(Some(&chain))
                 .map_or_else(|_| address.to_string(), |identity| identity.to_string());
-            return refuse(
-                &server,
-                &*carrier,
-                name,
-                Code::WrongRole,
-                &error.to_string(),
-            )
-            .await;
+            return refuse(&server, &*carrier, name, Code::WrongRole, &error.to_string()).await;
         }
     };
     match (door, identity.role.clone()) {
@@ -108,19 +101,13 @@ pub(super) async fn refuse(
     code: Code,
     detail: &str,
 ) {
-    server
-        .refusals
-        .note(&*server.store, peer, code, detail)
-        .await;
+    server.refusals.note(&*server.store, peer, code, detail).await;
     let goodbye = async {
         let stream = carrier.accept().await.ok()?;
         if stream.kind != StreamKind::Control {
             return None;
         }
-        let refused = Message::from(Refused {
-            code,
-            detail: detail.to_owned(),
-        });
+        let refused = Message::from(Refused { code, detail: detail.to_owned() });
         say_refused(carrier, &mut FrameWriter::new(stream.send), &refused).await;
         Some(())
     };

@@ -39,10 +39,7 @@ struct Broken {
 
 impl Broken {
     fn new(code: Code, detail: impl ToString) -> Self {
-        Self {
-            code,
-            detail: detail.to_string(),
-        }
+        Self { code, detail: detail.to_string() }
     }
 }
 
@@ -75,20 +72,10 @@ pub(super) async fn run(
     };
     let address = carrier.remote_address();
     tracing::info!(%site, %address, agent = hello.agent, "connected");
-    let welcome = Welcome {
-        coordinator: PROGRAM.to_owned(),
-        wall: server.clock.wall(),
-    };
-    let arrival = server
-        .sites
-        .arrive(&site, Arc::clone(&carrier), welcome.into());
+    let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall() };
+    let arrival = server.sites.arrive(&site, Arc::clone(&carrier), welcome.into());
     gone(&server, &site, arrival.replaced).await;
-    let session = Session {
-        server: &server,
-        carrier: &*carrier,
-        site: &site,
-        id: arrival.id,
-    };
+    let session = Session { server: &server, carrier: &*carrier, site: &site, id: arrival.id };
     session.offer_studies();
 
     let ended = tokio::select! {
@@ -118,50 +105,25 @@ async fn say_hello(
     carrier: &Arc<dyn Carrier>,
     site: &SiteId,
 ) -> Result<(Hello, FrameReader, FrameWriter), Broken> {
-    let stream = carrier
-        .accept()
-        .await
-        .map_err(|error| Broken::new(Code::Unexpected, error))?;
+    let stream = carrier.accept().await.map_err(|error| Broken::new(Code::Unexpected, error))?;
     if stream.kind != StreamKind::Control {
-        return Err(Broken::new(
-            Code::Unexpected,
-            "the first stream must be the control stream",
-        ));
+        return Err(Broken::new(Code::Unexpected, "the first stream must be the control stream"));
     }
     let (mut reader, mut writer) = (FrameReader::new(stream.recv), FrameWriter::new(stream.send));
-    let frame = reader
-        .next()
-        .await
-        .map_err(|error| Broken::new(Code::Malformed, error))?;
+    let frame = reader.next().await.map_err(|error| Broken::new(Code::Malformed, error))?;
     let message = frame.as_ref().map(Message::from_frame).transpose();
-    let message = message
-        .map_err(|error| Broken::new(Code::Malformed, error))?
-        .flatten();
+    let message = message.map_err(|error| Broken::new(Code::Malformed, error))?.flatten();
     let Some(Message::Hello(hello)) = message else {
-        return Err(Broken::new(
-            Code::Unexpected,
-            "the first message must be Hello",
-        ));
+        return Err(Broken::new(Code::Unexpected, "the first message must be Hello"));
     };
     if let Err(detail) = check_skew(hello.wall, server.clock.wall()) {
         let code = Code::ClockSkew;
-        let refused = Message::from(Refused {
-            code,
-            detail: detail.clone(),
-        });
+        let refused = Message::from(Refused { code, detail: detail.clone() });
         accept::say_refused(&**carrier, &mut writer, &refused).await;
-        server
-            .refusals
-            .note(&*server.store, site.to_string(), code, &detail)
-            .await;
+        server.refusals.note(&*server.store, site.to_string(), code, &detail).await;
         return Err(Broken { code, detail });
     }
-    let agent = hello
-        .agent
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(TEXT_BYTES_MAX)
-        .collect();
+    let agent = hello.agent.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX).collect();
     Ok((Hello { agent, ..hello }, reader, writer))
 }
 
@@ -170,11 +132,7 @@ fn check_skew(theirs: WallMillis, ours: WallMillis) -> Result<(), String> {
     if skew.as_millis() <= u128::from(CLOCK_SKEW_MAX.0) {
         return Ok(());
     }
-    let way = if theirs.0 > ours.0 {
-        "ahead of"
-    } else {
-        "behind"
-    };
+    let way = if theirs.0 > ours.0 { "ahead of" } else { "behind" };
     Err(format!(
         "the site's clock is {} s {way} the coordinator's, at most {} s are possible: set both \
          clocks (NTP)",
@@ -206,12 +164,8 @@ async fn gone(server: &Server, site: &SiteId, studies: BTreeSet<StudyId>) {
 impl Session<'_> {
     fn offer_studies(&self) {
         for study in self.server.studies.all() {
-            self.server
-                .sites
-                .send(self.site, study.offer().clone().into());
-            self.server
-                .sites
-                .send(self.site, study.state_message().into());
+            self.server.sites.send(self.site, study.offer().clone().into());
+            self.server.sites.send(self.site, study.state_message().into());
         }
     }
 
@@ -226,10 +180,7 @@ impl Session<'_> {
             let message = match timeout(interval, queue.recv()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(()),
-                Err(_) => Heartbeat {
-                    wall: self.server.clock.wall(),
-                }
-                .into(),
+                Err(_) => Heartbeat { wall: self.server.clock.wall() }.into(),
             };
             let frame = match message.to_frame() {
                 Ok(frame) => frame,
@@ -270,10 +221,7 @@ impl Session<'_> {
         }
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all that an agent may not say"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all that an agent may not say")]
     async fn take(&self, message: Message) -> Result<(), Broken> {
         let kind = message.kind();
         let message = match SiteMessage::from_message(message) {
@@ -299,11 +247,7 @@ impl Session<'_> {
     async fn to_driver(&self, kind: u16, message: SiteMessage) -> Result<(), Broken> {
         let named = study_of(&message);
         let Some(study) = self.server.studies.get(named) else {
-            self.refuse_kind(
-                kind,
-                Code::UnknownStudy,
-                &format!("there is no study {named}"),
-            );
+            self.refuse_kind(kind, Code::UnknownStudy, &format!("there is no study {named}"));
             return Ok(());
         };
         let event = Event::Message(self.site.clone(), message);
@@ -331,10 +275,7 @@ impl Session<'_> {
                 tracing::info!(site = %self.site, study = %study.id(), %code, "study declined");
             }
         }
-        let changed = self
-            .server
-            .sites
-            .answered(self.site, self.id, study.id(), answer);
+        let changed = self.server.sites.answered(self.site, self.id, study.id(), answer);
         let event = match changed {
             Some(true) => Event::Ready(self.site.clone()),
             Some(false) => Event::Gone(self.site.clone()),
@@ -351,9 +292,7 @@ impl Session<'_> {
     fn refuse_kind(&self, kind: u16, code: Code, detail: &str) {
         tracing::info!(site = %self.site, kind, %code, "message refused: {detail}");
         let detail = detail.to_owned();
-        self.server
-            .sites
-            .send(self.site, Refusal { kind, code, detail }.into());
+        self.server.sites.send(self.site, Refusal { kind, code, detail }.into());
     }
 
     /// Serves the agent's blob streams, each on its own.
@@ -391,16 +330,8 @@ mod tests {
     fn clocks_may_differ_by_five_minutes_and_no_more() {
         let ours = WallMillis(1_764_000_000_000);
         for (theirs, fine) in [(0, true), (300_000, true), (300_001, false)] {
-            assert_eq!(
-                check_skew(WallMillis(ours.0 + theirs), ours).is_ok(),
-                fine,
-                "{theirs}"
-            );
-            assert_eq!(
-                check_skew(WallMillis(ours.0 - theirs), ours).is_ok(),
-                fine,
-                "{theirs}"
-            );
+            assert_eq!(check_skew(WallMillis(ours.0 + theirs), ours).is_ok(), fine, "{theirs}");
+            assert_eq!(check_skew(WallMillis(ours.0 - theirs), ours).is_ok(), fine, "{theirs}");
         }
         let told = check_skew(WallMillis(0), ours).unwrap_err();
         assert!(told.contains("behind") && told.contains("NTP"), "{told}");

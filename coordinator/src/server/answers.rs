@@ -18,17 +18,9 @@ use crate::round::status::PhaseName;
 
 pub(super) fn find(server: &Server, study: &StudyId) -> Result<Handle, Fault> {
     server.studies.get(study).ok_or_else(|| {
-        let known: Vec<String> = server
-            .studies
-            .all()
-            .iter()
-            .map(|study| study.id().to_string())
-            .collect();
-        let known = if known.is_empty() {
-            "none".to_owned()
-        } else {
-            known.join(", ")
-        };
+        let known: Vec<String> =
+            server.studies.all().iter().map(|study| study.id().to_string()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Fault::refused(format!("there is no study {study} here (known: {known})"))
     })
 }
@@ -45,10 +37,7 @@ pub(super) async fn status(
     for handle in handles {
         studies.push(study_status(server, &handle).await?);
     }
-    Ok(StatusDocument {
-        coordinator: coordinator(server),
-        studies,
-    })
+    Ok(StatusDocument { coordinator: coordinator(server), studies })
 }
 
 fn coordinator(server: &Server) -> CoordinatorStatus {
@@ -69,18 +58,9 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
 async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, Fault> {
     let asked = handle.ask(|answer| Event::Status { answer }).await;
     let now = asked.map_err(Fault::failed)?;
-    let sites = now
-        .sites
-        .iter()
-        .map(|site| site_status(server, handle.id(), site))
-        .collect();
+    let sites = now.sites.iter().map(|site| site_status(server, handle.id(), site)).collect();
     let view = handle.view();
-    let newest: Vec<_> = view
-        .summary
-        .versions()
-        .rev()
-        .take(ROUNDS_SHOWN_MAX)
-        .collect();
+    let newest: Vec<_> = view.summary.versions().rev().take(ROUNDS_SHOWN_MAX).collect();
     let head = view.summary.head();
     let open = now.phase != PhaseName::Idle;
     let last = view.summary.rounds().next_back().map(|round| round.round);
@@ -90,11 +70,7 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
         digest: handle.digest(),
         state: now.state,
         phase: phase_word(now.phase).to_owned(),
-        round: if open {
-            now.round
-        } else {
-            last.unwrap_or_default()
-        },
+        round: if open { now.round } else { last.unwrap_or_default() },
         task: open.then_some(now.task),
         version: head.version,
         model: head.model,
@@ -171,9 +147,7 @@ pub(super) fn study_list(server: &Server) -> StudyListDocument {
             purpose: study.header.purpose.clone(),
         }
     };
-    StudyListDocument {
-        studies: server.studies.all().iter().map(line).collect(),
-    }
+    StudyListDocument { studies: server.studies.all().iter().map(line).collect() }
 }
 
 pub(super) async fn study_show(
@@ -185,20 +159,13 @@ pub(super) async fn study_show(
     Ok(StudyShowDocument {
         status: study_status(server, &handle).await?,
         text: study_text(server, &handle).await?,
-        signed_by: signatures
-            .iter()
-            .map(|signature| signature.key.to_string())
-            .collect(),
+        signed_by: signatures.iter().map(|signature| signature.key.to_string()).collect(),
     })
 }
 
 /// The study's file as it was signed.
 async fn study_text(server: &Server, handle: &Handle) -> Result<String, Fault> {
-    let found = server
-        .store
-        .study(handle.digest())
-        .await
-        .map_err(Fault::failed)?;
+    let found = server.store.study(handle.digest()).await.map_err(Fault::failed)?;
     let submitted = found.ok_or_else(|| Fault::failed("the study's record was not found"))?;
     String::from_utf8(submitted.signed.bytes).map_err(Fault::failed)
 }
@@ -207,10 +174,7 @@ pub(super) fn model_list(server: &Server, study: &StudyId) -> Result<ModelListDo
     let handle = find(server, study)?;
     let view = handle.view();
     let versions = view.summary.versions().cloned().collect();
-    Ok(ModelListDocument {
-        study: study.clone(),
-        versions,
-    })
+    Ok(ModelListDocument { study: study.clone(), versions })
 }
 
 pub(super) async fn model_show(
@@ -228,9 +192,7 @@ pub(super) async fn model_show(
     };
     let unknown = || {
         let newest = head.version;
-        Fault::refused(format!(
-            "study {study} has no version {version}: its newest is {newest}"
-        ))
+        Fault::refused(format!("study {study} has no version {version}: its newest is {newest}"))
     };
     let layout = handle.study().layout().map_err(Fault::failed)?;
     Ok(ModelShowDocument {
@@ -249,11 +211,7 @@ async fn committed(
     study: &StudyId,
     version: Version,
 ) -> Result<Option<VersionStatus>, Fault> {
-    let signed = server
-        .store
-        .version(study, version)
-        .await
-        .map_err(Fault::failed)?;
+    let signed = server.store.version(study, version).await.map_err(Fault::failed)?;
     let Some(signed) = signed else {
         return Ok(None);
     };

@@ -15,11 +15,7 @@ pub(super) async fn serve(server: &Server, site: Option<&SiteId>, fetch: FetchRe
         Ok(source) => source,
         Err(error) => {
             let missing = matches!(error, TransferError::Blob(BlobError::Missing(_)));
-            let refusal = if missing {
-                Refusal::Missing
-            } else {
-                Refusal::Failed
-            };
+            let refusal = if missing { Refusal::Missing } else { Refusal::Failed };
             tracing::warn!(?digest, site = ?site, %error, "a fetch is refused");
             return fetch.refuse(refusal).await;
         }
@@ -36,10 +32,7 @@ pub(super) async fn serve(server: &Server, site: Option<&SiteId>, fetch: FetchRe
             moved.through(through);
         }
     };
-    let mut pace = Pace {
-        idle: TRANSFER_IDLE_MAX,
-        progress: &mut progress,
-    };
+    let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress: &mut progress };
     if let Err(error) = fetch.serve(&source, &mut pace).await {
         tracing::info!(?digest, site = ?site, %error, "a fetch broke off");
     }

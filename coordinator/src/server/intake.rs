@@ -23,23 +23,14 @@ pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) {
     let (round, digest, bytes) = (context.round, push.digest, push.length);
     let asked = study.ask(|answer| {
         let site = site.clone();
-        Event::Push {
-            site,
-            round,
-            digest,
-            bytes,
-            answer,
-        }
+        Event::Push { site, round, digest, bytes, answer }
     });
     match asked.await {
         Ok(Ok(())) => {}
         Ok(Err(code)) => return refuse(push, site, code).await,
         Err(_) => return push.refuse(Refusal::Code(Code::ShuttingDown)).await,
     }
-    let purpose = Purpose {
-        study: context.study,
-        round,
-    };
+    let purpose = Purpose { study: context.study, round };
     let mut moved = Moved::new(server, &study, site, round, Way::Up);
     let taken = receive(server, &purpose, push, &mut moved).await;
     moved.rest().await;
@@ -52,11 +43,7 @@ pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) {
         }
     };
     if here {
-        let event = Event::Staged {
-            site: site.clone(),
-            round,
-            digest,
-        };
+        let event = Event::Staged { site: site.clone(), round, digest };
         if study.tell(event).await.is_err() {
             tracing::debug!(%site, "an update was staged while the coordinator goes down");
         }
@@ -79,10 +66,7 @@ async fn receive(
     };
     moved.start(consilium_io::net::transfer::Sink::received(&sink));
     let mut progress = |through| moved.through(through);
-    let mut pace = Pace {
-        idle: TRANSFER_IDLE_MAX,
-        progress: &mut progress,
-    };
+    let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress: &mut progress };
     push.take(&mut sink, &mut pace).await
 }
 
@@ -119,16 +103,7 @@ impl<'a> Moved<'a> {
         way: Way,
     ) -> Self {
         let last = server.clock.now();
-        Self {
-            server,
-            study,
-            site,
-            round,
-            way,
-            told: 0,
-            through: 0,
-            last,
-        }
+        Self { server, study, site, round, way, told: 0, through: 0, last }
     }
 
     /// Counting begins here: what was there before is not moved now.
@@ -159,11 +134,6 @@ impl<'a> Moved<'a> {
             Way::Up => (bytes, 0),
             Way::Down => (0, bytes),
         };
-        Event::Moved {
-            site: self.site.clone(),
-            round: self.round,
-            up,
-            down,
-        }
+        Event::Moved { site: self.site.clone(), round: self.round, up, down }
     }
 }

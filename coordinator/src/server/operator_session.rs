@@ -120,13 +120,7 @@ async fn reply(
     };
     for part in json.chunks(PART_BYTES) {
         let body = part.to_vec();
-        writer
-            .write(&Frame {
-                kind: KIND_PART,
-                flags: FLAG_MUST_KNOW,
-                body,
-            })
-            .await?;
+        writer.write(&Frame { kind: KIND_PART, flags: FLAG_MUST_KNOW, body }).await?;
     }
     let end = operator::frame(KIND_END, &end)
         .map_err(|error| FramesError::Stream(std::io::Error::other(error)))?;
@@ -171,13 +165,11 @@ async fn submit(
 ) -> Result<Handle, Fault> {
     let by = commander(identity)?;
     let submitted = server.studies.submit(signed, &by).await;
-    submitted.map_err(|error| {
-        if error.is_refusal() {
-            Fault::refused(error)
-        } else {
-            Fault::failed(error)
-        }
-    })
+    submitted.map_err(
+        |error| {
+            if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
+        },
+    )
 }
 
 /// Start, pause or stop.
@@ -195,25 +187,12 @@ async fn order(
     let outcome = async {
         let by = commander(identity)?;
         let handle = answers::find(server, &study)?;
-        let taken = handle
-            .ask(|answer| Event::Command {
-                command,
-                by,
-                answer,
-            })
-            .await;
+        let taken = handle.ask(|answer| Event::Command { command, by, answer }).await;
         taken.map_err(Fault::failed)?.map_err(Fault::refused)?;
         Ok(handle)
     };
     let outcome = outcome.await;
-    changed(
-        server,
-        identity,
-        format!("study {verb} {study}"),
-        outcome,
-        state,
-    )
-    .await
+    changed(server, identity, format!("study {verb} {study}"), outcome, state).await
 }
 
 /// Records a command that was done or not. Done, the study has the new `state` in the log by then:
@@ -227,11 +206,7 @@ async fn changed(
 ) -> Result<Vec<u8>, Fault> {
     note(server, identity, command, &outcome).await?;
     let study = outcome?;
-    json(&CommandDocument {
-        study: study.id().clone(),
-        digest: study.digest(),
-        state,
-    })
+    json(&CommandDocument { study: study.id().clone(), digest: study.digest(), state })
 }
 
 /// Records a command. What it caused was queued before, so it is durable when this returns.
@@ -247,11 +222,7 @@ async fn note(
         Err(Fault::Failed(why)) => format!("failed: {why}"),
     };
     tracing::info!(by = %identity, command, outcome, "command");
-    let record = Record::Command(record::Command {
-        by: identity.to_string(),
-        command,
-        outcome,
-    });
+    let record = Record::Command(record::Command { by: identity.to_string(), command, outcome });
     server.store.append(&record).await.map_err(Fault::failed)
 }
 

@@ -83,10 +83,7 @@ impl Sites {
     /// Nobody is connected.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            desk: Mutex::default(),
-        }
+        Self { clock, desk: Mutex::default() }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -113,18 +110,10 @@ impl Sites {
         });
         let replaced = older.map_or_else(BTreeSet::new, |older| {
             entry.traffic = plus(entry.traffic, older.carrier.traffic());
-            close(
-                &*older.carrier,
-                Code::Replaced,
-                "a newer connection of this site took over",
-            );
+            close(&*older.carrier, Code::Replaced, "a newer connection of this site took over");
             older.ready
         });
-        Arrival {
-            id,
-            queue,
-            replaced,
-        }
+        Arrival { id, queue, replaced }
     }
 
     /// A session is over. Returns the studies it was ready for, unless a newer one took over.
@@ -189,11 +178,7 @@ impl Sites {
     /// How many sites are connected.
     #[must_use]
     pub fn connected(&self) -> usize {
-        self.desk()
-            .sites
-            .values()
-            .filter(|site| site.session.is_some())
-            .count()
+        self.desk().sites.values().filter(|site| site.session.is_some()).count()
     }
 
     /// What is known of a site's connection; `None` if it never connected.
@@ -207,9 +192,7 @@ impl Sites {
             connected: session.is_some(),
             last: entry.last,
             traffic: plus(entry.traffic, now),
-            answers: session
-                .map(|session| session.answers.clone())
-                .unwrap_or_default(),
+            answers: session.map(|session| session.answers.clone()).unwrap_or_default(),
         })
     }
 }
@@ -240,11 +223,7 @@ fn put(site: &SiteId, session: &Session, message: Message) {
         }
         Err(mpsc::error::TrySendError::Full(_)) => {
             tracing::warn!(%site, code = %Code::SlowReader, "disconnected");
-            close(
-                &*session.carrier,
-                Code::SlowReader,
-                "it does not read what it is sent",
-            );
+            close(&*session.carrier, Code::SlowReader, "it does not read what it is sent");
         }
     }
 }
@@ -255,8 +234,5 @@ pub(super) fn close(carrier: &dyn Carrier, code: Code, reason: &str) {
 }
 
 fn plus(a: Traffic, b: Traffic) -> Traffic {
-    Traffic {
-        sent: a.sent.saturating_add(b.sent),
-        received: a.received.saturating_add(b.received),
-    }
+    Traffic { sent: a.sent.saturating_add(b.sent), received: a.received.saturating_add(b.received) }
 }

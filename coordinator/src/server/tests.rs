@@ -44,20 +44,15 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemClock::open().wall();
         let mut ca = Ca::init(&dir.path().join("ca"), &"thorax".parse().unwrap(), 1, now).unwrap();
-        ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now)
-            .unwrap();
-        ca.issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, now)
-            .unwrap();
-        ca.issue_coordinator(&["127.0.0.1".to_owned()], MACHINE_LENGTH, now)
-            .unwrap();
-        ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, now)
-            .unwrap();
+        ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now).unwrap();
+        ca.issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, now).unwrap();
+        ca.issue_coordinator(&["127.0.0.1".to_owned()], MACHINE_LENGTH, now).unwrap();
+        ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, now).unwrap();
         let key = keys::load(&dir.path().join("ca/issued/operator/ada/operator.key")).unwrap();
         let signed = signed_file::sign::<Roster>(&ca.roster_path(), &key).unwrap();
         let roster = dir.path().join("roster.toml");
         signed_file::store(&roster, &signed).unwrap();
-        ca.issue_site(&"newcomer".parse().unwrap(), MACHINE_LENGTH, now)
-            .unwrap();
+        ca.issue_site(&"newcomer".parse().unwrap(), MACHINE_LENGTH, now).unwrap();
         Self::serve(dir, roster).await
     }
 
@@ -75,12 +70,7 @@ impl Town {
             let _asked = ended.await;
             Ok(())
         }));
-        Self {
-            dir,
-            address,
-            end: Some(end),
-            served,
-        }
+        Self { dir, address, end: Some(end), served }
     }
 
     /// Ends the coordinator in good order; the records of its log.
@@ -107,36 +97,22 @@ impl Town {
             config.alpn_protocols = vec![alpn.to_vec()];
         }
         let dialer = QuicDialer::bind(self.address).unwrap();
-        let carrier = dialer
-            .connect(self.address, "127.0.0.1", Arc::new(config), WAIT)
-            .await
-            .unwrap();
-        Peer {
-            carrier,
-            _dialer: dialer,
-        }
+        let carrier =
+            dialer.connect(self.address, "127.0.0.1", Arc::new(config), WAIT).await.unwrap();
+        Peer { carrier, _dialer: dialer }
     }
 
     async fn agent(&self, site: &str) -> Agent {
         let peer = self.connect(&format!("site/{site}"), None).await;
         let stream = peer.carrier.open(StreamKind::Control).await.unwrap();
         let (reader, writer) = (FrameReader::new(stream.recv), FrameWriter::new(stream.send));
-        Agent {
-            peer,
-            reader,
-            writer,
-        }
+        Agent { peer, reader, writer }
     }
 
     async fn client(&self, bundle: &str) -> Client {
         let identity = self.dir.path().join("ca/issued").join(bundle);
         let coordinator = self.address.to_string();
-        Client::connect(&Connection {
-            coordinator,
-            identity,
-        })
-        .await
-        .unwrap()
+        Client::connect(&Connection { coordinator, identity }).await.unwrap()
     }
 
     fn signed_study(&self) -> consilium_common::signed::Signed<Study> {
@@ -156,9 +132,7 @@ struct Peer {
 
 impl Peer {
     async fn closed(&self) -> Closed {
-        tokio::time::timeout(WAIT, self.carrier.closed())
-            .await
-            .unwrap()
+        tokio::time::timeout(WAIT, self.carrier.closed()).await.unwrap()
     }
 }
 
@@ -170,31 +144,18 @@ struct Agent {
 
 impl Agent {
     async fn say(&mut self, message: impl Into<Message>) {
-        self.writer
-            .write(&message.into().to_frame().unwrap())
-            .await
-            .unwrap();
+        self.writer.write(&message.into().to_frame().unwrap()).await.unwrap();
     }
 
     async fn hello(&mut self, wall: WallMillis) {
         let accepted = Vec::new();
-        self.say(Hello {
-            agent: "test-agent 1".into(),
-            wall,
-            accepted,
-        })
-        .await;
+        self.say(Hello { agent: "test-agent 1".into(), wall, accepted }).await;
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all but the one passed over"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all but the one passed over")]
     async fn hear(&mut self) -> Message {
         loop {
-            let next = tokio::time::timeout(WAIT, self.reader.next())
-                .await
-                .unwrap();
+            let next = tokio::time::timeout(WAIT, self.reader.next()).await.unwrap();
             let frame = next.unwrap().expect("the stream ended");
             match Message::from_frame(&frame).unwrap().unwrap() {
                 Message::Heartbeat(_) => {}
@@ -221,61 +182,34 @@ async fn a_site_of_the_roster_is_welcome_and_hears_of_studies() {
     let done: CommandDocument = operator.ask(&request).await.unwrap();
     assert_eq!(done.digest, digest);
 
-    let Message::StudyOffer(offer) = agent.hear().await else {
-        panic!("an offer is due")
-    };
+    let Message::StudyOffer(offer) = agent.hear().await else { panic!("an offer is due") };
     assert_eq!((offer.digest, offer.bytes), (digest, bytes.len() as u64));
     assert!(matches!(agent.hear().await, Message::StudyState(_)));
     let mut sink = MemorySink::new(digest, offer.bytes);
-    let mut pace = Pace {
-        idle: WAIT,
-        progress: &mut |_| {},
-    };
-    fetch(&*agent.peer.carrier, &mut sink, &mut pace)
-        .await
-        .unwrap();
+    let mut pace = Pace { idle: WAIT, progress: &mut |_| {} };
+    fetch(&*agent.peer.carrier, &mut sink, &mut pace).await.unwrap();
     assert_eq!(sink.into_bytes(), bytes);
 
-    agent
-        .say(StudyAnswer {
-            digest,
-            answer: Answer::Accepted,
-        })
-        .await;
+    agent.say(StudyAnswer { digest, answer: Answer::Accepted }).await;
     let study = "demo".parse().unwrap();
     let _started: CommandDocument = operator.ask(&Request::StudyStart { study }).await.unwrap();
     let status = loop {
-        let status: StatusDocument = operator
-            .ask(&Request::Status { study: None })
-            .await
-            .unwrap();
-        if status.studies[0]
-            .sites
-            .iter()
-            .any(|site| site.state == "ready")
-        {
+        let status: StatusDocument = operator.ask(&Request::Status { study: None }).await.unwrap();
+        if status.studies[0].sites.iter().any(|site| site.state == "ready") {
             break status;
         }
     };
     assert_eq!(status.coordinator.connected, 1);
     let waiting = &status.studies[0].waiting_for;
-    assert!(
-        waiting.iter().any(|one| one.contains("1 of at least 2")),
-        "{waiting:?}"
-    );
+    assert!(waiting.iter().any(|one| one.contains("1 of at least 2")), "{waiting:?}");
 
     let again: Failure = operator
-        .ask::<CommandDocument>(&Request::StudySubmit {
-            signed: town.signed_study(),
-        })
+        .ask::<CommandDocument>(&Request::StudySubmit { signed: town.signed_study() })
         .await
         .unwrap_err();
     assert_eq!(again.exit, Exit::Refused, "{again}");
     let records = town.end().await;
-    let commands = records
-        .iter()
-        .filter(|record| matches!(record, Record::Command(_)))
-        .count();
+    let commands = records.iter().filter(|record| matches!(record, Record::Command(_))).count();
     assert_eq!(commands, 3, "two done and one refused: {records:?}");
 }
 
@@ -285,9 +219,7 @@ async fn a_site_outside_the_roster_is_told_and_recorded_once() {
     for _ in 0..2 {
         let mut agent = town.agent("newcomer").await;
         agent.hello(SystemClock::open().wall()).await;
-        let Message::Refused(refused) = agent.hear().await else {
-            panic!("a refusal is due")
-        };
+        let Message::Refused(refused) = agent.hear().await else { panic!("a refusal is due") };
         assert_eq!(refused.code, Code::NotInRoster);
         assert!(refused.detail.contains("newcomer"), "{}", refused.detail);
         let closed = agent.peer.closed().await;
@@ -295,10 +227,8 @@ async fn a_site_outside_the_roster_is_told_and_recorded_once() {
         assert!(closed.reason.starts_with("not-in-roster"), "{closed}");
     }
     let records = town.end().await;
-    let refusals: Vec<_> = records
-        .iter()
-        .filter(|record| matches!(record, Record::Refusal(_)))
-        .collect();
+    let refusals: Vec<_> =
+        records.iter().filter(|record| matches!(record, Record::Refusal(_))).collect();
     assert_eq!(refusals.len(), 1, "{refusals:?}");
 }
 
@@ -311,11 +241,7 @@ async fn no_role_speaks_anothers_protocol() {
         ("site/st-mary", tls::ALPN_OPERATOR),
     ] {
         let closed = town.connect(bundle, Some(alpn)).await.closed().await;
-        assert_eq!(
-            closed.code,
-            u32::from(Code::WrongRole as u16),
-            "{bundle}: {closed}"
-        );
+        assert_eq!(closed.code, u32::from(Code::WrongRole as u16), "{bundle}: {closed}");
         assert!(closed.reason.contains("expected here"), "{closed}");
     }
 }
@@ -324,12 +250,8 @@ async fn no_role_speaks_anothers_protocol() {
 async fn a_clock_far_off_is_refused_at_hello() {
     let town = Town::new().await;
     let mut agent = town.agent("st-mary").await;
-    agent
-        .hello(WallMillis(SystemClock::open().wall().0 - 400_000))
-        .await;
-    let Message::Refused(refused) = agent.hear().await else {
-        panic!("a refusal is due")
-    };
+    agent.hello(WallMillis(SystemClock::open().wall().0 - 400_000)).await;
+    let Message::Refused(refused) = agent.hear().await else { panic!("a refusal is due") };
     assert_eq!(refused.code, Code::ClockSkew);
     assert!(refused.detail.contains("behind"), "{}", refused.detail);
 }
@@ -344,10 +266,7 @@ async fn the_newest_connection_of_a_site_replaces_the_older() {
     let closed = older.peer.closed().await;
     assert_eq!(closed.code, u32::from(Code::Replaced as u16), "{closed}");
     let operator = town.client("operator/ada").await;
-    let status: StatusDocument = operator
-        .ask(&Request::Status { study: None })
-        .await
-        .unwrap();
+    let status: StatusDocument = operator.ask(&Request::Status { study: None }).await.unwrap();
     assert_eq!(status.coordinator.connected, 1);
 }
 
@@ -364,34 +283,18 @@ async fn what_does_not_fit_is_refused_and_the_session_lives() {
         total: 0,
     };
     agent.say(progress).await;
-    let Message::Refusal(refusal) = agent.hear().await else {
-        panic!("a refusal is due")
-    };
+    let Message::Refusal(refusal) = agent.hear().await else { panic!("a refusal is due") };
     assert_eq!(refusal.code, Code::UnknownStudy);
     agent.hello(SystemClock::open().wall()).await;
-    let Message::Refusal(refusal) = agent.hear().await else {
-        panic!("a refusal is due")
-    };
+    let Message::Refusal(refusal) = agent.hear().await else { panic!("a refusal is due") };
     assert_eq!(refusal.code, Code::Unexpected);
-    let unknown = consilium_common::wire::frame::Frame {
-        kind: 60_000,
-        flags: 0,
-        body: vec![1],
-    };
+    let unknown = consilium_common::wire::frame::Frame { kind: 60_000, flags: 0, body: vec![1] };
     agent.writer.write(&unknown).await.unwrap();
-    let Message::Refusal(refusal) = agent.hear().await else {
-        panic!("a refusal is due")
-    };
+    let Message::Refusal(refusal) = agent.hear().await else { panic!("a refusal is due") };
     assert_eq!((refusal.code, refusal.kind), (Code::UnknownKind, 60_000));
-    let must_know = consilium_common::wire::frame::Frame {
-        flags: 1,
-        ..unknown
-    };
+    let must_know = consilium_common::wire::frame::Frame { flags: 1, ..unknown };
     agent.writer.write(&must_know).await.unwrap();
-    assert_eq!(
-        agent.peer.closed().await.code,
-        u32::from(Code::UnknownKind as u16)
-    );
+    assert_eq!(agent.peer.closed().await.code, u32::from(Code::UnknownKind as u16));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,9 +303,7 @@ async fn an_auditor_looks_and_does_not_command() {
     let auditor = town.client("auditor/eve").await;
     let status: StatusDocument = auditor.ask(&Request::Status { study: None }).await.unwrap();
     assert_eq!(status.coordinator.consortium, "thorax");
-    let request = Request::StudySubmit {
-        signed: town.signed_study(),
-    };
+    let request = Request::StudySubmit { signed: town.signed_study() };
     let told = auditor.ask::<CommandDocument>(&request).await.unwrap_err();
     assert_eq!(told.exit, Exit::Refused);
     assert!(told.message.contains("auditor/eve may look"), "{told}");
@@ -417,9 +318,7 @@ async fn a_study_with_too_few_or_wrong_signatures_is_refused() {
     let mut changed = town.signed_study();
     changed.bytes.push(b'\n');
     for signed in [unsigned, changed] {
-        let told = operator
-            .ask::<CommandDocument>(&Request::StudySubmit { signed })
-            .await;
+        let told = operator.ask::<CommandDocument>(&Request::StudySubmit { signed }).await;
         assert_eq!(told.unwrap_err().exit, Exit::Refused);
     }
 }
@@ -430,22 +329,12 @@ async fn a_coordinator_that_goes_down_says_so_and_comes_back_with_its_studies() 
     let mut agent = town.agent("st-mary").await;
     agent.welcome().await;
     let operator = town.client("operator/ada").await;
-    let request = Request::StudySubmit {
-        signed: town.signed_study(),
-    };
+    let request = Request::StudySubmit { signed: town.signed_study() };
     let _done: CommandDocument = operator.ask(&request).await.unwrap();
-    let Town {
-        dir,
-        mut end,
-        served,
-        ..
-    } = town;
+    let Town { dir, mut end, served, .. } = town;
     let _asked = end.take().unwrap().send(());
     served.await.unwrap().unwrap();
-    assert_eq!(
-        agent.peer.closed().await.code,
-        u32::from(Code::ShuttingDown as u16)
-    );
+    assert_eq!(agent.peer.closed().await.code, u32::from(Code::ShuttingDown as u16));
     assert!(dir.path().join("state/checkpoint").exists());
 
     let roster = dir.path().join("roster.toml");

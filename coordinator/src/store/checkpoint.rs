@@ -27,30 +27,21 @@ const CHECKPOINT_BYTES_MAX: usize = 4096;
 /// # Errors
 /// It is not a checkpoint of `origin` signed by `key`, or cannot be read.
 pub fn read(path: &Path, origin: &str, key: &PublicKey) -> Result<Option<Checkpoint>, StoreError> {
-    let refuse = |reason: String| StoreError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    };
+    let refuse = |reason: String| StoreError::Checkpoint { path: path.to_owned(), reason };
     let text = match read_text(path, CHECKPOINT_BYTES_MAX) {
         Ok(text) => text,
         Err(TextError::Missing { .. }) => return Ok(None),
         Err(TextError::Io(error)) => return Err(error.into()),
         Err(other) => return Err(refuse(other.to_string())),
     };
-    let (body, signature) = text
-        .split_once("\n\n")
-        .ok_or_else(|| refuse("no signature follows".to_owned()))?;
+    let (body, signature) =
+        text.split_once("\n\n").ok_or_else(|| refuse("no signature follows".to_owned()))?;
     let signature =
         serde_json::from_str(signature).map_err(|error| refuse(format!("signature: {error}")))?;
     let signed = Signed::<Checkpoint>::from_parts(format!("{body}\n").into(), vec![signature]);
-    let checkpoint = signed
-        .verify(&[*key], 1)
-        .map_err(|error| refuse(error.to_string()))?;
+    let checkpoint = signed.verify(&[*key], 1).map_err(|error| refuse(error.to_string()))?;
     if checkpoint.origin != origin {
-        return Err(refuse(format!(
-            "it is of {:?}, this is {origin:?}",
-            checkpoint.origin
-        )));
+        return Err(refuse(format!("it is of {:?}, this is {origin:?}", checkpoint.origin)));
     }
     Ok(Some(checkpoint))
 }
@@ -97,10 +88,7 @@ impl Writer {
             .name("checkpoint".to_owned())
             .spawn(move || run(&theirs, &path, &key))
             .map_err(IoError::at("start the thread that writes", &at))?;
-        Ok(Self {
-            desk,
-            thread: Some(thread),
-        })
+        Ok(Self { desk, thread: Some(thread) })
     }
 
     /// Leaves the newest head for the thread. Its records must be durable.
@@ -136,9 +124,8 @@ fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 fn run((desk, bell): &(Mutex<Desk>, Condvar), path: &Path, key: &SecretKey) {
     loop {
         let waiting = |desk: &mut Desk| desk.newest.is_none() && !desk.closing;
-        let mut found = bell
-            .wait_while(lock(desk), waiting)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut found =
+            bell.wait_while(lock(desk), waiting).unwrap_or_else(PoisonError::into_inner);
         let Some(checkpoint) = found.newest.take() else {
             return;
         };

@@ -35,11 +35,7 @@ impl Blobs for Files {
             tokio::task::spawn_blocking(move || blobs.put_bytes(&bytes, Durability::Lasting));
         kept.await.map_err(|error| {
             let source = io::Error::other(error);
-            IoError {
-                op: "keep a blob in",
-                path: "blobs".into(),
-                source,
-            }
+            IoError { op: "keep a blob in", path: "blobs".into(), source }
         })?
     }
 
@@ -50,10 +46,7 @@ impl Blobs for Files {
     fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError> {
         let file = self.0.open_file(digest)?;
         let path = self.0.path_of(digest);
-        let length = file
-            .metadata()
-            .map_err(IoError::at("inspect", &path))?
-            .len();
+        let length = file.metadata().map_err(IoError::at("inspect", &path))?.len();
         Ok(Box::new(Reading { file, length }))
     }
 

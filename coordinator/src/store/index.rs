@@ -81,11 +81,11 @@ impl Index {
             let db = sled::Config::new()
                 .path(folder)
                 .cache_capacity(INDEX_CACHE_BYTES)
+                // What a kill loses is read from the log again; waking sled's threads twice a second
+                // costs more than that.
+                .flush_every_ms(None)
                 .open()?;
-            Ok(Self {
-                folder: folder.to_owned(),
-                db,
-            })
+            Ok(Self { folder: folder.to_owned(), db })
         })?;
         let indexed = guarded(|| {
             if index.db.is_empty() {
@@ -113,9 +113,7 @@ impl Index {
         let Some(value) = self.db.get(KEY_INDEXED)? else {
             return Ok(None);
         };
-        Indexed::decode(&value)
-            .map(Some)
-            .ok_or(IndexError::Malformed)
+        Indexed::decode(&value).map(Some).ok_or(IndexError::Malformed)
     }
 
     /// Deletes whatever is in `folder` and makes an empty index there.

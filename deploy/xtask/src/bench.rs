@@ -39,10 +39,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         bail!("which suite? {}", names.join(", "));
     };
     let Some(&(name, kind)) = suites.iter().find(|&&(name, _)| name == wanted) else {
-        bail!(
-            "no suite is called `{wanted}`; there are: {}",
-            names.join(", ")
-        );
+        bail!("no suite is called `{wanted}`; there are: {}", names.join(", "));
     };
     let mut suite = match kind {
         Kind::Binary => {
@@ -52,18 +49,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         }
         Kind::Bench => workspace.cargo(&["bench", "-p", PACKAGE, "--bench", name, "--"]),
     };
-    shell::run(
-        suite
-            .args(options.json.then_some("--json"))
-            .args(&options.arguments),
-    )
+    shell::run(suite.args(options.json.then_some("--json")).args(&options.arguments))
 }
 
 /// The names of the suites and what they are, in alphabetical order.
 fn suites(workspace: &Workspace) -> Result<Vec<(&str, Kind)>> {
-    let package = workspace
-        .package(PACKAGE)
-        .with_context(|| format!("no package {PACKAGE}"))?;
+    let package = workspace.package(PACKAGE).with_context(|| format!("no package {PACKAGE}"))?;
     let mut suites: Vec<(&str, Kind)> = Vec::new();
     for target in &package.targets {
         if target.is("bin") {

@@ -21,9 +21,7 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut helper = Command::new("python3");
     // A folder of compiled Python in the source tree would be nobody's.
-    helper
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(workspace.root());
+    helper.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(workspace.root());
     shell::run(helper.args(["deploy/mnist.py", ".data/mnist"]))
         .context("MNIST is not there (Debian: apt-get install python3-pip)")
 }

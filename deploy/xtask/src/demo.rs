@@ -11,18 +11,12 @@ use crate::{data, libtorch, shell};
 
 /// Options of `cargo xtask demo`: all belong to `consilium demo`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "`cargo xtask demo -- --help` lists the demo's own options: --rounds, \
+#[command(after_help = "`cargo xtask demo -- --help` lists the demo's own options: --rounds, \
                         --sites, --seed, --split, --baseline, --json, … With --data DIR (four IDX \
-                        files) nothing is downloaded but libtorch."
-)]
+                        files) nothing is downloaded but libtorch.")]
 pub(crate) struct Options {
     /// Passed to `consilium demo` as they are
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "OPTION"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
     pub(crate) arguments: Vec<String>,
 }
 

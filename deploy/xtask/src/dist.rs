@@ -25,11 +25,7 @@ use crate::{libtorch, shell};
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     libtorch::ensure(workspace)?;
     let packages = PROGRAMS.iter().flat_map(|name| ["-p", name]);
-    shell::run(
-        workspace
-            .cargo(&["build", "--release", "--locked"])
-            .args(packages),
-    )?;
+    shell::run(workspace.cargo(&["build", "--release", "--locked"]).args(packages))?;
 
     let dist = workspace.root().join("dist");
     let name = format!("consilium-{}-x86_64-linux", version(workspace)?);
@@ -38,15 +34,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         fs::remove_dir_all(&stage).with_context(|| format!("clearing {}", stage.display()))?;
     }
     programs(workspace, &stage.join("bin"))?;
-    torch(
-        &libtorch::folder(workspace),
-        &stage.join("lib/consilium-agent"),
-    )?;
+    torch(&libtorch::folder(workspace), &stage.join("lib/consilium-agent"))?;
     let root = workspace.root();
-    copy(
-        &files(&root.join("deploy/systemd"), "service")?,
-        &stage.join("lib/systemd/system"),
-    )?;
+    copy(&files(&root.join("deploy/systemd"), "service")?, &stage.join("lib/systemd/system"))?;
     let documents = stage.join("share/doc/consilium");
     copy(&files(root, "md")?, &documents)?;
     copy(&[root.join("LICENSE")], &documents)?;
@@ -58,17 +48,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 fn version(workspace: &Workspace) -> Result<&str> {
     let coordinator = workspace.package("consilium-coordinator");
-    Ok(&coordinator
-        .context("no package consilium-coordinator")?
-        .version)
+    Ok(&coordinator.context("no package consilium-coordinator")?.version)
 }
 
 fn programs(workspace: &Workspace, to: &Path) -> Result<()> {
     let binaries = workspace.binaries("release");
     for package in PROGRAMS {
-        let package = workspace
-            .package(package)
-            .with_context(|| format!("no package {package}"))?;
+        let package =
+            workspace.package(package).with_context(|| format!("no package {package}"))?;
         let names = package.targets.iter().filter(|target| target.is("bin"));
         let built: Vec<PathBuf> = names.map(|target| binaries.join(&target.name)).collect();
         copy(&built, to)?;
@@ -112,18 +99,13 @@ fn copy(what: &[PathBuf], to: &Path) -> Result<()> {
 fn checksums(folder: &Path, list: &str) -> Result<()> {
     let script =
         r#"find . -type f ! -path "./$1" -printf '%P\0' | sort -z | xargs -0 sha256sum >"$1""#;
-    shell::run(
-        Command::new("bash")
-            .current_dir(folder)
-            .args(["-euc", script, "checksums", list]),
-    )
+    shell::run(Command::new("bash").current_dir(folder).args(["-euc", script, "checksums", list]))
 }
 
 /// The same tree gives the same tarball: sorted, owned by root, dated by the last commit.
 fn pack(workspace: &Workspace, dist: &Path, name: &str) -> Result<()> {
     let mut date = Command::new("git");
-    date.current_dir(workspace.root())
-        .args(["log", "-1", "--format=%ct"]);
+    date.current_dir(workspace.root()).args(["log", "-1", "--format=%ct"]);
     let date = shell::read(&mut date)?.trim().to_owned();
     if date.is_empty() {
         bail!("the repository has no commit to date the tarball by");
@@ -133,19 +115,8 @@ fn pack(workspace: &Workspace, dist: &Path, name: &str) -> Result<()> {
     tar.current_dir(dist)
         .args(["--create", "--gzip", "--sort=name", "--numeric-owner"])
         .arg("--mode=go-w,a+rX");
-    tar.args([
-        "--owner=0",
-        "--group=0",
-        &format!("--mtime=@{date}"),
-        "--file",
-        &tarball,
-        name,
-    ]);
+    tar.args(["--owner=0", "--group=0", &format!("--mtime=@{date}"), "--file", &tarball, name]);
     shell::run(&mut tar)?;
     let script = r#"sha256sum "$1" >SHA256SUMS"#;
-    shell::run(
-        Command::new("bash")
-            .current_dir(dist)
-            .args(["-euc", script, "sum", &tarball]),
-    )
+    shell::run(Command::new("bash").current_dir(dist).args(["-euc", script, "sum", &tarball]))
 }

@@ -15,14 +15,8 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("consilium-common", &[]),
     ("consilium-io", &["consilium-common"]),
     ("consilium-certs", &["consilium-common", "consilium-io"]),
-    (
-        "consilium-coordinator",
-        &["consilium-common", "consilium-io", "consilium-certs"],
-    ),
-    (
-        "consilium-agent",
-        &["consilium-common", "consilium-io", "consilium-certs"],
-    ),
+    ("consilium-coordinator", &["consilium-common", "consilium-io", "consilium-certs"]),
+    ("consilium-agent", &["consilium-common", "consilium-io", "consilium-certs"]),
     (WORKER, &["consilium-common", "consilium-io"]),
     ("consilium-tests", LIBRARIES),
     ("consilium-benches", LIBRARIES),
@@ -70,11 +64,7 @@ pub(crate) fn prove(graph: &Graph) -> Result<Vec<String>> {
         }
     }
     if !broken.is_empty() {
-        bail!(
-            "the dependency graph breaks {} rule(s):\n  {}",
-            broken.len(),
-            broken.join("\n  ")
-        );
+        bail!("the dependency graph breaks {} rule(s):\n  {}", broken.len(), broken.join("\n  "));
     }
     Ok(proof)
 }
@@ -89,12 +79,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(graph: &'a Graph) -> Self {
         Self {
-            nodes: graph
-                .resolve
-                .nodes
-                .iter()
-                .map(|node| (node.id.as_str(), node))
-                .collect(),
+            nodes: graph.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect(),
             packages: graph.packages.iter().map(|p| (p.id.as_str(), p)).collect(),
             members: graph.workspace_members.iter().map(String::as_str).collect(),
         }
@@ -110,17 +95,10 @@ impl<'a> View<'a> {
         let mut asked_by = BTreeMap::from([(start, start)]);
         let mut queue = VecDeque::from([start]);
         while let Some(id) = queue.pop_front() {
-            let edges = self
-                .nodes
-                .get(id)
-                .map(|node| node.deps.as_slice())
-                .unwrap_or_default();
+            let edges = self.nodes.get(id).map(|node| node.deps.as_slice()).unwrap_or_default();
             for edge in edges {
                 let linked = |kind: Option<&str>| id == start || kind != Some("dev");
-                let counts = edge
-                    .dep_kinds
-                    .iter()
-                    .any(|kind| linked(kind.kind.as_deref()));
+                let counts = edge.dep_kinds.iter().any(|kind| linked(kind.kind.as_deref()));
                 if counts && !asked_by.contains_key(edge.pkg.as_str()) {
                     asked_by.insert(&edge.pkg, id);
                     queue.push_back(&edge.pkg);
@@ -145,19 +123,13 @@ impl<'a> View<'a> {
     /// A sentence for each crate of the workspace that `member` names against the rules.
     fn wrong_directions(&self, member: &'a str) -> Vec<String> {
         let name = self.name(member);
-        let Some(&(_, allowed)) = DIRECTIONS
-            .iter()
-            .find(|(crate_name, _)| *crate_name == name)
+        let Some(&(_, allowed)) = DIRECTIONS.iter().find(|(crate_name, _)| *crate_name == name)
         else {
             return vec![format!(
                 "{name} is new: say in deploy/xtask/src/graph.rs what it may use"
             )];
         };
-        let edges = self
-            .nodes
-            .get(member)
-            .map(|node| node.deps.as_slice())
-            .unwrap_or_default();
+        let edges = self.nodes.get(member).map(|node| node.deps.as_slice()).unwrap_or_default();
         edges
             .iter()
             .filter(|edge| self.members.contains(&edge.pkg.as_str()))
@@ -188,10 +160,7 @@ mod tests {
                 .collect();
             serde_json::json!({"id": name, "deps": deps})
         };
-        let members: Vec<_> = names
-            .iter()
-            .filter(|n| n.starts_with("consilium"))
-            .collect();
+        let members: Vec<_> = names.iter().filter(|n| n.starts_with("consilium")).collect();
         serde_json::from_value(serde_json::json!({
             "packages": names.iter().map(package).collect::<Vec<_>>(),
             "workspace_members": members,
@@ -210,11 +179,7 @@ mod tests {
 
     #[test]
     fn the_worker_alone_may_link_libtorch() {
-        let edges = [
-            WORKER_LINKS_TORCH.as_slice(),
-            &[("consilium-agent", "", "serde")],
-        ]
-        .concat();
+        let edges = [WORKER_LINKS_TORCH.as_slice(), &[("consilium-agent", "", "serde")]].concat();
         let proof = prove(&graph(&edges)).unwrap();
         assert_eq!(
             proof,
@@ -227,23 +192,14 @@ mod tests {
 
     #[test]
     fn libtorch_by_a_detour_is_found_and_the_detour_named() {
-        let error = broken_by(&[
-            ("consilium-agent", "", "helper"),
-            ("helper", "build", "tch"),
-        ]);
-        assert!(
-            error.contains("by consilium-agent → helper → tch → torch-sys"),
-            "{error}"
-        );
+        let error = broken_by(&[("consilium-agent", "", "helper"), ("helper", "build", "tch")]);
+        assert!(error.contains("by consilium-agent → helper → tch → torch-sys"), "{error}");
     }
 
     #[test]
     fn a_test_dependency_counts_for_its_own_crate_only() {
         let error = broken_by(&[("consilium-agent", "dev", "tch")]);
-        assert!(
-            error.contains("consilium-agent reaches torch-sys"),
-            "{error}"
-        );
+        assert!(error.contains("consilium-agent reaches torch-sys"), "{error}");
         let edges = [
             WORKER_LINKS_TORCH.as_slice(),
             &[("consilium-agent", "", "helper"), ("helper", "dev", "tch")],
@@ -254,17 +210,12 @@ mod tests {
     #[test]
     fn an_import_upwards_is_refused() {
         let error = broken_by(&[("consilium-common", "", "consilium-io")]);
-        assert!(
-            error.contains("consilium-common depends on consilium-io"),
-            "{error}"
-        );
+        assert!(error.contains("consilium-common depends on consilium-io"), "{error}");
     }
 
     #[test]
     fn a_proof_about_nothing_is_no_proof() {
-        let error = prove(&graph(&[(WORKER, "", "serde")]))
-            .unwrap_err()
-            .to_string();
+        let error = prove(&graph(&[(WORKER, "", "serde")])).unwrap_err().to_string();
         assert!(error.contains("does not reach torch-sys"), "{error}");
     }
 }

@@ -37,9 +37,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         return check(&folder);
     }
     let mut script = Command::new(workspace.root().join("deploy/libtorch.sh"));
-    script
-        .args(options.cuda.then_some("--cuda"))
-        .args(options.force.then_some("--force"));
+    script.args(options.cuda.then_some("--cuda")).args(options.force.then_some("--force"));
     shell::run(&mut script)
 }
 
@@ -48,13 +46,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// # Errors
 /// When it cannot be fetched, or the exported one has no CPU library.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
-    run(
-        workspace,
-        &Options {
-            cuda: false,
-            force: false,
-        },
-    )
+    run(workspace, &Options { cuda: false, force: false })
 }
 
 /// The folder of the libtorch in use, which holds `lib/`.
@@ -94,9 +86,6 @@ mod tests {
     #[test]
     fn an_exported_folder_without_the_library_is_refused_by_name() {
         let error = check(Path::new("/nowhere")).unwrap_err().to_string();
-        assert!(
-            error.contains("/nowhere/lib/libtorch_cpu.so is not there"),
-            "{error}"
-        );
+        assert!(error.contains("/nowhere/lib/libtorch_cpu.so is not there"), "{error}");
     }
 }

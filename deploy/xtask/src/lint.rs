@@ -74,9 +74,7 @@ fn run_clippy(workspace: &Workspace, features: &[&str]) -> Result<Outcome> {
 
 fn deny(workspace: &Workspace) -> Result<Outcome> {
     if !shell::works(&mut workspace.cargo(&["deny", "--version"])) {
-        return Ok(Outcome::Skipped(
-            "not installed: `cargo install cargo-deny --locked`",
-        ));
+        return Ok(Outcome::Skipped("not installed: `cargo install cargo-deny --locked`"));
     }
     shell::run(&mut workspace.cargo(&["deny", "check"]))?;
     Ok(Outcome::Passed)

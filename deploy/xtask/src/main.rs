@@ -15,10 +15,7 @@
 //! depends on nothing of the workspace, so that it builds in seconds on a bare machine.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stderr,
-    reason = "a command-line tool: what it says is its output"
-)]
+#![expect(clippy::print_stderr, reason = "a command-line tool: what it says is its output")]
 
 mod bench;
 mod data;
@@ -101,18 +98,14 @@ mod tests {
     #[test]
     fn the_demos_own_options_pass_through_untouched() {
         let cli = Cli::parse_from(["xtask", "demo", "--rounds", "3", "--data=/d", "--json"]);
-        let Task::Demo(options) = cli.task else {
-            panic!("not the demo")
-        };
+        let Task::Demo(options) = cli.task else { panic!("not the demo") };
         assert_eq!(options.arguments, ["--rounds", "3", "--data=/d", "--json"]);
     }
 
     #[test]
     fn test_takes_its_own_switch_and_leaves_the_rest_to_nextest() {
         let cli = Cli::parse_from(["xtask", "test", "--without-torch", "--no-fail-fast", "late"]);
-        let Task::Test(options) = cli.task else {
-            panic!("not the tests")
-        };
+        let Task::Test(options) = cli.task else { panic!("not the tests") };
         assert!(options.without_torch);
         assert_eq!(options.arguments, ["--no-fail-fast", "late"]);
     }

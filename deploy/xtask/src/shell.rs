@@ -17,9 +17,7 @@ pub(crate) fn cargo() -> Command {
 /// When it cannot be started or does not exit with 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let said = say(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{said}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{said}`"))?;
     if !status.success() {
         bail!("`{said}` failed ({status})");
     }
@@ -63,10 +61,8 @@ fn display(command: &Command) -> String {
     let program = command.get_program();
     let ours = std::env::var_os("CARGO").is_some_and(|cargo| cargo == program);
     let program = if ours { OsStr::new("cargo") } else { program };
-    let words: Vec<String> = std::iter::once(program)
-        .chain(command.get_args())
-        .map(quote)
-        .collect();
+    let words: Vec<String> =
+        std::iter::once(program).chain(command.get_args()).map(quote).collect();
     words.join(" ")
 }
 
@@ -87,19 +83,14 @@ mod tests {
     fn a_command_is_shown_as_it_could_be_typed() {
         let mut command = cargo();
         command.args(["nextest", "run", "-E", "test(it's late)", ""]);
-        assert_eq!(
-            display(&command),
-            r"cargo nextest run -E 'test(it'\''s late)' ''"
-        );
+        assert_eq!(display(&command), r"cargo nextest run -E 'test(it'\''s late)' ''");
     }
 
     #[test]
     fn a_failure_names_the_command() {
         let error = run(&mut Command::new("false")).unwrap_err().to_string();
         assert!(error.starts_with("`false` failed"), "{error}");
-        let error = read(&mut Command::new("/no/such/program"))
-            .unwrap_err()
-            .to_string();
+        let error = read(&mut Command::new("/no/such/program")).unwrap_err().to_string();
         assert_eq!(error, "cannot start `/no/such/program`");
         assert!(works(&mut Command::new("true")) && !works(&mut Command::new("false")));
     }

@@ -11,21 +11,15 @@ use crate::{data, libtorch, shell};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask test --without-torch\n  cargo xtask test -E \
+#[command(after_help = "Examples:\n  cargo xtask test --without-torch\n  cargo xtask test -E \
                         'test(late)'\n\nTests on real data read ../shared/data, or \
-                        $CONSILIUM_DATA, and say that they skip where there is none."
-)]
+                        $CONSILIUM_DATA, and say that they skip where there is none.")]
 pub(crate) struct Options {
     /// Leave consilium-worker and real training out: no libtorch, no MNIST, minutes less
     #[arg(long)]
     pub(crate) without_torch: bool,
     /// Passed to `cargo nextest run` as they are
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "NEXTEST"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "NEXTEST")]
     pub(crate) arguments: Vec<String>,
 }
 
@@ -44,26 +38,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     // The same packages and features for every step: cargo then builds each crate once.
     let selection = selection(workspace, options.without_torch);
-    shell::run(
-        workspace
-            .cargo(&["build", "--bins", "--tests"])
-            .args(&selection),
-    )?;
-    shell::run(
-        workspace
-            .cargo(&["test", "--doc", "--quiet"])
-            .args(&selection),
-    )?;
+    shell::run(workspace.cargo(&["build", "--bins", "--tests"]).args(&selection))?;
+    shell::run(workspace.cargo(&["test", "--doc", "--quiet"]).args(&selection))?;
     let runner: &[&str] = match runner {
         Runner::Nextest => &["nextest", "run"],
         Runner::CargoTest => &["test", "--no-fail-fast", "--lib", "--bins", "--tests"],
     };
-    shell::run(
-        workspace
-            .cargo(runner)
-            .args(&selection)
-            .args(&options.arguments),
-    )
+    shell::run(workspace.cargo(runner).args(&selection).args(&options.arguments))
 }
 
 /// The workspace, with the kill tests' code in the programs.
@@ -108,9 +89,6 @@ fn say_real_data(root: &Path) {
     if folder.is_dir() {
         eprintln!("test: real data from {}", folder.display());
     } else {
-        eprintln!(
-            "test: no real data at {}: the tests on it skip",
-            folder.display()
-        );
+        eprintln!("test: no real data at {}: the tests on it skip", folder.display());
     }
 }

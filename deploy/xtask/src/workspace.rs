@@ -127,12 +127,8 @@ impl Workspace {
     /// `package/failpoints` for every package that has this feature: code for the kill tests,
     /// compiled into tests only.
     pub(crate) fn failpoints(&self) -> Vec<String> {
-        let with = self
-            .packages
-            .iter()
-            .filter(|p| p.features.contains_key("failpoints"));
-        with.map(|package| format!("{}/failpoints", package.name))
-            .collect()
+        let with = self.packages.iter().filter(|p| p.features.contains_key("failpoints"));
+        with.map(|package| format!("{}/failpoints", package.name)).collect()
     }
 
     /// Everything that the workspace depends on, resolved, all features on: an optional

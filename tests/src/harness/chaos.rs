@@ -28,11 +28,7 @@ impl World {
     #[must_use]
     pub fn start_traced(&mut self, daemon: Daemon) -> PathBuf {
         let path = self.root().join(format!("{daemon:?}.trace"));
-        self.start(
-            daemon,
-            &[("CONSILIUM_FAILPOINT_TRACE", path.clone().into())],
-        )
-        .unwrap();
+        self.start(daemon, &[("CONSILIUM_FAILPOINT_TRACE", path.clone().into())]).unwrap();
         path
     }
 
@@ -47,10 +43,7 @@ impl World {
         }
         let what = format!("{daemon:?} to die at {point}");
         let status = wait_for(&what, PATIENCE_SECONDS, || self.process(daemon).ended());
-        assert!(
-            status.to_string().contains("SIGABRT"),
-            "{daemon:?} at {point} ended: {status}"
-        );
+        assert!(status.to_string().contains("SIGABRT"), "{daemon:?} at {point} ended: {status}");
     }
 
     /// Kills a daemon (SIGKILL) if it runs.
@@ -82,9 +75,8 @@ impl World {
     /// Signals the next worker of a site until it is gone.
     pub fn strike_worker(&mut self, site: usize, signal: &str, generator: &mut Generator) {
         let agent = self.process(Daemon::Agent(site)).pid();
-        let worker = wait_for("a worker", PATIENCE_SECONDS, || {
-            memory::children(agent).first().copied()
-        });
+        let worker =
+            wait_for("a worker", PATIENCE_SECONDS, || memory::children(agent).first().copied());
         pause(generator.below(60).into());
         wait_for("the worker's end", PATIENCE_SECONDS, || {
             if !memory::is_alive(worker) {
@@ -92,10 +84,7 @@ impl World {
             }
             // It may end by itself between the look and the signal. Rust's own handler of SIGSEGV
             // survives a first one that no bad access raised, so it is sent until it tells.
-            let _ = Command::new("kill")
-                .arg(format!("-{signal}"))
-                .arg(worker.to_string())
-                .output();
+            let _ = Command::new("kill").arg(format!("-{signal}")).arg(worker.to_string()).output();
             None
         });
     }
@@ -115,18 +104,12 @@ pub struct Point {
 #[must_use]
 pub fn points(trace: &Path) -> Vec<Point> {
     let text = fs::read_to_string(trace).unwrap_or_default();
-    assert!(
-        !text.is_empty(),
-        "the programs pass no fail points: {BUILD}"
-    );
+    assert!(!text.is_empty(), "the programs pass no fail points: {BUILD}");
     let mut points: Vec<Point> = Vec::new();
     for name in text.lines().rev() {
         match points.iter_mut().find(|point| point.name == name) {
             Some(point) => point.times += 1,
-            None => points.push(Point {
-                name: name.to_owned(),
-                times: 1,
-            }),
+            None => points.push(Point { name: name.to_owned(), times: 1 }),
         }
     }
     points.reverse();

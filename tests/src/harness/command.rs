@@ -29,10 +29,7 @@ impl Said {
     pub fn assert_fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:#?}");
         for word in words {
-            assert!(
-                self.err.contains(word),
-                "{word:?} is not in what was said: {self:#?}"
-            );
+            assert!(self.err.contains(word), "{word:?} is not in what was said: {self:#?}");
         }
     }
 
@@ -56,13 +53,8 @@ pub fn consilium_agent<A: AsRef<OsStr>>(programs: &Programs, arguments: &[A]) ->
 
 /// Runs a command to its end; one that does not end is killed after a while.
 pub fn run(command: &mut Command) -> Said {
-    let piped = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = piped
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let pid = child.id().to_string();
     let (ended, wait) = channel::<()>();
     let watchdog = thread::spawn(move || {

@@ -43,15 +43,7 @@ impl Draft {
     /// The file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self {
-            name,
-            parameters,
-            rounds,
-            min_sites,
-            batches,
-            batch_ms,
-            ..
-        } = self;
+        let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
         let (clip_norm, idle_timeout) = (self.clip_norm, self.idle_timeout);
         format!(
             "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\

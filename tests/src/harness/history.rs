@@ -42,9 +42,7 @@ impl History {
                 }
                 Some(Record::StudyState(set)) => history.states.push((set.study, set.state)),
                 Some(Record::Refusal(refusal)) => {
-                    history
-                        .refusals
-                        .push((refusal.peer, refusal.code, refusal.detail));
+                    history.refusals.push((refusal.peer, refusal.code, refusal.detail));
                 }
                 Some(Record::Command(command)) => {
                     history.commands.push((command.command, command.outcome));
@@ -73,10 +71,7 @@ impl History {
     /// The roll calls of one study, in order.
     #[must_use]
     pub fn of(&self, study: &str) -> Vec<&RollCall> {
-        self.roll_calls
-            .iter()
-            .filter(|call| call.study.as_str() == study)
-            .collect()
+        self.roll_calls.iter().filter(|call| call.study.as_str() == study).collect()
     }
 
     /// How many versions a study has beyond v0.
@@ -114,24 +109,12 @@ impl History {
     pub fn assert_everybody_counted(&self, study: &str, sites: usize, rounds: u64) {
         let calls = self.of(study);
         for (number, call) in (1..).zip(&calls) {
-            assert_eq!(
-                call.round,
-                Round(number),
-                "{study}: rounds follow one another: {call:#?}"
-            );
+            assert_eq!(call.round, Round(number), "{study}: rounds follow one another: {call:#?}");
             let counted = |site: &SiteId| matches!(call.sites[site].status, Status::Counted { .. });
             let all = call.sites.keys().filter(|site| counted(site)).count();
-            assert_eq!(
-                (all, call.sites.len()),
-                (sites, sites),
-                "{study}: {call:#?}"
-            );
+            assert_eq!((all, call.sites.len()), (sites, sites), "{study}: {call:#?}");
             let evaluates = number > rounds;
-            let expected = if evaluates {
-                TaskKind::Evaluate
-            } else {
-                TaskKind::Train
-            };
+            let expected = if evaluates { TaskKind::Evaluate } else { TaskKind::Train };
             assert_eq!(call.task, expected, "{study}: {call:#?}");
             let outcome_fits = match call.outcome {
                 Outcome::Committed { version, .. } => !evaluates && version.0 == number,
@@ -140,10 +123,6 @@ impl History {
             };
             assert!(outcome_fits, "{study}: {call:#?}");
         }
-        assert_eq!(
-            calls.len() as u64,
-            rounds + 1,
-            "{study}: rounds and one evaluation"
-        );
+        assert_eq!(calls.len() as u64, rounds + 1, "{study}: rounds and one evaluation");
     }
 }

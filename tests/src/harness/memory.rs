@@ -5,19 +5,14 @@ use std::fs;
 /// Whether any mapped file's name contains `part`.
 #[must_use]
 pub fn maps(pid: u32, part: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/maps"))
-        .unwrap()
-        .contains(part)
+    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains(part)
 }
 
 /// A field of /proc/PID/status in KiB: `VmRSS` (resident now), `VmHWM` (resident at most).
 #[must_use]
 pub fn kib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with(&format!("{field}:")))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(&format!("{field}:"))).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 

@@ -30,34 +30,17 @@ impl Reference {
     #[must_use]
     pub fn new(study: Study, sections: &BTreeMap<SiteId, String>) -> Self {
         let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
-        let sources = sections
-            .iter()
-            .map(|(site, text)| (site.clone(), source(text)))
-            .collect();
+        let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
         let vector = study.model.initial(study.header.seed).unwrap();
-        Self {
-            study,
-            sources,
-            vector,
-        }
+        Self { study, sources, vector }
     }
 
     /// Follows the roll calls of the study: each committed one must name exactly the sum and the
     /// model that follow from those that counted.
     pub fn follow(&mut self, calls: &[&RollCall]) {
         for call in calls {
-            if let Outcome::Committed {
-                model,
-                sum,
-                weight,
-                version,
-            } = call.outcome
-            {
-                assert_eq!(
-                    call.base,
-                    self.digest(),
-                    "{version}: the base is the version before"
-                );
+            if let Outcome::Committed { model, sum, weight, version } = call.outcome {
+                assert_eq!(call.base, self.digest(), "{version}: the base is the version before");
                 let (expected_sum, expected_weight) = self.commit(call);
                 assert_eq!(weight, expected_weight, "{version}: the sum of weights");
                 assert_eq!(sum, expected_sum, "{version}: the exact sum");
@@ -91,9 +74,7 @@ impl Reference {
         for (value, sum) in self.vector.iter_mut().zip(&sum) {
             *value = next(*value, *sum, total, step);
         }
-        let bytes = sum
-            .iter()
-            .flat_map(|sum| i64::try_from(*sum).unwrap().to_le_bytes());
+        let bytes = sum.iter().flat_map(|sum| i64::try_from(*sum).unwrap().to_le_bytes());
         (Digest::of(&bytes.collect::<Vec<u8>>()), total)
     }
 

@@ -43,13 +43,8 @@ impl World {
     pub fn with(sites: usize, studies: &[&str], policy: Policy) -> Self {
         let site = |index: usize| {
             let section = section(index, sites);
-            let data = studies
-                .iter()
-                .map(|study| ((*study).to_owned(), section.clone()));
-            SiteSpec {
-                name: name(index),
-                data: data.collect(),
-            }
+            let data = studies.iter().map(|study| ((*study).to_owned(), section.clone()));
+            SiteSpec { name: name(index), data: data.collect() }
         };
         Self::of((0..sites).map(site).collect(), policy)
     }
@@ -62,11 +57,7 @@ impl World {
         let federation = Federation::create(&root, programs(), sites, policy).unwrap();
         let facts = root.join("ca/issued/coordinator/consortium.toml");
         let log_key = Consortium::load(&facts).unwrap().coordinator_log_key;
-        Self {
-            federation,
-            folder: Some(folder),
-            log_key,
-        }
+        Self { federation, folder: Some(folder), log_key }
     }
 
     /// Everything runs.
@@ -85,9 +76,7 @@ impl World {
         daemon: Daemon,
         environment: &[(&str, OsString)],
     ) -> Result<(), consilium_coordinator::local::LocalError> {
-        let own = environment
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let own = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         self.federation.set_environment(own.collect());
         let started = match daemon {
             Daemon::Coordinator => self.federation.start_coordinator(),
@@ -108,9 +97,7 @@ impl World {
 
     /// Signs, submits and starts a study.
     pub fn run(&self, draft: &Draft) {
-        self.federation
-            .run_study(draft.name, &draft.text())
-            .unwrap();
+        self.federation.run_study(draft.name, &draft.text()).unwrap();
     }
 
     /// What the log says.
@@ -186,12 +173,7 @@ impl World {
     pub fn edit(&self, path: &Path, change: impl FnOnce(&str) -> String) {
         let text = fs::read_to_string(path).unwrap();
         let changed = change(&text);
-        assert_ne!(
-            text,
-            changed,
-            "the edit of {} found nothing to change",
-            path.display()
-        );
+        assert_ne!(text, changed, "the edit of {} found nothing to change", path.display());
         fs::write(path, changed).unwrap();
     }
 
@@ -225,10 +207,7 @@ impl Drop for World {
             return;
         }
         if let Some(folder) = self.folder.take() {
-            eprintln!(
-                "the files of this federation stay in {}",
-                folder.keep().display()
-            );
+            eprintln!("the files of this federation stay in {}", folder.keep().display());
         }
         let logs = fs::read_dir(self.root().join("logs")).into_iter().flatten();
         for path in logs.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -246,10 +225,7 @@ impl Drop for World {
 #[must_use]
 pub fn name(index: usize) -> SiteId {
     let known = NAMES.get(index).map(|name| (*name).to_owned());
-    known
-        .unwrap_or_else(|| format!("clinic-{}", index + 1))
-        .parse()
-        .unwrap()
+    known.unwrap_or_else(|| format!("clinic-{}", index + 1)).parse().unwrap()
 }
 
 /// The `[data]` section of a site: sizes and optima differ.

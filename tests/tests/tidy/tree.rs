@@ -1,9 +1,6 @@
 //! The text files of the repository, and small questions to them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a repository that cannot be read is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "a repository that cannot be read is a failed test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +13,12 @@ pub(crate) struct File {
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The path from the root, as findings show it.
 pub(crate) fn relative(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .to_string_lossy()
-        .into_owned()
+    path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// Whether this is a source file.
@@ -38,10 +29,7 @@ pub(crate) fn is_rust(path: &Path) -> bool {
 /// Every wanted text file that belongs to the repository, sorted: what .gitignore names is not in.
 pub(crate) fn files(wanted: impl Fn(&Path) -> bool) -> Vec<File> {
     let ignored = fs::read_to_string(root().join(".gitignore")).unwrap();
-    let ignored: Vec<&str> = ignored
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect();
+    let ignored: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
     let mut folders = vec![root()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -55,10 +43,7 @@ pub(crate) fn files(wanted: impl Fn(&Path) -> bool) -> Vec<File> {
             } else if wanted(&path)
                 && let Ok(text) = fs::read_to_string(&path)
             {
-                found.push(File {
-                    path: relative(&path),
-                    text,
-                });
+                found.push(File { path: relative(&path), text });
             }
         }
     }
@@ -77,9 +62,7 @@ fn is_ignored(path: &str, patterns: &[&str]) -> bool {
         let Some(rooted) = pattern.strip_prefix('/') else {
             return false;
         };
-        rooted
-            .strip_suffix('*')
-            .map_or(path == rooted, |start| path.starts_with(start))
+        rooted.strip_suffix('*').map_or(path == rooted, |start| path.starts_with(start))
     })
 }
 
@@ -94,18 +77,14 @@ pub(crate) fn over(
 /// The part of a source file that is the product.
 pub(crate) fn before_tests(text: &str) -> &str {
     let tests = text.lines().find(|line| line.trim() == "#[cfg(test)]");
-    let at = tests.map_or(text.len(), |line| {
-        line.as_ptr() as usize - text.as_ptr() as usize
-    });
+    let at = tests.map_or(text.len(), |line| line.as_ptr() as usize - text.as_ptr() as usize);
     &text[..at]
 }
 
 /// A finding for each line that is wrong.
 pub(crate) fn lines_where(file: &File, wrong: impl Fn(&str) -> bool, rule: &str) -> Vec<String> {
     let lines = (1..).zip(file.text.lines()).filter(|(_, line)| wrong(line));
-    lines
-        .map(|(number, _)| format!("{}:{number}: {rule}", file.path))
-        .collect()
+    lines.map(|(number, _)| format!("{}:{number}: {rule}", file.path)).collect()
 }
 
 /// Whether `line` has `mark`, and not as part of a longer word.
@@ -122,11 +101,7 @@ pub(crate) fn has_word(line: &str, mark: &str) -> bool {
 fn the_walk_sees_sources_and_leaves_out_what_git_ignores() {
     let paths: Vec<String> = files(|_| true).into_iter().map(|file| file.path).collect();
     assert!(paths.contains(&"tests/tests/tidy/tree.rs".to_owned()));
-    assert!(
-        !paths
-            .iter()
-            .any(|path| path.starts_with("target/") || path.starts_with(".git/"))
-    );
+    assert!(!paths.iter().any(|path| path.starts_with("target/") || path.starts_with(".git/")));
     assert!(is_ignored(".libtorch.lock", &["/.libtorch*"]) && !is_ignored("a/dist", &["/dist"]));
     assert!(is_ignored("a/__pycache__", &["__pycache__/"]));
 }

@@ -40,30 +40,18 @@ pub(super) fn schema() -> Schema {
 pub(super) fn judged(decision: Decision) -> Judged {
     let why = "because".to_owned();
     let schema = Some(schema());
-    Judged {
-        decision,
-        why,
-        schema,
-    }
+    Judged { decision, why, schema }
 }
 
 pub(super) fn known(study: &str, n: u8, decision: Decision) -> KnownStudy {
-    KnownStudy {
-        digest: digest(n),
-        study: name(study),
-        version: 1,
-        judged: judged(decision),
-    }
+    KnownStudy { digest: digest(n), study: name(study), version: 1, judged: judged(decision) }
 }
 
 pub(super) fn setup() -> Setup {
     Setup {
         site: "st-mary".parse().unwrap(),
         agent: "consilium-agent 0.1.0".to_owned(),
-        studies: vec![
-            known("mnist", 1, Decision::Accepted),
-            known("ward", 2, Decision::Accepted),
-        ],
+        studies: vec![known("mnist", 1, Decision::Accepted), known("ward", 2, Decision::Accepted)],
         data: [name("mnist"), name("ward"), name("other")].into(),
         retained: Vec::new(),
         slots: 1,
@@ -100,10 +88,7 @@ pub(super) fn trained() -> Trained {
         metrics: Metrics(vec![90, 120, 65_536 * 60, 45, 15, 15, 45]),
         ..Outcome::default()
     };
-    Trained {
-        outcome,
-        path: Some("trained.safetensors".into()),
-    }
+    Trained { outcome, path: Some("trained.safetensors".into()) }
 }
 
 pub(super) fn key() -> SecretKey {
@@ -130,10 +115,7 @@ pub(super) fn roll_call(study: &str, round: u64, counted: Option<Digest>) -> Mes
         Some(_) => SiteStatus::Counted { weight: Some(480) },
         None => SiteStatus::Excluded { code: Code::Late },
     };
-    let entry = Entry {
-        status,
-        update: counted,
-    };
+    let entry = Entry { status, update: counted };
     let document = RollCallDocument {
         format: 1,
         study: name(study),
@@ -182,10 +164,7 @@ impl Bench {
     pub(super) fn connect(&mut self) -> Vec<Action> {
         self.session.handle_connected(WALL, self.now);
         assert_eq!(self.names(), ["send-hello"]);
-        self.say(m::Welcome {
-            coordinator: "consilium 0.1.0".to_owned(),
-            wall: WALL,
-        });
+        self.say(m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WALL });
         self.take()
     }
 
@@ -259,33 +238,23 @@ impl Bench {
 }
 
 pub(super) fn wanted(of: &Retained) -> m::UpdateWanted {
-    m::UpdateWanted {
-        study: of.study.clone(),
-        round: of.round,
-        digest: of.digest,
-    }
+    m::UpdateWanted { study: of.study.clone(), round: of.round, digest: of.digest }
 }
 
 /// The id of the one action of that name.
 pub(super) fn id_of(actions: &[Action], wanted: &str) -> ActionId {
-    let mut ids = actions
-        .iter()
-        .filter(|a| a.name() == wanted)
-        .map(|action| match action {
-            Action::JudgeStudy { id, .. }
-            | Action::Fetch { id, .. }
-            | Action::Train { id, .. }
-            | Action::Encode { id, .. }
-            | Action::Push { id, .. }
-            | Action::Stop { id }
-            | Action::Settle { id, .. } => *id,
-            Action::Connect | Action::Close { .. } | Action::Send { .. } => panic!("no id"),
-        });
+    let mut ids = actions.iter().filter(|a| a.name() == wanted).map(|action| match action {
+        Action::JudgeStudy { id, .. }
+        | Action::Fetch { id, .. }
+        | Action::Train { id, .. }
+        | Action::Encode { id, .. }
+        | Action::Push { id, .. }
+        | Action::Stop { id }
+        | Action::Settle { id, .. } => *id,
+        Action::Connect | Action::Close { .. } | Action::Send { .. } => panic!("no id"),
+    });
     let id = ids.next();
-    assert!(
-        id.is_some() && ids.next().is_none(),
-        "one {wanted} in {actions:?}"
-    );
+    assert!(id.is_some() && ids.next().is_none(), "one {wanted} in {actions:?}");
     id.unwrap()
 }
 
@@ -318,12 +287,9 @@ pub(super) fn failed(actions: &[Action]) -> Option<Code> {
 /// Study and `counted` of every Settle.
 pub(super) fn settles(actions: &[Action]) -> Vec<(String, u64, bool)> {
     let settle = |action: &Action| match action {
-        Action::Settle {
-            study,
-            round,
-            counted,
-            ..
-        } => Some((study.to_string(), round.0, *counted)),
+        Action::Settle { study, round, counted, .. } => {
+            Some((study.to_string(), round.0, *counted))
+        }
         _ => None,
     };
     actions.iter().filter_map(settle).collect()

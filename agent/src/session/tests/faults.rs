@@ -5,10 +5,7 @@ use super::bench::*;
 use crate::session::{Action, Done, Fault};
 
 fn crash() -> Done {
-    Done::Trained(Err(Fault::passing(
-        Code::WorkerFailed,
-        "killed by signal 9",
-    )))
+    Done::Trained(Err(Fault::passing(Code::WorkerFailed, "killed by signal 9")))
 }
 
 fn trains(actions: &[Action]) -> usize {
@@ -40,20 +37,13 @@ fn a_worker_that_crashed_three_times_is_given_up_and_the_next_round_is_taken() {
     }
     bench.done(train, crash());
     let actions = bench.take();
-    assert_eq!(
-        (trains(&actions), failed(&actions)),
-        (0, Some(Code::WorkerFailed))
-    );
+    assert_eq!((trains(&actions), failed(&actions)), (0, Some(Code::WorkerFailed)));
 
     bench.lose_connection();
     bench.reconnect();
     bench.say(plan("mnist", 1));
     let actions = bench.take();
-    assert_eq!(
-        (actions.len(), failed(&actions)),
-        (1, Some(Code::WorkerFailed)),
-        "not again"
-    );
+    assert_eq!((actions.len(), failed(&actions)), (1, Some(Code::WorkerFailed)), "not again");
     bench.begin(plan("mnist", 2));
 }
 
@@ -69,10 +59,7 @@ fn a_fault_that_stays_is_not_tried_again() {
     ] {
         let mut bench = Bench::welcomed(setup());
         let train = bench.begin(plan("mnist", 1));
-        bench.done(
-            train,
-            Done::Trained(Err(Fault::of_worker(reported, "see the log"))),
-        );
+        bench.done(train, Done::Trained(Err(Fault::of_worker(reported, "see the log"))));
         let actions = bench.take();
         assert_eq!((trains(&actions), failed(&actions)), (0, Some(code)));
     }
@@ -87,10 +74,7 @@ fn an_update_that_cannot_be_kept_is_a_failed_task() {
     let train = bench.begin(plan("mnist", 1));
     bench.done(train, Done::Trained(Ok(trained())));
     let encode = id_of(&bench.take(), "encode");
-    bench.done(
-        encode,
-        Done::Encoded(Err(Fault::lasting(Code::Diverged, "NaN"))),
-    );
+    bench.done(encode, Done::Encoded(Err(Fault::lasting(Code::Diverged, "NaN"))));
     assert_eq!(failed(&bench.take()), Some(Code::Diverged));
     assert!(bench.session.status(bench.now).tasks.is_empty());
 }
@@ -101,10 +85,7 @@ fn a_failed_task_makes_room_for_the_next() {
     let train = bench.begin(plan("mnist", 1));
     bench.say(plan("ward", 1));
     bench.take();
-    bench.done(
-        train,
-        Done::Trained(Err(Fault::lasting(Code::Diverged, "NaN"))),
-    );
+    bench.done(train, Done::Trained(Err(Fault::lasting(Code::Diverged, "NaN"))));
     id_of(&bench.take(), "fetch");
 }
 
@@ -130,10 +111,7 @@ fn a_fetch_that_failed_before_the_loss_was_noticed_goes_on_at_the_next_connectio
     let mut bench = Bench::welcomed(setup());
     bench.say(plan("mnist", 1));
     let fetch = id_of(&bench.take(), "fetch");
-    bench.done(
-        fetch,
-        Done::Fetched(Err(Fault::passing(Code::SiteFault, "reset"))),
-    );
+    bench.done(fetch, Done::Fetched(Err(Fault::passing(Code::SiteFault, "reset"))));
     bench.lose_connection();
     id_of(&bench.reconnect(), "fetch");
 }
@@ -144,17 +122,11 @@ fn a_fetch_that_fails_three_times_over_a_live_connection_fails_the_task_but_not_
     bench.say(plan("mnist", 1));
     for _ in 0..2 {
         let fetch = id_of(&bench.take(), "fetch");
-        bench.done(
-            fetch,
-            Done::Fetched(Err(Fault::passing(Code::SiteFault, "digest"))),
-        );
+        bench.done(fetch, Done::Fetched(Err(Fault::passing(Code::SiteFault, "digest"))));
         bench.pass(2_000);
     }
     let fetch = id_of(&bench.take(), "fetch");
-    bench.done(
-        fetch,
-        Done::Fetched(Err(Fault::passing(Code::SiteFault, "digest"))),
-    );
+    bench.done(fetch, Done::Fetched(Err(Fault::passing(Code::SiteFault, "digest"))));
     assert_eq!(failed(&bench.take()), Some(Code::SiteFault));
     bench.say(plan("mnist", 1));
     id_of(&bench.take(), "fetch");
@@ -166,12 +138,7 @@ fn what_comes_back_under_an_unknown_id_changes_nothing() {
     let train = bench.begin(plan("mnist", 1));
     bench.done(train, crash());
     bench.take();
-    for done in [
-        crash(),
-        Done::Settled,
-        Done::Pushed(Ok(())),
-        Done::Fetched(Ok(())),
-    ] {
+    for done in [crash(), Done::Settled, Done::Pushed(Ok(())), Done::Fetched(Ok(()))] {
         bench.done(train, done);
     }
     bench.done(train, Done::Encoded(Ok(retained("mnist", 1))));

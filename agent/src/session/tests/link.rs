@@ -6,10 +6,7 @@ use super::bench::*;
 use crate::session::{Action, ConnectionState, Decision};
 
 fn welcome(wall: u64) -> Welcome {
-    Welcome {
-        coordinator: "consilium 0.1.0".to_owned(),
-        wall: WallMillis(wall),
-    }
+    Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WallMillis(wall) }
 }
 
 #[test]
@@ -41,10 +38,7 @@ fn a_lost_connection_is_sought_again_with_growing_waits_until_welcome() {
     bench.take();
     for ceiling in [500, 1_000, 2_000] {
         bench.lose_connection();
-        assert_eq!(
-            bench.session.next_deadline(),
-            Some(bench.now + Millis(ceiling))
-        );
+        assert_eq!(bench.session.next_deadline(), Some(bench.now + Millis(ceiling)));
         bench.pass(ceiling - 1);
         assert!(bench.take().is_empty());
         bench.pass(1);
@@ -54,11 +48,7 @@ fn a_lost_connection_is_sought_again_with_growing_waits_until_welcome() {
     bench.lose_connection();
     assert_eq!(bench.session.next_deadline(), Some(bench.now + Millis(500)));
     bench.lose_connection();
-    assert_eq!(
-        bench.session.next_deadline(),
-        Some(bench.now + Millis(500)),
-        "lost once"
-    );
+    assert_eq!(bench.session.next_deadline(), Some(bench.now + Millis(500)), "lost once");
 }
 
 #[test]
@@ -66,10 +56,7 @@ fn a_connection_that_is_accepted_and_refused_without_welcome_counts_as_failed() 
     let mut bench = Bench::new(setup());
     bench.take();
     bench.session.handle_connected(WALL, bench.now);
-    bench.say(Refused {
-        code: Code::NotInRoster,
-        detail: "ask the operator".to_owned(),
-    });
+    bench.say(Refused { code: Code::NotInRoster, detail: "ask the operator".to_owned() });
     bench.lose_connection();
     let connection = bench.session.status(bench.now).connection;
     assert_eq!(connection.failed_attempts, 1);
@@ -89,10 +76,7 @@ fn clocks_more_than_five_minutes_apart_close_the_connection() {
             let names = bench.names();
             assert_eq!(names.contains(&"close"), closes, "{skew} {names:?}");
             let trouble = bench.session.status(bench.now).connection.trouble;
-            assert_eq!(
-                trouble.is_some_and(|text| text.contains("set the clock")),
-                closes
-            );
+            assert_eq!(trouble.is_some_and(|text| text.contains("set the clock")), closes);
         }
     }
 }
@@ -139,9 +123,5 @@ fn what_was_meant_for_a_lost_connection_is_not_sent_on_the_next() {
     let mut bench = Bench::welcomed(setup());
     bench.say(plan("mnist", 1));
     bench.lose_connection();
-    assert_eq!(
-        bench.names(),
-        ["fetch"],
-        "the work goes on, the answers are gone"
-    );
+    assert_eq!(bench.names(), ["fetch"], "the work goes on, the answers are gone");
 }

@@ -27,10 +27,7 @@ fn a_plan_is_answered_at_once_and_goes_its_way() {
     let actions = bench.take();
     bench.done(id_of(&actions, "train"), Done::Trained(Ok(trained())));
     let actions = bench.take();
-    bench.done(
-        id_of(&actions, "encode"),
-        Done::Encoded(Ok(retained("mnist", 1))),
-    );
+    bench.done(id_of(&actions, "encode"), Done::Encoded(Ok(retained("mnist", 1))));
     assert_eq!(bench.names(), ["send-update-offer"]);
     bench.say(wanted(&retained("mnist", 1)));
     let push = id_of(&bench.take(), "push");
@@ -56,11 +53,8 @@ fn a_plan_that_the_site_cannot_take_is_declined_with_its_code() {
     ]);
     setup.data.extend(["asked", "denied", "person"].map(name));
     let mut bench = Bench::welcomed(setup);
-    let named = |study: &str, n| Plan {
-        study: name(study),
-        study_digest: digest(n),
-        ..plan("mnist", 1)
-    };
+    let named =
+        |study: &str, n| Plan { study: name(study), study_digest: digest(n), ..plan("mnist", 1) };
     for (plan, code) in [
         (named("nowhere", 99), Code::UnknownStudy),
         (named("mnist", 99), Code::StudyMismatch),
@@ -83,11 +77,7 @@ fn a_study_that_is_still_being_judged_declines_its_plans() {
     bench.offer("other", 3);
     let study_digest = digest(3);
     bench.take();
-    bench.say(Plan {
-        study: name("other"),
-        study_digest,
-        ..plan("mnist", 1)
-    });
+    bench.say(Plan { study: name("other"), study_digest, ..plan("mnist", 1) });
     assert_eq!(declined(&bench.take()), Some(Code::NotAccepted));
 }
 
@@ -96,9 +86,7 @@ fn a_plan_sent_again_does_not_start_again() {
     let mut bench = Bench::welcomed(setup());
     let train = bench.begin(plan("mnist", 1));
     let now = bench.now;
-    bench
-        .session
-        .handle_progress(train, SitePhase::Training, 3, 10, now);
+    bench.session.handle_progress(train, SitePhase::Training, 3, 10, now);
     bench.take();
     bench.lose_connection();
     bench.reconnect();
@@ -106,10 +94,7 @@ fn a_plan_sent_again_does_not_start_again() {
     let actions = bench.take();
     assert_eq!(declined(&actions), None);
     let told = progress(&actions);
-    assert_eq!(
-        (told.len(), told[0].phase, told[0].done),
-        (1, SitePhase::Training, 3)
-    );
+    assert_eq!((told.len(), told[0].phase, told[0].done), (1, SitePhase::Training, 3));
     assert_eq!(actions.len(), 2, "answer and progress: {actions:?}");
 }
 
@@ -123,10 +108,7 @@ fn a_newer_plan_replaces_the_running_one_and_an_older_one_is_declined() {
     let actions = bench.take();
     assert_eq!(declined(&actions), None);
     assert_eq!(id_of(&actions, "stop"), train);
-    assert!(
-        !actions.iter().any(|a| a.name() == "fetch"),
-        "one worker at a time"
-    );
+    assert!(!actions.iter().any(|a| a.name() == "fetch"), "one worker at a time");
     bench.say(plan("mnist", 6));
     assert_eq!(bench.names(), ["send-plan-answer"], "stopped once");
     bench.done(train, Done::Trained(Ok(trained())));
@@ -136,10 +118,7 @@ fn a_newer_plan_replaces_the_running_one_and_an_older_one_is_declined() {
         _ => None,
     });
     assert_eq!(fetched, Some(6));
-    assert!(
-        bench.session.status(bench.now).scores.is_empty(),
-        "what was stopped is no score"
-    );
+    assert!(bench.session.status(bench.now).scores.is_empty(), "what was stopped is no score");
 }
 
 #[test]
@@ -148,29 +127,17 @@ fn two_studies_share_one_slot_and_the_second_shows_that_it_waits() {
     let train = bench.begin(plan("mnist", 1));
     bench.say(plan("ward", 1));
     let actions = bench.take();
-    assert_eq!(
-        (actions.len(), declined(&actions)),
-        (1, None),
-        "accepted, queued"
-    );
+    assert_eq!((actions.len(), declined(&actions)), (1, None), "accepted, queued");
     for batch in 1..=10 {
         bench.pass(100);
         let now = bench.now;
-        bench
-            .session
-            .handle_progress(train, SitePhase::Training, batch, 10, now);
+        bench.session.handle_progress(train, SitePhase::Training, batch, 10, now);
     }
     let told = progress(&bench.take());
     let of = |study: &str| told.iter().filter(|p| p.study == name(study)).count();
     assert!((2..=4).contains(&of("mnist")), "twice a second: {told:?}");
-    assert!(
-        (2..=4).contains(&of("ward")),
-        "and so does who waits: {told:?}"
-    );
-    assert!(
-        told.iter()
-            .any(|p| p.phase == SitePhase::Queued && p.study == name("ward"))
-    );
+    assert!((2..=4).contains(&of("ward")), "and so does who waits: {told:?}");
+    assert!(told.iter().any(|p| p.phase == SitePhase::Queued && p.study == name("ward")));
     let status = bench.session.status(bench.now);
     assert_eq!(status.tasks[1].waits_for.as_deref(), Some("the task ahead"));
 
@@ -208,11 +175,7 @@ fn a_roll_call_ends_the_running_and_the_queued_plan_of_its_round() {
     bench.say(roll_call("mnist", 1, None));
     assert_eq!(id_of(&bench.take(), "stop"), train);
     bench.say(plan("mnist", 1));
-    assert_eq!(
-        declined(&bench.take()),
-        Some(Code::WrongRound),
-        "a round ends once"
-    );
+    assert_eq!(declined(&bench.take()), Some(Code::WrongRound), "a round ends once");
     bench.done(train, Done::Trained(Ok(trained())));
     assert!(bench.take().is_empty());
     assert!(bench.session.status(bench.now).tasks.is_empty());
@@ -226,10 +189,7 @@ fn a_roll_call_of_a_round_never_seen_is_remembered_and_changes_nothing() {
     bench.say(roll_call("unheard-of", 7, None));
     assert!(bench.take().is_empty());
     let calls = bench.session.status(bench.now).roll_calls;
-    assert_eq!(
-        (calls.len(), calls[0].round.0, calls[0].code),
-        (1, 7, Some(Code::Late))
-    );
+    assert_eq!((calls.len(), calls[0].round.0, calls[0].code), (1, 7, Some(Code::Late)));
     bench.done(train, Done::Trained(Ok(trained())));
     assert!(bench.names().contains(&"encode"), "the newer round goes on");
 }
@@ -240,9 +200,7 @@ fn the_last_report_of_a_burst_goes_out_when_its_interval_is_over() {
     let train = bench.begin(plan("mnist", 1));
     for batch in 1..=5 {
         let now = bench.now;
-        bench
-            .session
-            .handle_progress(train, SitePhase::Training, batch, 5, now);
+        bench.session.handle_progress(train, SitePhase::Training, batch, 5, now);
     }
     assert_eq!(progress(&bench.take()).len(), 1);
     bench.pass(500);
@@ -260,10 +218,7 @@ fn a_flood_of_plans_and_messages_leaves_one_plan_a_study() {
             bench.say(roll_call("unheard-of", round, None));
             bench.say(wanted(&retained(study, round)));
             let actions = bench.take();
-            asked += actions
-                .iter()
-                .filter(|a| !matches!(a, Action::Send { .. }))
-                .count();
+            asked += actions.iter().filter(|a| !matches!(a, Action::Send { .. })).count();
             assert!(actions.len() <= 5, "{actions:?}");
         }
     }

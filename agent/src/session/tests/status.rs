@@ -16,10 +16,7 @@ fn scores_are_named_bounded_and_of_the_version_that_was_scored() {
     assert_eq!((last.round.0, last.version.0), (100, 99));
     assert_eq!((last.examples, last.holdout), (480, 120));
     assert_eq!((last.accuracy, last.loss), (Some(0.75), Some(0.5)));
-    assert_eq!(
-        last.metrics.keys().collect::<Vec<_>>(),
-        ["correct", "loss", "total"]
-    );
+    assert_eq!(last.metrics.keys().collect::<Vec<_>>(), ["correct", "loss", "total"]);
 }
 
 #[test]
@@ -31,17 +28,11 @@ fn the_status_survives_json_with_stable_names() {
     bench.say(roll_call("ward", 3, None));
     let status = bench.session.status(bench.now);
     let json = serde_json::to_value(&status).unwrap();
-    assert_eq!(
-        serde_json::from_value::<Status>(json.clone()).unwrap(),
-        status
-    );
+    assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), status);
     for (pointer, value) in [
         ("/site", serde_json::json!("st-mary")),
         ("/connection/state", serde_json::json!("connected")),
-        (
-            "/connection/coordinator",
-            serde_json::json!("consilium 0.1.0"),
-        ),
+        ("/connection/coordinator", serde_json::json!("consilium 0.1.0")),
         ("/studies/0/decision", serde_json::json!("accepted")),
         ("/tasks/0/phase", serde_json::json!("loading")),
         ("/tasks/0/round", serde_json::json!(4)),

@@ -32,11 +32,7 @@ fn an_update_is_offered_at_every_reconnect_until_its_roll_call() {
     }
     bench.say(receipt(&update));
     bench.lose_connection();
-    assert_eq!(
-        offered(&bench.reconnect()),
-        1,
-        "a receipt is not a roll call"
-    );
+    assert_eq!(offered(&bench.reconnect()), 1, "a receipt is not a roll call");
     bench.say(roll_call("mnist", 1, Some(update.digest)));
     bench.lose_connection();
     assert_eq!(offered(&bench.reconnect()), 0);
@@ -77,10 +73,7 @@ fn a_push_over_a_lost_connection_is_begun_anew() {
     bench.say(wanted(&update));
     let push = id_of(&bench.take(), "push");
     assert_ne!(push, lost);
-    bench.done(
-        lost,
-        Done::Pushed(Err(Fault::passing(Code::SiteFault, "late news"))),
-    );
+    bench.done(lost, Done::Pushed(Err(Fault::passing(Code::SiteFault, "late news"))));
     assert!(bench.session.status(bench.now).retained[0].uploading);
 }
 
@@ -112,20 +105,14 @@ fn a_receipt_for_these_bytes_is_shown() {
 
 #[test]
 fn an_update_counts_only_if_the_roll_call_counted_these_bytes() {
-    for (counted, expected) in [
-        (Some(retained("mnist", 1).digest), true),
-        (Some(digest(77)), false),
-        (None, false),
-    ] {
+    for (counted, expected) in
+        [(Some(retained("mnist", 1).digest), true), (Some(digest(77)), false), (None, false)]
+    {
         let mut bench = Bench::welcomed(setup());
         bench.deliver("mnist", 1);
         bench.say(roll_call("mnist", 1, counted));
         bench.say(roll_call("mnist", 1, counted));
-        assert_eq!(
-            settles(&bench.take()),
-            [("mnist".to_owned(), 1, expected)],
-            "once"
-        );
+        assert_eq!(settles(&bench.take()), [("mnist".to_owned(), 1, expected)], "once");
     }
 }
 
@@ -140,10 +127,7 @@ fn a_refused_update_is_dropped_and_its_round_is_not_tried_again() {
         code: Code::NormTooLarge,
         detail: "norm 12 over 10".to_owned(),
     };
-    bench.say(UpdateRefused {
-        digest: digest(77),
-        ..refused.clone()
-    });
+    bench.say(UpdateRefused { digest: digest(77), ..refused.clone() });
     assert!(bench.take().is_empty(), "other bytes than ours");
     bench.say(refused);
     let actions = bench.take();
@@ -153,10 +137,7 @@ fn a_refused_update_is_dropped_and_its_round_is_not_tried_again() {
     assert!(said.contains("norm-too-large"), "{said}");
     bench.say(plan("mnist", 1));
     let actions = bench.take();
-    assert_eq!(
-        (failed(&actions), actions.len()),
-        (Some(Code::NormTooLarge), 1)
-    );
+    assert_eq!((failed(&actions), actions.len()), (Some(Code::NormTooLarge), 1));
     bench.say(roll_call("mnist", 1, None));
     assert!(bench.take().is_empty(), "settled already");
     bench.begin(plan("mnist", 2));

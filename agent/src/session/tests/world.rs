@@ -43,10 +43,7 @@ impl Coordinator {
             bytes: 900,
             signatures: Vec::new(),
         };
-        let welcome = m::Welcome {
-            coordinator: "consilium 0.1.0".to_owned(),
-            wall: WALL,
-        };
+        let welcome = m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WALL };
         self.ready = false;
         vec![welcome.into(), offer.into()]
     }
@@ -94,10 +91,7 @@ impl Coordinator {
         let ended = self.round;
         self.round += 1;
         self.staged = None;
-        let said = [
-            receipt(&update),
-            roll_call("mnist", ended, Some(update.digest)),
-        ];
+        let said = [receipt(&update), roll_call("mnist", ended, Some(update.digest))];
         said.into_iter().chain(self.plan()).collect()
     }
 }
@@ -202,10 +196,7 @@ impl World {
                 Some((id, Done::Fetched(fetched)))
             }
             Action::Train { id, plan } => {
-                assert!(
-                    self.disk.retained.is_empty(),
-                    "trained over unsettled state"
-                );
+                assert!(self.disk.retained.is_empty(), "trained over unsettled state");
                 *self.trains.entry(plan.round.0).or_default() += 1;
                 Some((id, Done::Trained(Ok(trained()))))
             }
@@ -225,9 +216,7 @@ impl World {
                 Some((id, Done::Pushed(pushed)))
             }
             Action::Stop { .. } => None,
-            Action::Settle {
-                id, round, counted, ..
-            } => {
+            Action::Settle { id, round, counted, .. } => {
                 let there = self.disk.retained.remove(&round).is_some();
                 self.disk.settled.push((round.0, counted, there));
                 Some((id, Done::Settled))
@@ -258,10 +247,7 @@ impl World {
                 self.session.handle_timeout(self.now);
             }
         }
-        panic!(
-            "no end after {STEPS_MAX} steps: {:#?}",
-            self.session.status(self.now)
-        );
+        panic!("no end after {STEPS_MAX} steps: {:#?}", self.session.status(self.now));
     }
 
     fn act(&mut self, action: Action, trouble: Option<Trouble>) {
@@ -308,25 +294,13 @@ fn a_death_or_a_lost_connection_at_any_action_loses_nothing_and_settles_once() {
     let actions = World::new().run(None);
     assert!(actions > 20, "{actions}");
     for at in 0..actions {
-        for trouble in [
-            Trouble::DiesBefore,
-            Trouble::DiesAfter,
-            Trouble::LosesConnection,
-        ] {
+        for trouble in [Trouble::DiesBefore, Trouble::DiesAfter, Trouble::LosesConnection] {
             let mut world = World::new();
             world.run(Some((at, trouble)));
             world.check(&format!("{trouble:?} at action {at}"));
-            let most = if trouble == Trouble::LosesConnection {
-                1
-            } else {
-                2
-            };
+            let most = if trouble == Trouble::LosesConnection { 1 } else { 2 };
             let trains = world.trains.values().copied().max();
-            assert!(
-                trains <= Some(most),
-                "{trouble:?} at {at}: {:?}",
-                world.trains
-            );
+            assert!(trains <= Some(most), "{trouble:?} at {at}: {:?}", world.trains);
         }
     }
 }
@@ -334,11 +308,7 @@ fn a_death_or_a_lost_connection_at_any_action_loses_nothing_and_settles_once() {
 #[test]
 fn two_troubles_are_no_worse_than_one() {
     let actions = World::new().run(None);
-    let troubles = [
-        Trouble::DiesBefore,
-        Trouble::DiesAfter,
-        Trouble::LosesConnection,
-    ];
+    let troubles = [Trouble::DiesBefore, Trouble::DiesAfter, Trouble::LosesConnection];
     for first in 0..actions {
         for (second, trouble) in (0..actions).zip(troubles.iter().cycle()) {
             let mut world = World::new();
@@ -350,9 +320,7 @@ fn two_troubles_are_no_worse_than_one() {
                 world.some_actions(second, Trouble::LosesConnection);
                 world.run(None);
             }
-            world.check(&format!(
-                "{trouble:?} at {first}, then a loss after {second}"
-            ));
+            world.check(&format!("{trouble:?} at {first}, then a loss after {second}"));
         }
     }
 }

@@ -36,10 +36,7 @@ pub(crate) fn check(
         seen.look_at(role, record);
         Ok(())
     })?;
-    let examples = selection
-        .train
-        .as_ref()
-        .map_or(0, |train| train.records.len());
+    let examples = selection.train.as_ref().map_or(0, |train| train.records.len());
     enough(study, examples)?;
     let mut findings = support(study, selection);
     findings.extend(seen.findings());
@@ -60,11 +57,7 @@ fn support(study: &Study, selection: &Selection) -> Vec<String> {
     let line = |(class, name): (usize, &String)| {
         let train = count(selection.train.as_ref(), class);
         let holdout = count(Some(&selection.holdout), class);
-        let none = if train == 0 {
-            ": none to learn from"
-        } else {
-            ""
-        };
+        let none = if train == 0 { ": none to learn from" } else { "" };
         format!("class {name:?}: {train} training records, {holdout} held out{none}")
     };
     study.model.classes().iter().enumerate().map(line).collect()
@@ -81,10 +74,7 @@ struct Seen {
 
 impl Seen {
     fn look_at(&mut self, role: Role, record: &[u8]) {
-        if record
-            .first()
-            .is_some_and(|first| record.iter().all(|byte| byte == first))
-        {
+        if record.first().is_some_and(|first| record.iter().all(|byte| byte == first)) {
             self.blank += 1;
         }
         let mut hasher = DefaultHasher::new();
@@ -101,15 +91,9 @@ impl Seen {
     fn findings(&self) -> Vec<String> {
         let shared = self.train.intersection(&self.holdout).count() as u64;
         [
-            (
-                self.blank,
-                "images of one colour: nothing can be learnt from them",
-            ),
+            (self.blank, "images of one colour: nothing can be learnt from them"),
             (self.repeated, "exact duplicates of another image"),
-            (
-                shared,
-                "held-out images that are trained on too: accuracy will look too good",
-            ),
+            (shared, "held-out images that are trained on too: accuracy will look too good"),
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)

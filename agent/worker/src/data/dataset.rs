@@ -31,18 +31,12 @@ impl Dataset {
     /// The records of `index`, each below [`Dataset::len`].
     pub(crate) fn pick(&self, index: &[i64]) -> Result<Batch, TchError> {
         let index = Tensor::f_from_slice(index)?.f_to_device(self.images.device())?;
-        batch(
-            &self.images.f_index_select(0, &index)?,
-            self.labels.f_index_select(0, &index)?,
-        )
+        batch(&self.images.f_index_select(0, &index)?, self.labels.f_index_select(0, &index)?)
     }
 
     /// `len` records from `start` on.
     pub(crate) fn range(&self, start: i64, len: i64) -> Result<Batch, TchError> {
-        batch(
-            &self.images.f_narrow(0, start, len)?,
-            self.labels.f_narrow(0, start, len)?,
-        )
+        batch(&self.images.f_narrow(0, start, len)?, self.labels.f_narrow(0, start, len)?)
     }
 }
 
@@ -69,22 +63,10 @@ impl Filler {
         let len = i64::try_from(labels.len()).unwrap_or(i64::MAX);
         let images = Tensor::f_empty([len, channels, height, width], (Kind::Uint8, device))?;
         let labels = Tensor::f_from_slice(labels)?.f_to_device(device)?;
-        let dataset = Dataset {
-            images,
-            len: labels.numel(),
-            labels: labels.f_to_kind(Kind::Int64)?,
-        };
-        let record_bytes = sides
-            .iter()
-            .map(|&side| usize::try_from(side).unwrap_or(0))
-            .product();
-        Ok(Self {
-            dataset,
-            sides,
-            record_bytes,
-            chunk: Vec::new(),
-            filled: 0,
-        })
+        let dataset =
+            Dataset { images, len: labels.numel(), labels: labels.f_to_kind(Kind::Int64)? };
+        let record_bytes = sides.iter().map(|&side| usize::try_from(side).unwrap_or(0)).product();
+        Ok(Self { dataset, sides, record_bytes, chunk: Vec::new(), filled: 0 })
     }
 
     /// The next record's bytes.

@@ -33,19 +33,10 @@ pub(crate) enum IdxError {
     Damaged { path: PathBuf, source: io::Error },
     /// Does not start as expected.
     #[error("{} starts with {have:08x}, {need:08x} expected ({meaning})", path.display())]
-    Magic {
-        path: PathBuf,
-        have: u32,
-        need: u32,
-        meaning: &'static str,
-    },
+    Magic { path: PathBuf, have: u32, need: u32, meaning: &'static str },
     /// Records of another size than the study's.
     #[error("{} holds records of {have}, the study's data contract says {need}", path.display())]
-    Shape {
-        path: PathBuf,
-        have: String,
-        need: String,
-    },
+    Shape { path: PathBuf, have: String, need: String },
     /// Another number of images than of labels.
     #[error("{} has {have} images, its labels are {need}", path.display())]
     Count { path: PathBuf, have: u32, need: u32 },
@@ -94,49 +85,33 @@ fn open(
         Err(source) => return Err(IdxError::Open { path, source }),
     };
     let mut reader: Box<dyn Read> = if gzip {
-        Box::new(BufReader::with_capacity(
-            READ_BYTES,
-            MultiGzDecoder::new(file),
-        ))
+        Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(file)))
     } else {
         Box::new(file)
     };
     let have = big_endian(reader.as_mut(), &path)?;
     let need = u32::from_be_bytes([0, 0, UNSIGNED_BYTE, dimensions]);
     if have != need {
-        return Err(IdxError::Magic {
-            path,
-            have,
-            need,
-            meaning,
-        });
+        return Err(IdxError::Magic { path, have, need, meaning });
     }
-    let sizes: Result<Vec<u32>, IdxError> = (0..dimensions)
-        .map(|_| big_endian(reader.as_mut(), &path))
-        .collect();
+    let sizes: Result<Vec<u32>, IdxError> =
+        (0..dimensions).map(|_| big_endian(reader.as_mut(), &path)).collect();
     let sizes = sizes?;
     let have = sizes.first().copied().unwrap_or(0);
     if u64::from(have) > EXAMPLES_MAX {
         return Err(IdxError::TooMany { path, have });
     }
-    Ok(Opened {
-        path,
-        reader,
-        sizes,
-    })
+    Ok(Opened { path, reader, sizes })
 }
 
 fn big_endian(reader: &mut dyn Read, path: &Path) -> Result<u32, IdxError> {
     let mut word = [0; 4];
     match reader.read_exact(&mut word) {
         Ok(()) => Ok(u32::from_be_bytes(word)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IdxError::NoHeader {
-            path: path.to_owned(),
-        }),
-        Err(source) => Err(IdxError::Damaged {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(IdxError::NoHeader { path: path.to_owned() })
+        }
+        Err(source) => Err(IdxError::Damaged { path: path.to_owned(), source }),
     }
 }
 
@@ -164,13 +139,8 @@ impl Records {
         };
         let file = open(folder, name, dimensions, meaning)?;
         let whole = [size.channels, size.height, size.width];
-        let need = whole
-            .get(usize::from(size.channels == 1)..)
-            .unwrap_or_default();
-        let (count, have) = file
-            .sizes
-            .split_first()
-            .map_or((0, &[][..]), |(n, rest)| (*n, rest));
+        let need = whole.get(usize::from(size.channels == 1)..).unwrap_or_default();
+        let (count, have) = file.sizes.split_first().map_or((0, &[][..]), |(n, rest)| (*n, rest));
         if have != need {
             let (have, need) = (by(have), by(need));
             let path = file.path;
@@ -185,13 +155,7 @@ impl Records {
         }
         // At most 8192³ elements by the study's own bounds; the study is signed, the file is not.
         let len = need.iter().map(|&side| side as usize).product();
-        Ok(Self {
-            path: file.path,
-            reader: file.reader,
-            count,
-            done: 0,
-            record: vec![0; len],
-        })
+        Ok(Self { path: file.path, reader: file.reader, count, done: 0, record: vec![0; len] })
     }
 
     /// The next record, row-major; `None` after the last, once the file has ended there too.
@@ -212,21 +176,14 @@ impl Records {
                     need: self.count,
                 })
             }
-            Err(source) => Err(IdxError::Damaged {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => Err(IdxError::Damaged { path: self.path.clone(), source }),
         }
     }
 }
 
 /// All labels in `name`: a byte a record.
 pub(crate) fn labels(folder: &Path, name: &'static str) -> Result<Vec<u8>, IdxError> {
-    let Opened {
-        path,
-        mut reader,
-        sizes,
-    } = open(folder, name, 1, "IDX, a label byte a record")?;
+    let Opened { path, mut reader, sizes } = open(folder, name, 1, "IDX, a label byte a record")?;
     let need = sizes.first().copied().unwrap_or(0);
     let mut labels = Vec::new();
     if let Err(source) = reader.by_ref().take(need.into()).read_to_end(&mut labels) {

@@ -12,11 +12,7 @@ use super::*;
 
 const IMAGES: &str = "train-images-idx3-ubyte";
 const LABELS: &str = "train-labels-idx1-ubyte";
-const SIZE: Image = Image {
-    channels: 1,
-    height: 2,
-    width: 3,
-};
+const SIZE: Image = Image { channels: 1, height: 2, width: 3 };
 
 fn idx(sizes: &[u32], elements: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, u8::try_from(sizes.len()).unwrap()];
@@ -26,10 +22,7 @@ fn idx(sizes: &[u32], elements: &[u8]) -> Vec<u8> {
 }
 
 fn put(folder: &TempDir, name: &str, bytes: &[u8]) {
-    File::create(folder.path().join(name))
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -52,9 +45,7 @@ fn refusal(bytes: &[u8], labels: usize) -> (IdxError, String) {
     let folder = tempfile::tempdir().unwrap();
     put(&folder, IMAGES, bytes);
     let error = read(folder.path(), SIZE, labels).unwrap_err();
-    let text = error
-        .to_string()
-        .replace(&format!("{}/", folder.path().display()), "");
+    let text = error.to_string().replace(&format!("{}/", folder.path().display()), "");
     (error, text)
 }
 
@@ -73,36 +64,22 @@ fn plain_and_gzip_give_the_same_records() {
 fn colour_has_a_dimension_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     put(&folder, IMAGES, &idx(&[1, 3, 1, 2], &[1, 2, 3, 4, 5, 6]));
-    let size = Image {
-        channels: 3,
-        height: 1,
-        width: 2,
-    };
+    let size = Image { channels: 3, height: 1, width: 2 };
     assert_eq!(read(folder.path(), size, 1).unwrap(), [[1, 2, 3, 4, 5, 6]]);
-    assert!(matches!(
-        read(folder.path(), SIZE, 1),
-        Err(IdxError::Magic { .. })
-    ));
+    assert!(matches!(read(folder.path(), SIZE, 1), Err(IdxError::Magic { .. })));
 }
 
 #[test]
 fn labels_are_read_whole() {
     let folder = tempfile::tempdir().unwrap();
-    put(
-        &folder,
-        &format!("{LABELS}.gz"),
-        &gzip(&idx(&[3], &[7, 0, 9])),
-    );
+    put(&folder, &format!("{LABELS}.gz"), &gzip(&idx(&[3], &[7, 0, 9])));
     assert_eq!(labels(folder.path(), LABELS).unwrap(), [7, 0, 9]);
 }
 
 #[test]
 fn a_missing_folder_and_a_missing_file_are_told_apart() {
     let error = labels(Path::new("/nowhere"), LABELS).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the data folder /nowhere does not exist or is not a folder"
-    );
+    assert_eq!(error.to_string(), "the data folder /nowhere does not exist or is not a folder");
     let folder = tempfile::tempdir().unwrap();
     let error = labels(folder.path(), LABELS).unwrap_err();
     assert!(
@@ -127,10 +104,7 @@ fn a_file_that_ends_early_says_in_which_record() {
     let folder = tempfile::tempdir().unwrap();
     put(&folder, LABELS, &idx(&[5], &[1, 2]));
     let text = labels(folder.path(), LABELS).unwrap_err().to_string();
-    assert!(
-        text.ends_with("is truncated: it ends in record 3 of 5"),
-        "{text}"
-    );
+    assert!(text.ends_with("is truncated: it ends in record 3 of 5"), "{text}");
 }
 
 #[test]
@@ -164,10 +138,7 @@ fn other_files_are_refused_by_what_they_start_with() {
 #[test]
 fn records_of_another_size_or_number_are_refused() {
     let (_, text) = refusal(&idx(&[1, 3, 2], &[0; 6]), 1);
-    assert_eq!(
-        text,
-        format!("{IMAGES} holds records of 3×2, the study's data contract says 2×3")
-    );
+    assert_eq!(text, format!("{IMAGES} holds records of 3×2, the study's data contract says 2×3"));
     let (_, text) = refusal(&idx(&[2, 2, 3], &[0; 12]), 3);
     assert_eq!(text, format!("{IMAGES} has 2 images, its labels are 3"));
     let (error, _) = refusal(&idx(&[2, 2, 3], &[0; 13]), 2);

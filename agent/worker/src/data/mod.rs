@@ -96,9 +96,7 @@ pub(crate) fn read(
 ) -> Result<(), Failure> {
     for files in [Files::Train, Files::Test] {
         let of_train = selection.train.as_ref().map(|picks| (Role::Train, picks));
-        let of_both = of_train
-            .into_iter()
-            .chain([(Role::Holdout, &selection.holdout)]);
+        let of_both = of_train.into_iter().chain([(Role::Holdout, &selection.holdout)]);
         let wanted: Vec<_> = of_both.filter(|(_, picks)| picks.files == files).collect();
         if !wanted.is_empty() {
             read_file(images, files, &wanted, link, each)?;

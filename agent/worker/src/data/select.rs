@@ -55,12 +55,7 @@ pub(crate) struct Picks {
 impl Picks {
     fn new(files: Files, all: &[u8], records: Vec<u32>) -> Self {
         let label = |record: &u32| all.get(*record as usize).copied();
-        Self {
-            files,
-            of: all.len(),
-            labels: records.iter().filter_map(label).collect(),
-            records,
-        }
+        Self { files, of: all.len(), labels: records.iter().filter_map(label).collect(), records }
     }
 }
 
@@ -114,9 +109,9 @@ pub(crate) fn select(
             let holdout = Picks::new(Files::Train, &labels, held);
             Ok(Selection { train, holdout })
         }
-        Holdout::Fraction(fraction) => invalid(format!(
-            "holdout is {fraction}: write 0 to below 1, or \"test\""
-        )),
+        Holdout::Fraction(fraction) => {
+            invalid(format!("holdout is {fraction}: write 0 to below 1, or \"test\""))
+        }
     }
 }
 

@@ -23,11 +23,7 @@ pub(crate) fn deal(part: &Part, file: &str, labels: &[u8], classes: usize) -> Ve
                 let cuts = dirichlet_cuts(part, alpha, class);
                 share(part, &format!("{file}/{class}"), records, &cuts)
             };
-            by_class
-                .into_iter()
-                .enumerate()
-                .flat_map(of_class)
-                .collect()
+            by_class.into_iter().enumerate().flat_map(of_class).collect()
         }
     };
     dealt.sort_unstable();
@@ -68,9 +64,7 @@ fn even(of: u32) -> Vec<f64> {
 fn dirichlet_cuts(part: &Part, alpha: f64, class: usize) -> Vec<f64> {
     let purpose = format!("split/shares/{class}");
     let mut generator = Generator::new(&purpose, &part.seed.to_le_bytes());
-    let logs: Vec<f64> = (0..part.of)
-        .map(|_| log_gamma_variate(&mut generator, alpha))
-        .collect();
+    let logs: Vec<f64> = (0..part.of).map(|_| log_gamma_variate(&mut generator, alpha)).collect();
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -128,18 +122,11 @@ mod tests {
     use super::*;
 
     fn part(of: u32, index: u32, split: Split, seed: u64) -> Part {
-        Part {
-            of,
-            index,
-            split,
-            seed,
-        }
+        Part { of, index, split, seed }
     }
 
     fn labels(count: usize) -> Vec<u8> {
-        (0..count)
-            .map(|i| u8::try_from(i * 7 % 10).unwrap())
-            .collect()
+        (0..count).map(|i| u8::try_from(i * 7 % 10).unwrap()).collect()
     }
 
     fn parts(of: u32, split: Split, seed: u64, labels: &[u8]) -> Vec<Vec<u32>> {
@@ -219,10 +206,7 @@ mod tests {
             let mean = drawn.iter().sum::<f64>() / 1e5;
             let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e5;
             assert!((mean / alpha - 1.0).abs() < 0.03, "mean {mean} of {alpha}");
-            assert!(
-                (variance / alpha - 1.0).abs() < 0.06,
-                "variance {variance} of {alpha}"
-            );
+            assert!((variance / alpha - 1.0).abs() < 0.06, "variance {variance} of {alpha}");
         }
     }
 
@@ -230,10 +214,7 @@ mod tests {
     fn the_hold_out_is_the_same_in_every_round() {
         let (train, held) = hold_out((0..101).collect(), 0.2, 9);
         assert_eq!((train.len(), held.len()), (81, 20));
-        assert_eq!(
-            (train.clone(), held.clone()),
-            hold_out((0..101).collect(), 0.2, 9)
-        );
+        assert_eq!((train.clone(), held.clone()), hold_out((0..101).collect(), 0.2, 9));
         assert_ne!(held, hold_out((0..101).collect(), 0.2, 10).1);
         let mut all = [train, held].concat();
         all.sort_unstable();

@@ -37,9 +37,7 @@ impl Build {
         let mut architectures: Vec<Architecture> = codes.filter_map(architecture).collect();
         architectures.dedup();
         Self {
-            torch: value(" TORCH_VERSION=")
-                .unwrap_or("of unknown version")
-                .to_owned(),
+            torch: value(" TORCH_VERSION=").unwrap_or("of unknown version").to_owned(),
             cuda,
             architectures,
         }
@@ -77,19 +75,13 @@ fn architecture(text: &str) -> Option<Architecture> {
     };
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     let number: u32 = digits.parse().ok()?;
-    Some(Architecture {
-        major: number / 10,
-        minor: number % 10,
-        portable,
-    })
+    Some(Architecture { major: number / 10, minor: number % 10, portable })
 }
 
 /// The folder of the libtorch_cpu.so that runs in this process.
 pub(crate) fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps
-        .lines()
-        .find(|line| line.ends_with("/libtorch_cpu.so"))?;
+    let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
     let path = PathBuf::from(line.get(line.find('/')?..)?);
     Some(path.parent()?.to_owned())
 }
@@ -120,11 +112,7 @@ mod tests {
         let build = Build::parse(CONFIG);
         let served = [(8, 0), (8, 9), (9, 0), (12, 0), (12, 1), (13, 0)];
         assert!(served.into_iter().all(|gpu| build.serves(gpu)));
-        assert!(
-            [(7, 5), (10, 0), (5, 2)]
-                .into_iter()
-                .all(|gpu| !build.serves(gpu))
-        );
+        assert!([(7, 5), (10, 0), (5, 2)].into_iter().all(|gpu| !build.serves(gpu)));
     }
 
     #[test]

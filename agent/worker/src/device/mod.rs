@@ -30,11 +30,7 @@ pub(crate) enum NoCuda {
     #[error("the NVIDIA driver shows no GPU")]
     NoGpu,
     #[error("GPU {gpu} has compute capability {have}, this build serves {built}")]
-    Architecture {
-        gpu: i32,
-        have: String,
-        built: String,
-    },
+    Architecture { gpu: i32, have: String, built: String },
     #[error("there is no GPU {gpu}: the driver shows {count}, counted from 0")]
     NoSuchGpu { gpu: i32, count: i32 },
     #[error("libtorch_cuda.so cannot be loaded: {0}")]
@@ -69,9 +65,7 @@ pub(crate) fn choose(wanted: &str) -> Result<Device, Failure> {
             }
         },
         other => {
-            let index = other
-                .strip_prefix("cuda:")
-                .and_then(|index| index.parse::<u16>().ok());
+            let index = other.strip_prefix("cuda:").and_then(|index| index.parse::<u16>().ok());
             let Some(index) = index else {
                 let message = format!("device {other:?}: write \"auto\", \"cpu\" or \"cuda:0\"");
                 return Err(missing(message));
@@ -87,11 +81,7 @@ fn cuda(index: u16) -> Result<Device, NoCuda> {
     usable(&build, i32::from(index))?;
     let folder = libtorch_folder().ok_or(NoCuda::NotInstalled)?;
     native::load(&folder.join("libtorch_cuda.so")).map_err(NoCuda::Load)?;
-    if tch::Cuda::is_available() {
-        Ok(Device::Cuda(index.into()))
-    } else {
-        Err(NoCuda::Refused)
-    }
+    if tch::Cuda::is_available() { Ok(Device::Cuda(index.into())) } else { Err(NoCuda::Refused) }
 }
 
 /// Whether everything that can be asked without loading libtorch's CUDA half speaks for `gpu`.
@@ -109,9 +99,7 @@ fn usable(build: &Build, gpu: i32) -> Result<(), NoCuda> {
         return Err(NoCuda::NoDriver(need));
     }
     if u32::try_from(served).unwrap_or(0) / 1000 < major {
-        let have = report::driver_found()
-            .map(|have| format!(" {have}"))
-            .unwrap_or_default();
+        let have = report::driver_found().map(|have| format!(" {have}")).unwrap_or_default();
         return Err(NoCuda::OldDriver { have, need });
     }
     let count = native::gpu_count().unwrap_or(0);
@@ -142,9 +130,7 @@ mod tests {
             let failure = choose(wrong).unwrap_err();
             assert_eq!(failure.code, FailureCode::DeviceMissing);
             assert!(
-                failure
-                    .message
-                    .ends_with("write \"auto\", \"cpu\" or \"cuda:0\""),
+                failure.message.ends_with("write \"auto\", \"cpu\" or \"cuda:0\""),
                 "{failure}"
             );
         }
@@ -154,10 +140,7 @@ mod tests {
     fn a_gpu_that_is_not_there_is_an_answer_and_auto_is_never() {
         let failure = choose("cuda:65535").unwrap_err();
         assert_eq!(failure.code, FailureCode::DeviceMissing);
-        assert!(
-            failure.message.starts_with("device cuda:65535: "),
-            "{failure}"
-        );
+        assert!(failure.message.starts_with("device cuda:65535: "), "{failure}");
         choose("auto").unwrap();
     }
 

@@ -105,9 +105,7 @@ mod tests {
 
     #[test]
     fn a_library_that_is_there_loads_and_one_that_is_not_is_named() {
-        let cpu = super::super::build::libtorch_folder()
-            .unwrap()
-            .join("libtorch_cpu.so");
+        let cpu = super::super::build::libtorch_folder().unwrap().join("libtorch_cpu.so");
         load(&cpu).unwrap();
         let said = load(Path::new("/nowhere/libtorch_cuda.so")).unwrap_err();
         assert!(said.contains("/nowhere/libtorch_cuda.so"), "{said}");

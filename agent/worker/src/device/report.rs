@@ -41,21 +41,16 @@ pub(crate) fn check_device(wanted: &str) -> Result<String, Failure> {
     let device = choose(wanted)?;
     let x = Tensor::f_arange(16, (Kind::Float, device))?.f_view([1, 1, 4, 4])?;
     let kernel = Tensor::f_ones([1, 1, 3, 3], (Kind::Float, device))?.set_requires_grad(true);
-    let sum = x
-        .f_conv2d::<Tensor>(&kernel, None, [1, 1], [0, 0], [1, 1], 1)?
-        .f_sum(Kind::Float)?;
+    let sum = x.f_conv2d::<Tensor>(&kernel, None, [1, 1], [0, 0], [1, 1], 1)?.f_sum(Kind::Float)?;
     let gradient = Tensor::f_run_backward(&[&sum], &[&kernel], false, false)?;
-    let gradient = gradient.first().map_or(Ok(f64::NAN), |g| {
-        g.f_sum(Kind::Float).and_then(|sum| sum.f_double_value(&[]))
-    })?;
+    let gradient = gradient
+        .first()
+        .map_or(Ok(f64::NAN), |g| g.f_sum(Kind::Float).and_then(|sum| sum.f_double_value(&[])))?;
     // Four 3×3 windows over 0…15: exact in f32.
     if (sum.f_double_value(&[])? - 270.0).abs() < 1e-3 && (gradient - 270.0).abs() < 1e-3 {
         return Ok(format!("{}: computes", name(device)));
     }
-    let message = format!(
-        "{} computes wrongly: a convolution gave another sum",
-        name(device)
-    );
+    let message = format!("{} computes wrongly: a convolution gave another sum", name(device));
     Err(Failure::new(FailureCode::DeviceMissing, message))
 }
 
@@ -66,9 +61,7 @@ pub(super) fn driver_found() -> Option<String> {
 
 /// The first word of the driver's line that is a version number.
 fn parse_driver(text: &str) -> Option<String> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(DRIVER_LINE))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(DRIVER_LINE))?;
     let is_version =
         |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
     line.split_whitespace().find(is_version).map(str::to_owned)

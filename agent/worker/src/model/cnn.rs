@@ -30,10 +30,7 @@ impl Affine {
     fn new(path: &Path<'_>, shape: &[u32]) -> Result<Self, TchError> {
         let shape: Vec<i64> = shape.iter().copied().map(i64::from).collect();
         let (outputs, _) = shape.split_at(1);
-        Ok(Self {
-            weight: path.f_zeros("weight", &shape)?,
-            bias: path.f_zeros("bias", outputs)?,
-        })
+        Ok(Self { weight: path.f_zeros("weight", &shape)?, bias: path.f_zeros("bias", outputs)? })
     }
 }
 
@@ -59,20 +56,12 @@ impl Network {
         let mut inputs = spec.features()?;
         let mut dense = Vec::with_capacity(spec.dense.len());
         for (i, &width) in (1..).zip(&spec.dense) {
-            dense.push(Affine::new(
-                &(&root / format!("dense{i}")),
-                &[width, inputs],
-            )?);
+            dense.push(Affine::new(&(&root / format!("dense{i}")), &[width, inputs])?);
             inputs = width;
         }
         let outputs = u32::try_from(spec.classes.len()).unwrap_or(u32::MAX);
         let output = Affine::new(&(&root / "output"), &[outputs, inputs])?;
-        Ok(Self {
-            store,
-            convolutions,
-            dense,
-            output,
-        })
+        Ok(Self { store, convolutions, dense, output })
     }
 
     pub(crate) fn store(&self) -> &VarStore {
@@ -83,9 +72,7 @@ impl Network {
     pub(crate) fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let mut x = images.shallow_clone();
         for (Affine { weight, bias }, pool) in &self.convolutions {
-            x = x
-                .f_conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)?
-                .f_relu_()?;
+            x = x.f_conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)?.f_relu_()?;
             if *pool > 1 {
                 x = x.f_max_pool2d([*pool, *pool], [*pool, *pool], [0, 0], [1, 1], false)?;
             }
@@ -106,17 +93,9 @@ mod tests {
     use consilium_common::study::model::cnn::{Conv, Image};
 
     fn spec(conv: &[(u32, u32, u32)], dense: &[u32]) -> Cnn {
-        let conv = conv.iter().map(|&(filters, kernel, pool)| Conv {
-            filters,
-            kernel,
-            pool,
-        });
+        let conv = conv.iter().map(|&(filters, kernel, pool)| Conv { filters, kernel, pool });
         Cnn {
-            input: Image {
-                channels: 2,
-                height: 19,
-                width: 14,
-            },
+            input: Image { channels: 2, height: 19, width: 14 },
             classes: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
             conv: conv.collect(),
             dense: dense.to_vec(),
@@ -149,10 +128,7 @@ mod tests {
             let layout = ModelSpec::Cnn(spec).layout().unwrap();
             variables(network.store(), &layout).unwrap_err().message
         };
-        assert_eq!(
-            told(deeper),
-            "this worker's model has no tensor conv2.weight"
-        );
+        assert_eq!(told(deeper), "this worker's model has no tensor conv2.weight");
         assert_eq!(
             told(spec(&[(5, 3, 2)], &[])),
             "tensor output.weight is [3, 7] in this worker, [3, 240] in the study"
@@ -180,24 +156,16 @@ mod tests {
     fn the_forward_pass_is_the_families() {
         // One 3×3 kernel of ones, one pool: by hand on a ramp.
         let mut spec = spec(&[(1, 3, 2)], &[]);
-        spec.input = Image {
-            channels: 1,
-            height: 4,
-            width: 5,
-        };
+        spec.input = Image { channels: 1, height: 4, width: 5 };
         let network = Network::new(&spec, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(spec).layout().unwrap();
-        let flat: Vec<f32> = [1.0; 9]
-            .into_iter()
-            .chain([-1.0, 1.0, 2.0, -1.0, 0.5, 0.0, 0.0])
-            .collect();
+        let flat: Vec<f32> =
+            [1.0; 9].into_iter().chain([-1.0, 1.0, 2.0, -1.0, 0.5, 0.0, 0.0]).collect();
         load(network.store(), &layout, &flat).unwrap();
         let ramp: Vec<f32> = (0..20_u8).map(f32::from).collect();
         let images = Tensor::from_slice(&ramp).view([1, 1, 4, 5]);
-        let logits: Vec<f32> = tch::no_grad(|| network.forward(&images).unwrap())
-            .view(-1)
-            .try_into()
-            .unwrap();
+        let logits: Vec<f32> =
+            tch::no_grad(|| network.forward(&images).unwrap()).view(-1).try_into().unwrap();
         // The largest sum under the pool: rows 1–3, columns 1–3 of the ramp give 9 · 12 = 108.
         assert_eq!(logits, [107.5, 214.0, -107.0]);
     }

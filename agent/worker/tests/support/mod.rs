@@ -46,11 +46,7 @@ impl Worker {
             .unwrap();
         let lines = BufReader::new(ours.try_clone().unwrap());
         let socket = Some(ours);
-        Self {
-            child,
-            socket,
-            lines,
-        }
+        Self { child, socket, lines }
     }
 
     pub(crate) fn with_task(task: &Task) -> Self {
@@ -97,10 +93,7 @@ impl Drop for Worker {
 /// Runs a task to its end: a hello first, one answer last, an exit code that fits.
 pub(crate) fn run(task: &Task) -> Result<Outcome, (FailureCode, String)> {
     let (mut replies, status) = Worker::with_task(task).finish();
-    assert!(
-        matches!(replies.first(), Some(Reply::Hello { protocol: 1, .. })),
-        "{replies:?}"
-    );
+    assert!(matches!(replies.first(), Some(Reply::Hello { protocol: 1, .. })), "{replies:?}");
     match replies.pop() {
         Some(Reply::Done(outcome)) => {
             assert_eq!(status.code(), Some(0));
@@ -141,10 +134,7 @@ impl Room {
     pub(crate) fn new(study: &str, data: Option<PathBuf>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let study = Study::read(study, "test").unwrap().resolve().unwrap();
-        put(
-            &folder.path().join("study.toml"),
-            study.to_text().unwrap().as_bytes(),
-        );
+        put(&folder.path().join("study.toml"), study.to_text().unwrap().as_bytes());
         let initial = study.model.initial(study.header.seed).unwrap();
         let layout = study.layout().unwrap();
         let none = std::collections::HashMap::<String, String>::new();
@@ -155,11 +145,7 @@ impl Room {
             fs::create_dir(&data).unwrap();
             data
         });
-        Self {
-            folder,
-            study,
-            data,
-        }
+        Self { folder, study, data }
     }
 
     /// Records whose label is the bright edge of the picture, with noise.
@@ -180,14 +166,8 @@ impl Room {
             }
             labels.push(u8::try_from(label).unwrap());
         }
-        self.put(
-            &format!("{files}-images-idx3-ubyte"),
-            &idx(&[count, 12, 12], &images),
-        );
-        self.put(
-            &format!("{files}-labels-idx1-ubyte"),
-            &idx(&[count], &labels),
-        );
+        self.put(&format!("{files}-images-idx3-ubyte"), &idx(&[count, 12, 12], &images));
+        self.put(&format!("{files}-labels-idx1-ubyte"), &idx(&[count], &labels));
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
@@ -236,10 +216,7 @@ pub(crate) fn put(path: &Path, bytes: &[u8]) {
 
 pub(crate) fn bytes_of(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .unwrap()
-        .read_to_end(&mut bytes)
-        .unwrap();
+    fs::File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
 }
 
@@ -248,10 +225,7 @@ pub(crate) fn bytes_of(path: &Path) -> Vec<u8> {
 pub(crate) fn mnist() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = std::env::var_os("CONSILIUM_DATA").map(|data| Path::new(&data).join("cnn/mnist"));
-    let places = [
-        root.join(".data/mnist"),
-        root.join("../shared/data/cnn/mnist"),
-    ];
+    let places = [root.join(".data/mnist"), root.join("../shared/data/cnn/mnist")];
     let is_there = |place: &PathBuf| {
         let labels = place.join("t10k-labels-idx1-ubyte");
         labels.exists() || labels.with_added_extension("gz").exists()

@@ -12,9 +12,7 @@ use crate::error::IoError;
 /// The folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> Result<(), IoError> {
     let handle = File::open(folder).map_err(IoError::at("open the folder", folder))?;
-    handle
-        .sync_all()
-        .map_err(IoError::at("sync the folder", folder))
+    handle.sync_all().map_err(IoError::at("sync the folder", folder))
 }
 
 /// Creates `folder` and its missing parents, readable by the owner only (0700), and makes them

@@ -63,10 +63,7 @@ impl StateLock {
             Err(TryLockError::Error(e)) => return Err(IoError::at("lock", &path)(e).into()),
         }
         write_pid(&mut file).map_err(IoError::at("write", &path))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            _file: file,
-        })
+        Ok(Self { folder: folder.to_owned(), _file: file })
     }
 
     /// The folder that is held.
@@ -97,10 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = StateLock::acquire(folder.path()).unwrap();
         let text = StateLock::acquire(folder.path()).unwrap_err().to_string();
-        assert!(
-            text.contains(&format!("process {}", std::process::id())),
-            "{text}"
-        );
+        assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
         assert!(text.contains(&*held.folder().to_string_lossy()), "{text}");
     }
 

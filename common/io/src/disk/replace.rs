@@ -67,18 +67,11 @@ pub fn replace_with(
         .map_err(IoError::at("create a temporary file in", folder))?;
 
     let mut writer = BufWriter::new(temporary.as_file());
-    write(&mut writer)
-        .and_then(|()| writer.flush())
-        .map_err(IoError::at("write", path))?;
+    write(&mut writer).and_then(|()| writer.flush()).map_err(IoError::at("write", path))?;
     drop(writer);
 
-    temporary
-        .as_file()
-        .sync_data()
-        .map_err(IoError::at("sync", path))?;
-    temporary
-        .persist(path)
-        .map_err(|e| IoError::at("rename a new file to", path)(e.error))?;
+    temporary.as_file().sync_data().map_err(IoError::at("sync", path))?;
+    temporary.persist(path).map_err(|e| IoError::at("rename a new file to", path)(e.error))?;
     sync_folder(folder)
 }
 
@@ -89,10 +82,7 @@ pub fn replace_with(
 /// The folder cannot be read, or a file cannot be removed.
 pub fn sweep_temporary(folder: &Path) -> Result<usize, IoError> {
     let mut swept = 0;
-    for entry in folder
-        .read_dir()
-        .map_err(IoError::at("read the folder", folder))?
-    {
+    for entry in folder.read_dir().map_err(IoError::at("read the folder", folder))? {
         let entry = entry.map_err(IoError::at("read the folder", folder))?;
         if is_temporary(&entry.file_name()) {
             let path = entry.path();
@@ -104,8 +94,7 @@ pub fn sweep_temporary(folder: &Path) -> Result<usize, IoError> {
 }
 
 fn is_temporary(name: &OsStr) -> bool {
-    name.as_encoded_bytes()
-        .starts_with(TEMPORARY_PREFIX.as_bytes())
+    name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
 }
 
 #[cfg(test)]
@@ -145,10 +134,7 @@ mod tests {
                 Err(io::Error::other("the disk is full"))
             });
             let text = error.unwrap_err().to_string();
-            assert!(
-                text.contains("state") && text.contains("disk is full"),
-                "{text}"
-            );
+            assert!(text.contains("state") && text.contains("disk is full"), "{text}");
             assert_eq!(fs::read(&path).unwrap(), b"old");
             assert_eq!(names(folder.path()), ["state"]);
         }
@@ -185,21 +171,13 @@ mod tests {
         let path = folder.path().join("key");
         replace(&path, b"public").unwrap();
         replace_private(&path, b"secret").unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn a_missing_folder_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let text = replace(&folder.path().join("no/such"), b"")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("create a temporary file in") && text.contains("/no"),
-            "{text}"
-        );
+        let text = replace(&folder.path().join("no/such"), b"").unwrap_err().to_string();
+        assert!(text.contains("create a temporary file in") && text.contains("/no"), "{text}");
     }
 }

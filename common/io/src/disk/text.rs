@@ -51,38 +51,21 @@ pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, TextError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(TextError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(TextError::Missing { path: path.to_owned() });
         }
         Err(e) => return Err(IoError::at("open", path)(e).into()),
     };
-    if !file
-        .metadata()
-        .map_err(IoError::at("inspect", path))?
-        .is_file()
-    {
-        return Err(TextError::NotAFile {
-            path: path.to_owned(),
-        });
+    if !file.metadata().map_err(IoError::at("inspect", path))?.is_file() {
+        return Err(TextError::NotAFile { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
-    let one_more = u64::try_from(bytes_max)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    file.take(one_more)
-        .read_to_end(&mut bytes)
-        .map_err(IoError::at("read", path))?;
+    let one_more = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(one_more).read_to_end(&mut bytes).map_err(IoError::at("read", path))?;
     if bytes.len() > bytes_max {
-        return Err(TextError::TooLarge {
-            path: path.to_owned(),
-            max: bytes_max,
-        });
+        return Err(TextError::TooLarge { path: path.to_owned(), max: bytes_max });
     }
-    String::from_utf8(bytes).map_err(|e| TextError::NotText {
-        path: path.to_owned(),
-        at: e.utf8_error().valid_up_to(),
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| TextError::NotText { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
 }
 
 #[cfg(test)]
@@ -96,28 +79,16 @@ mod tests {
         let path = folder.path().join("agent.toml");
         replace(&path, "name = \"ä\"".as_bytes()).unwrap();
         assert_eq!(read_text(&path, 11).unwrap(), "name = \"ä\"");
-        assert!(matches!(
-            read_text(&path, 10),
-            Err(TextError::TooLarge { max: 10, .. })
-        ));
+        assert!(matches!(read_text(&path, 10), Err(TextError::TooLarge { max: 10, .. })));
     }
 
     #[test]
     fn each_way_of_being_unreadable_has_its_own_words() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("study.toml");
-        assert!(matches!(
-            read_text(&path, 10),
-            Err(TextError::Missing { .. })
-        ));
-        assert!(matches!(
-            read_text(folder.path(), 10),
-            Err(TextError::NotAFile { .. })
-        ));
+        assert!(matches!(read_text(&path, 10), Err(TextError::Missing { .. })));
+        assert!(matches!(read_text(folder.path(), 10), Err(TextError::NotAFile { .. })));
         replace(&path, b"ab\xff").unwrap();
-        assert!(matches!(
-            read_text(&path, 10),
-            Err(TextError::NotText { at: 2, .. })
-        ));
+        assert!(matches!(read_text(&path, 10), Err(TextError::NotText { at: 2, .. })));
     }
 }

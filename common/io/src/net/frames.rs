@@ -31,11 +31,7 @@ impl FrameReader {
     /// Reads frames from `recv`.
     #[must_use]
     pub fn new(recv: RecvHalf) -> Self {
-        Self {
-            recv,
-            decoder: Decoder::new(),
-            chunk: vec![0; READ_BYTES],
-        }
+        Self { recv, decoder: Decoder::new(), chunk: vec![0; READ_BYTES] }
     }
 
     /// The next frame; `None` at the end of the stream. A dropped call loses no bytes.
@@ -52,9 +48,7 @@ impl FrameReader {
                     self.decoder.finish()?;
                     return Ok(None);
                 }
-                read => self
-                    .decoder
-                    .feed(self.chunk.get(..read).unwrap_or_default()),
+                read => self.decoder.feed(self.chunk.get(..read).unwrap_or_default()),
             }
         }
     }
@@ -73,11 +67,7 @@ impl FrameWriter {
     /// Writes frames to `send`.
     #[must_use]
     pub fn new(send: SendHalf) -> Self {
-        Self {
-            send,
-            pending: Vec::new(),
-            sent: 0,
-        }
+        Self { send, pending: Vec::new(), sent: 0 }
     }
 
     /// Sends a frame. A dropped call may have sent a part of it: the next call sends the rest
@@ -102,11 +92,7 @@ impl FrameWriter {
     }
 
     async fn flush(&mut self) -> Result<(), FramesError> {
-        while let Some(rest) = self
-            .pending
-            .get(self.sent..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.send.write(rest).await? {
                 0 => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
                 sent => self.sent += sent,
@@ -129,11 +115,7 @@ mod tests {
     use crate::net::testing::pair;
 
     fn frame(kind: u16, bytes: usize) -> Frame {
-        Frame {
-            kind,
-            flags: 0,
-            body: vec![0xab; bytes],
-        }
+        Frame { kind, flags: 0, body: vec![0xab; bytes] }
     }
 
     #[tokio::test]
@@ -141,12 +123,7 @@ mod tests {
         let pair = pair().await;
         let ours = pair.agent.open(StreamKind::Control).await.unwrap();
         let theirs = pair.coordinator.accept().await.unwrap();
-        let frames = [
-            frame(1, 0),
-            frame(2, 1 << 20),
-            frame(3, 70_000),
-            frame(4, 5),
-        ];
+        let frames = [frame(1, 0), frame(2, 1 << 20), frame(3, 70_000), frame(4, 5)];
         let sent = frames.clone();
         let writing = tokio::spawn(async move {
             let mut writer = FrameWriter::new(ours.send);
@@ -172,12 +149,9 @@ mod tests {
         let mut reader = FrameReader::new(theirs.recv);
         // Nobody reads, so writing must stop half-way through some frame.
         let mut written = 0_u16;
-        while timeout(
-            Duration::from_millis(200),
-            writer.write(&frame(written, 1 << 20)),
-        )
-        .await
-        .is_ok()
+        while timeout(Duration::from_millis(200), writer.write(&frame(written, 1 << 20)))
+            .await
+            .is_ok()
         {
             written += 1;
             assert!(written < 100, "nothing bounds what is sent unread");
@@ -206,15 +180,9 @@ mod tests {
         let pair = pair().await;
         let mut ours = pair.agent.open(StreamKind::Control).await.unwrap();
         let theirs = pair.coordinator.accept().await.unwrap();
-        ours.send
-            .write_all(&frame(1, 9).encode()[..12])
-            .await
-            .unwrap();
+        ours.send.write_all(&frame(1, 9).encode()[..12]).await.unwrap();
         ours.send.finish().await.unwrap();
         let error = FrameReader::new(theirs.recv).next().await.unwrap_err();
-        assert!(
-            matches!(error, FramesError::Frame(FrameError::Cut)),
-            "{error}"
-        );
+        assert!(matches!(error, FramesError::Frame(FrameError::Cut)), "{error}");
     }
 }

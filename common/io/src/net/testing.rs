@@ -29,15 +29,10 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap().der().clone();
-        Self {
-            issuer: Issuer::new(params, key),
-            root,
-        }
+        Self { issuer: Issuer::new(params, key), root }
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -50,10 +45,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )
+        (vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
     }
 
     /// A listener's configuration: it asks for a certificate of `clients`.
@@ -110,10 +102,5 @@ pub(crate) async fn pair() -> Pair {
         tokio::join!(dialer.connect(address, SERVER_NAME, tls, PATIENCE), async {
             listener.accept().await.unwrap().finish().await
         });
-    Pair {
-        listener,
-        dialer,
-        agent: agent.unwrap(),
-        coordinator: coordinator.unwrap(),
-    }
+    Pair { listener, dialer, agent: agent.unwrap(), coordinator: coordinator.unwrap() }
 }

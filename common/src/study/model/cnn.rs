@@ -64,11 +64,7 @@ fn two() -> u32 {
 }
 
 fn default_conv() -> Vec<Conv> {
-    vec![Conv {
-        filters: 32,
-        kernel: 3,
-        pool: 2,
-    }]
+    vec![Conv { filters: 32, kernel: 3, pool: 2 }]
 }
 
 fn default_dense() -> Vec<u32> {
@@ -81,16 +77,10 @@ impl Cnn {
     /// # Errors
     /// A kernel or pool larger than what it is laid on.
     pub fn features(&self) -> Result<u32, StudyError> {
-        let Image {
-            mut channels,
-            mut height,
-            mut width,
-        } = self.input;
+        let Image { mut channels, mut height, mut width } = self.input;
         for conv in &self.conv {
             let side = |side: u32| {
-                let side = (side + 1)
-                    .checked_sub(conv.kernel)?
-                    .checked_div(conv.pool)?;
+                let side = (side + 1).checked_sub(conv.kernel)?.checked_div(conv.pool)?;
                 (side > 0).then_some(side)
             };
             let (Some(h), Some(w)) = (side(height), side(width)) else {
@@ -106,11 +96,7 @@ impl Cnn {
     }
 
     fn check(&self) -> Result<(), StudyError> {
-        let Image {
-            channels,
-            height,
-            width,
-        } = self.input;
+        let Image { channels, height, width } = self.input;
         for (field, have) in [
             ("model.input.channels", channels),
             ("model.input.height", height),
@@ -129,19 +115,11 @@ impl Cnn {
         sorted.sort();
         sorted.dedup();
         if sorted.len() != classes {
-            return Err(ModelSpec::refuse(
-                "model.classes",
-                classes,
-                "a label stands there twice",
-            ));
+            return Err(ModelSpec::refuse("model.classes", classes, "a label stands there twice"));
         }
         if self.conv.len() + self.dense.len() > LAYERS_MAX {
             let have = self.conv.len() + self.dense.len();
-            return Err(ModelSpec::refuse(
-                "model.conv",
-                have,
-                "at most 64 layers are accepted",
-            ));
+            return Err(ModelSpec::refuse("model.conv", have, "at most 64 layers are accepted"));
         }
         let sizes = self.conv.iter().flat_map(|c| [c.filters, c.kernel, c.pool]);
         for size in sizes.chain(self.dense.iter().copied()) {
@@ -173,15 +151,8 @@ impl Cnn {
         let hidden = self.dense.iter().enumerate();
         let layers = hidden.map(|(i, &width)| (format!("dense{}", i + 1), width));
         for (name, width) in layers.chain([("output".to_owned(), outputs)]) {
-            let init = Init::GlorotUniform {
-                fan_in: inputs,
-                fan_out: width,
-            };
-            parameters.push(Parameter::new(
-                format!("{name}.weight"),
-                [width, inputs],
-                init,
-            ));
+            let init = Init::GlorotUniform { fan_in: inputs, fan_out: width };
+            parameters.push(Parameter::new(format!("{name}.weight"), [width, inputs], init));
             parameters.push(Parameter::new(format!("{name}.bias"), [width], Init::Zeros));
             inputs = width;
         }

@@ -72,11 +72,7 @@ pub(crate) struct Parameter {
 
 impl Parameter {
     pub(crate) fn new(name: impl Into<String>, shape: impl Into<Vec<u32>>, init: Init) -> Self {
-        Self {
-            name: name.into(),
-            shape: shape.into(),
-            init,
-        }
+        Self { name: name.into(), shape: shape.into(), init }
     }
 }
 
@@ -112,9 +108,7 @@ impl ModelSpec {
     /// Sizes that fit no model.
     pub fn layout(&self) -> Result<Layout, StudyError> {
         let specs = self.parameters()?;
-        Ok(Layout::new(
-            specs.into_iter().map(|p| (p.name, p.shape, Kind::Weight)),
-        )?)
+        Ok(Layout::new(specs.into_iter().map(|p| (p.name, p.shape, Kind::Weight)))?)
     }
 
     /// v0's vector, in the order of the layout.

@@ -32,16 +32,8 @@ impl Synthetic {
     pub(super) fn parameters(&self) -> Result<Vec<Parameter>, StudyError> {
         if self.parameters == 0 || u64::from(self.parameters) > PARAMETERS_MAX {
             let need = format!("1 to {PARAMETERS_MAX} is accepted");
-            return Err(ModelSpec::refuse(
-                "model.parameters",
-                self.parameters,
-                &need,
-            ));
+            return Err(ModelSpec::refuse("model.parameters", self.parameters, &need));
         }
-        Ok(vec![Parameter::new(
-            "parameters",
-            [self.parameters],
-            Init::Zeros,
-        )])
+        Ok(vec![Parameter::new("parameters", [self.parameters], Init::Zeros)])
     }
 }

@@ -58,28 +58,15 @@ pub(super) fn train(
     let mut jobs = Vec::new();
     if args.baseline != Baseline::None {
         let words = ["--source", "idx", "--holdout", "test", "--path"].map(OsString::from);
-        let records = words
-            .into_iter()
-            .chain([data.as_os_str().to_owned()])
-            .collect();
-        jobs.push(Job {
-            name: "pooled, one process".to_owned(),
-            records,
-        });
+        let records = words.into_iter().chain([data.as_os_str().to_owned()]).collect();
+        jobs.push(Job { name: "pooled, one process".to_owned(), records });
     }
     if args.baseline == Baseline::All {
         for (index, site) in federation.sites().iter().enumerate() {
             let configuration = federation.site_folder(index).join("agent.toml");
-            let records = vec![
-                "--data".into(),
-                study::STUDY.into(),
-                "--config".into(),
-                configuration.into(),
-            ];
-            jobs.push(Job {
-                name: format!("{} alone", site.name),
-                records,
-            });
+            let records =
+                vec!["--data".into(), study::STUDY.into(), "--config".into(), configuration.into()];
+            jobs.push(Job { name: format!("{} alone", site.name), records });
         }
     }
     if jobs.is_empty() {
@@ -90,14 +77,8 @@ pub(super) fn train(
     );
     let mut trained = run(federation, args, &jobs, screen, stop)?;
     let pooled = trained.remove(0);
-    screen.say(&format!(
-        "pooled {}",
-        super::report::percent(pooled.accuracy)
-    ));
-    Ok(Baselines {
-        pooled: Some(pooled),
-        alone: trained,
-    })
+    screen.say(&format!("pooled {}", super::report::percent(pooled.accuracy)));
+    Ok(Baselines { pooled: Some(pooled), alone: trained })
 }
 
 /// Runs the jobs, as many at once as there are cores; answers in the order of the jobs.
@@ -138,10 +119,7 @@ struct Running(Option<Child>);
 
 impl Running {
     fn start(federation: &Federation, args: &DemoArgs, job: &Job) -> anyhow::Result<Self> {
-        let (epochs, study) = (
-            args.rounds.to_string(),
-            federation.signed_study(study::STUDY),
-        );
+        let (epochs, study) = (args.rounds.to_string(), federation.signed_study(study::STUDY));
         let child = Command::new(&federation.programs().agent)
             .args(["train", "--local", "--json", "--epochs", &epochs, "--study"])
             .arg(study)
@@ -160,20 +138,11 @@ impl Running {
     }
 
     fn answer(mut self, job: &Job) -> anyhow::Result<Trained> {
-        let Some(child) = self.0.take() else {
-            bail!("{} was not started", job.name)
-        };
-        let output = child
-            .wait_with_output()
-            .context("reading the training's answer")?;
+        let Some(child) = self.0.take() else { bail!("{} was not started", job.name) };
+        let output = child.wait_with_output().context("reading the training's answer")?;
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "{}: train --local ended with {}: {}",
-                job.name,
-                output.status,
-                told.trim()
-            );
+            bail!("{}: train --local ended with {}: {}", job.name, output.status, told.trim());
         }
         let answer: Answer = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("{}: reading the training's answer", job.name))?;
@@ -197,10 +166,7 @@ impl Drop for Running {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command that waits; no runtime runs here"
-)]
+#[expect(clippy::disallowed_methods, reason = "a command that waits; no runtime runs here")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(100));
 }

@@ -76,12 +76,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         args.seed,
         folder.path.display()
     ));
-    let mut federation = Federation::create(
-        &folder.path.join("consortium"),
-        programs,
-        sites,
-        Policy::Within,
-    )?;
+    let mut federation =
+        Federation::create(&folder.path.join("consortium"), programs, sites, Policy::Within)?;
     federation.start()?;
     screen.say("certificates issued, coordinator and agents run");
     federation.run_study(study::STUDY, &study::draft(args))?;
@@ -95,10 +91,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 fn absolute_data(data: &Path) -> anyhow::Result<PathBuf> {
     let found = data.canonicalize();
     let path = found.with_context(|| {
-        format!(
-            "the data folder {} (cargo xtask demo fetches MNIST by itself)",
-            data.display()
-        )
+        format!("the data folder {} (cargo xtask demo fetches MNIST by itself)", data.display())
     })?;
     for name in [
         "train-images-idx3-ubyte",
@@ -155,15 +148,12 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            let (Ok(mut interrupt), Ok(mut terminate)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
                 return;
             };
             tokio::select! {

@@ -51,20 +51,13 @@ struct AgentScore {
 
 impl Observer {
     pub(super) fn new(study: &'static str) -> Self {
-        Self {
-            study,
-            rows: BTreeMap::new(),
-        }
+        Self { study, rows: BTreeMap::new() }
     }
 
     /// Looks once.
     pub(super) fn look(&mut self, federation: &Federation) -> anyhow::Result<Seen> {
         let document: StatusDocument = federation.operator_json(&["status", self.study])?;
-        let study = document
-            .studies
-            .into_iter()
-            .next()
-            .context("the study is not listed")?;
+        let study = document.studies.into_iter().next().context("the study is not listed")?;
         self.take(&study);
         for index in 0..federation.sites().len() {
             self.take_scores(federation, index)?;
@@ -101,23 +94,14 @@ impl Observer {
             return Ok(());
         };
         let status: AgentStatus = federation.agent_json(index, &["status"])?;
-        for score in status
-            .scores
-            .into_iter()
-            .filter(|score| score.study == self.study)
-        {
+        for score in status.scores.into_iter().filter(|score| score.study == self.study) {
             let Some(row) = self.rows.get_mut(&score.version) else {
                 continue;
             };
             let name = site.name.to_string();
             if row.sites.iter().all(|known| known.site != name) {
                 let (holdout, accuracy, loss) = (score.holdout, score.accuracy, score.loss);
-                row.sites.push(Score {
-                    site: name,
-                    holdout,
-                    accuracy,
-                    loss,
-                });
+                row.sites.push(Score { site: name, holdout, accuracy, loss });
             }
         }
         Ok(())

@@ -88,30 +88,19 @@ pub(super) fn print(
     baselines: &Baselines,
 ) -> anyhow::Result<()> {
     if args.json {
-        let document = Document {
-            outcome,
-            baseline: baselines,
-        };
-        println!(
-            "{}",
-            serde_json::to_string(&document).context("writing JSON")?
-        );
+        let document = Document { outcome, baseline: baselines };
+        println!("{}", serde_json::to_string(&document).context("writing JSON")?);
         return Ok(());
     }
-    println!(
-        "{}\n\n{}",
-        rounds(outcome),
-        comparison(args, outcome, baselines)
-    );
+    println!("{}\n\n{}", rounds(outcome), comparison(args, outcome, baselines));
     let last = &outcome.last;
     println!("\nmodel v{} {}", last.version, last.model_digest);
     Ok(())
 }
 
 fn rounds(outcome: &Outcome) -> Table {
-    let mut table = table(&[
-        "round", "version", "accuracy", "loss", "seconds", "up", "down", "clipped",
-    ]);
+    let mut table =
+        table(&["round", "version", "accuracy", "loss", "seconds", "up", "down", "clipped"]);
     for row in &outcome.rounds {
         table.add_row([
             row.round.to_string(),
@@ -130,11 +119,7 @@ fn rounds(outcome: &Outcome) -> Table {
 fn comparison(args: &DemoArgs, outcome: &Outcome, baselines: &Baselines) -> Table {
     let mut table = table(&["", "examples", "scored on", "accuracy", "loss", "seconds"]);
     let last = &outcome.last;
-    let rows = outcome
-        .rounds
-        .last()
-        .map(|row| row.sites.as_slice())
-        .unwrap_or_default();
+    let rows = outcome.rounds.last().map(|row| row.sites.as_slice()).unwrap_or_default();
     let total: u64 = rows.iter().map(|score| score.holdout).sum();
     table.add_row([
         format!("federated, {} sites", args.sites),
@@ -179,9 +164,7 @@ fn trained(trained: &Trained, scored_on: String) -> [String; 6] {
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(head.to_vec());
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(head.to_vec());
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

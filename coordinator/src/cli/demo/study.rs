@@ -12,16 +12,8 @@ use crate::local::SiteSpec;
 pub(super) const STUDY: &str = "mnist";
 
 /// Hospitals of the demonstration; numbered ones follow.
-const NAMES: [&str; 8] = [
-    "charite",
-    "st-mary",
-    "karolinska",
-    "mayo",
-    "tokyo",
-    "clinic-6",
-    "clinic-7",
-    "clinic-8",
-];
+const NAMES: [&str; 8] =
+    ["charite", "st-mary", "karolinska", "mayo", "tokyo", "clinic-6", "clinic-7", "clinic-8"];
 
 /// The study's draft, as an operator would write it.
 pub(super) fn draft(args: &DemoArgs) -> String {
@@ -67,30 +59,20 @@ pub(super) fn sites(args: &DemoArgs, data: &Path) -> anyhow::Result<Vec<SiteSpec
         .map(|index| {
             let name = site_name(index)?;
             let section = section(data, args, index);
-            Ok(SiteSpec {
-                name,
-                data: vec![(STUDY.to_owned(), section)],
-            })
+            Ok(SiteSpec { name, data: vec![(STUDY.to_owned(), section)] })
         })
         .collect()
 }
 
 fn site_name(index: u32) -> anyhow::Result<SiteId> {
-    let known = usize::try_from(index)
-        .ok()
-        .and_then(|index| NAMES.get(index));
-    let name = known.map_or_else(
-        || format!("clinic-{}", index + 1),
-        |name| (*name).to_owned(),
-    );
+    let known = usize::try_from(index).ok().and_then(|index| NAMES.get(index));
+    let name = known.map_or_else(|| format!("clinic-{}", index + 1), |name| (*name).to_owned());
     name.parse().context("naming a site of the demonstration")
 }
 
 /// The lines of `[data.mnist]` of one site.
 fn section(data: &Path, args: &DemoArgs, index: u32) -> String {
-    let DemoArgs {
-        sites, split, seed, ..
-    } = args;
+    let DemoArgs { sites, split, seed, .. } = args;
     format!(
         "source = \"idx\"\npath = {:?}\nholdout = \"test\"\n\
          part = {{ of = {sites}, index = {index}, split = \"{split}\", seed = {seed} }}\n",

@@ -24,10 +24,7 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(json: bool) -> Self {
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            quiet: json,
-        }
+        Self { terminal: std::io::stderr().is_terminal(), quiet: json }
     }
 
     /// One line.
@@ -66,11 +63,7 @@ pub(super) fn until_complete(
         go_on(stop)?;
         check_alive(federation)?;
         let seen: Seen = observer.look(federation)?;
-        let scored = seen
-            .rows
-            .iter()
-            .filter(|row| row.accuracy.is_some())
-            .count();
+        let scored = seen.rows.iter().filter(|row| row.accuracy.is_some()).count();
         for row in seen.rows.iter().take(scored).skip(told) {
             bar.suspend(|| screen.say(&line(row)));
         }
@@ -87,15 +80,9 @@ pub(super) fn until_complete(
 
 fn outcome(seen: Seen, args: &DemoArgs) -> anyhow::Result<Outcome> {
     let rounds: Vec<Row> = seen.rows;
-    let row = rounds
-        .last()
-        .context("the study is complete without a version")?;
+    let row = rounds.last().context("the study is complete without a version")?;
     if row.version != args.rounds {
-        bail!(
-            "the study ended at v{} instead of v{}",
-            row.version,
-            args.rounds
-        );
+        bail!("the study ended at v{} instead of v{}", row.version, args.rounds);
     }
     let last = super::report::Last {
         accuracy: row.accuracy,
@@ -137,10 +124,7 @@ fn check_alive(federation: &mut Federation) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command that watches; no runtime runs here"
-)]
+#[expect(clippy::disallowed_methods, reason = "a command that watches; no runtime runs here")]
 fn pause() {
     std::thread::sleep(LOOK_EVERY);
 }

@@ -150,13 +150,11 @@ impl History {
             }
             Record::Receipt(given) => {
                 let receipt = readable(name, &given.signed)?;
-                self.known(name, &receipt.study)?
-                    .receipt(name, &receipt, &given.signed)
+                self.known(name, &receipt.study)?.receipt(name, &receipt, &given.signed)
             }
             Record::RollCall(ended) => {
                 let roll_call = readable(name, &ended.signed)?;
-                self.known(name, &roll_call.study)?
-                    .roll_call(name, &roll_call)
+                self.known(name, &roll_call.study)?.roll_call(name, &roll_call)
             }
             Record::Command(_) | Record::Refusal(_) => Ok(()),
         }
@@ -184,10 +182,7 @@ impl History {
         record: &'static str,
         id: &StudyId,
     ) -> Result<&mut StudyHistory, HistoryError> {
-        let unknown = || HistoryError::UnknownStudy {
-            record,
-            study: id.clone(),
-        };
+        let unknown = || HistoryError::UnknownStudy { record, study: id.clone() };
         self.studies.get_mut(id).ok_or_else(unknown)
     }
 
@@ -209,11 +204,7 @@ impl History {
             return Err(HistoryError::Unreadable { record, why });
         };
         let history = StudyHistory {
-            head: Head {
-                study: id.clone(),
-                version: Version(0),
-                model: initial.model,
-            },
+            head: Head { study: id.clone(), version: Version(0), model: initial.model },
             study,
             signed: submitted.signed.clone(),
             submitted_by: submitted.by.clone(),
@@ -282,11 +273,8 @@ impl StudyHistory {
             return Err(self.wrong_round(record, plan.round, need));
         }
         self.next_round = plan.round.next();
-        self.interrupted = Some(Interrupted {
-            plan: plan.clone(),
-            training: None,
-            receipts: BTreeMap::new(),
-        });
+        self.interrupted =
+            Some(Interrupted { plan: plan.clone(), training: None, receipts: BTreeMap::new() });
         Ok(())
     }
 
@@ -357,20 +345,12 @@ impl StudyHistory {
             let need = open.map_or_else(|| "none".to_owned(), |open| format!("round {open}"));
             return Err(self.wrong_round(record, round, need));
         }
-        let none = HistoryError::UnknownStudy {
-            record,
-            study: self.head.study.clone(),
-        };
+        let none = HistoryError::UnknownStudy { record, study: self.head.study.clone() };
         self.interrupted.as_mut().ok_or(none)
     }
 
     fn wrong_round(&self, record: &'static str, have: Round, need: String) -> HistoryError {
-        HistoryError::Round {
-            record,
-            study: self.head.study.clone(),
-            have,
-            need,
-        }
+        HistoryError::Round { record, study: self.head.study.clone(), have, need }
     }
 }
 
@@ -380,10 +360,7 @@ fn readable<T: consilium_common::signed::Document>(
 ) -> Result<T, HistoryError> {
     signed
         .parse_unverified()
-        .map_err(|error| HistoryError::Unreadable {
-            record,
-            why: error.to_string(),
-        })
+        .map_err(|error| HistoryError::Unreadable { record, why: error.to_string() })
 }
 
 #[cfg(test)]

@@ -24,10 +24,7 @@ fn key() -> SecretKey {
 }
 
 fn submission(change: impl Fn(&str) -> String) -> Record {
-    let study = Study::read(&change(TOML), "demo.toml")
-        .unwrap()
-        .resolve()
-        .unwrap();
+    let study = Study::read(&change(TOML), "demo.toml").unwrap().resolve().unwrap();
     Record::StudySubmitted(StudySubmitted {
         signed: Signed::sign(study.to_text().unwrap().into_bytes(), &key()),
         by: "olga".to_owned(),
@@ -66,10 +63,7 @@ fn receipt(round: u64, update: u8) -> Record {
 }
 
 fn roll_call(round: u64, task: TaskKind, outcome: Outcome) -> Record {
-    let entry = Entry {
-        status: Status::Excluded { code: Code::Idle },
-        update: None,
-    };
+    let entry = Entry { status: Status::Excluded { code: Code::Idle }, update: None };
     let roll_call = RollCall {
         format: 1,
         study: demo(),
@@ -86,9 +80,7 @@ fn roll_call(round: u64, task: TaskKind, outcome: Outcome) -> Record {
         bytes_down: 0,
         duration: Millis(1),
     };
-    Record::RollCall(RoundEnded {
-        signed: Signed::sign(roll_call.to_bytes().unwrap(), &key()),
-    })
+    Record::RollCall(RoundEnded { signed: Signed::sign(roll_call.to_bytes().unwrap(), &key()) })
 }
 
 fn committed(version: u64) -> Outcome {
@@ -101,9 +93,7 @@ fn committed(version: u64) -> Outcome {
 }
 
 fn abandoned() -> Outcome {
-    Outcome::Abandoned {
-        reason: "x".to_owned(),
-    }
+    Outcome::Abandoned { reason: "x".to_owned() }
 }
 
 fn history(records: &[Record]) -> History {
@@ -118,11 +108,7 @@ fn error(records: &[Record], bad: &Record) -> HistoryError {
     let mut history = history(records);
     let before = format!("{history:?}");
     let error = history.apply(bad).unwrap_err();
-    assert_eq!(
-        format!("{history:?}"),
-        before,
-        "nothing changes on an error"
-    );
+    assert_eq!(format!("{history:?}"), before, "nothing changes on an error");
     error
 }
 
@@ -131,14 +117,8 @@ fn a_submitted_study_stands_at_v0_and_waits() {
     let history = history(&[submission(str::to_owned)]);
     let study = history.study(&demo()).unwrap();
     assert_eq!(study.head.version, Version(0));
-    assert_eq!(
-        Some(study.head.model),
-        study.study.initial.map(|initial| initial.model)
-    );
-    assert_eq!(
-        (study.state, study.next_round),
-        (RunState::Submitted, Round(1))
-    );
+    assert_eq!(Some(study.head.model), study.study.initial.map(|initial| initial.model));
+    assert_eq!((study.state, study.next_round), (RunState::Submitted, Round(1)));
     assert_eq!(history.studies().count(), 1);
     assert!(history.roster().is_none());
 }
@@ -156,26 +136,14 @@ fn an_open_round_is_interrupted_with_its_receipts_until_its_roll_call() {
         state: RunState::Running,
         by: "olga".to_owned(),
     });
-    let open = [
-        submission(str::to_owned),
-        running,
-        plan(1),
-        training,
-        receipt(1, 4),
-        receipt(1, 4),
-    ];
+    let open =
+        [submission(str::to_owned), running, plan(1), training, receipt(1, 4), receipt(1, 4)];
     let study = history(&open).study(&demo()).unwrap().clone();
     let setup = study.setup(BTreeSet::new(), key());
     let interrupted = setup.interrupted.unwrap();
+    assert_eq!((setup.state, setup.next_round), (RunState::Running, Round(2)));
     assert_eq!(
-        (setup.state, setup.next_round),
-        (RunState::Running, Round(2))
-    );
-    assert_eq!(
-        (
-            interrupted.training.unwrap().remaining,
-            interrupted.receipts.len()
-        ),
+        (interrupted.training.unwrap().remaining, interrupted.receipts.len()),
         (Millis(7), 1)
     );
 
@@ -184,10 +152,7 @@ fn an_open_round_is_interrupted_with_its_receipts_until_its_roll_call() {
     let history = history(&ended);
     let study = history.study(&demo()).unwrap();
     assert!(study.interrupted.is_none());
-    assert_eq!(
-        (study.head.version, study.head.model),
-        (Version(1), Digest([8; 32]))
-    );
+    assert_eq!((study.head.version, study.head.model), (Version(1), Digest([8; 32])));
 }
 
 #[test]
@@ -197,91 +162,43 @@ fn evaluations_are_remembered() {
         records.push(plan(round));
         records.push(roll_call(round, TaskKind::Evaluate, abandoned()));
     }
-    assert_eq!(
-        history(&records)
-            .study(&demo())
-            .unwrap()
-            .evaluations_abandoned,
-        2
-    );
+    assert_eq!(history(&records).study(&demo()).unwrap().evaluations_abandoned, 2);
     records.push(plan(3));
-    records.push(roll_call(
-        3,
-        TaskKind::Evaluate,
-        Outcome::Evaluated { weight: 1 },
-    ));
+    records.push(roll_call(3, TaskKind::Evaluate, Outcome::Evaluated { weight: 1 }));
     assert!(history(&records).study(&demo()).unwrap().evaluated);
 }
 
 #[test]
 fn records_of_rounds_that_cannot_be_there_are_told() {
     let submitted = submission(str::to_owned);
-    assert!(matches!(
-        error(&[], &plan(1)),
-        HistoryError::UnknownStudy { record: "Plan", .. }
-    ));
+    assert!(matches!(error(&[], &plan(1)), HistoryError::UnknownStudy { record: "Plan", .. }));
     let start = [submitted.clone(), plan(4)];
-    assert!(matches!(
-        error(&start, &plan(5)),
-        HistoryError::Round { .. }
-    ));
-    assert!(matches!(
-        error(&start, &receipt(3, 1)),
-        HistoryError::Round { .. }
-    ));
+    assert!(matches!(error(&start, &plan(5)), HistoryError::Round { .. }));
+    assert!(matches!(error(&start, &receipt(3, 1)), HistoryError::Round { .. }));
     let early = roll_call(5, TaskKind::Train, abandoned());
     assert!(matches!(error(&start, &early), HistoryError::Round { .. }));
-    let ended = [
-        submitted,
-        plan(4),
-        roll_call(4, TaskKind::Train, abandoned()),
-    ];
-    assert!(matches!(
-        error(&ended, &plan(4)),
-        HistoryError::Round { have: Round(4), .. }
-    ));
-    assert!(matches!(
-        error(&ended, &receipt(4, 1)),
-        HistoryError::Round { .. }
-    ));
+    let ended = [submitted, plan(4), roll_call(4, TaskKind::Train, abandoned())];
+    assert!(matches!(error(&ended, &plan(4)), HistoryError::Round { have: Round(4), .. }));
+    assert!(matches!(error(&ended, &receipt(4, 1)), HistoryError::Round { .. }));
 }
 
 #[test]
 fn a_second_receipt_for_other_bytes_and_a_version_that_does_not_follow_are_told() {
     let start = [submission(str::to_owned), plan(1), receipt(1, 4)];
-    assert!(matches!(
-        error(&start, &receipt(1, 5)),
-        HistoryError::SecondReceipt { .. }
-    ));
+    assert!(matches!(error(&start, &receipt(1, 5)), HistoryError::SecondReceipt { .. }));
     let jump = roll_call(1, TaskKind::Train, committed(2));
-    assert!(matches!(
-        error(&start, &jump),
-        HistoryError::Version {
-            need: Version(1),
-            ..
-        }
-    ));
+    assert!(matches!(error(&start, &jump), HistoryError::Version { need: Version(1), .. }));
 }
 
 #[test]
 fn a_changed_study_counts_up_and_keeps_its_model() {
-    let start = [
-        submission(str::to_owned),
-        plan(1),
-        roll_call(1, TaskKind::Train, committed(1)),
-    ];
+    let start = [submission(str::to_owned), plan(1), roll_call(1, TaskKind::Train, committed(1))];
     let second = |toml: &str| toml.replace("name = \"demo\"", "name = \"demo\"\nversion = 2");
     let mut history = history(&start);
     history.apply(&submission(second)).unwrap();
     let study = history.study(&demo()).unwrap();
-    assert_eq!(
-        (study.study.header.version, study.head.version),
-        (2, Version(1))
-    );
-    assert_eq!(
-        (study.state, study.next_round),
-        (RunState::Submitted, Round(2))
-    );
+    assert_eq!((study.study.header.version, study.head.version), (2, Version(1)));
+    assert_eq!((study.state, study.next_round), (RunState::Submitted, Round(2)));
 
     let again = error(&start, &submission(str::to_owned));
     assert_eq!(
@@ -294,21 +211,10 @@ fn a_changed_study_counts_up_and_keeps_its_model() {
 
 #[test]
 fn what_cannot_be_read_and_what_is_too_much_is_told() {
-    let torn = Record::RollCall(RoundEnded {
-        signed: Signed::sign(b"{".to_vec(), &key()),
-    });
-    assert!(matches!(
-        error(&[], &torn),
-        HistoryError::Unreadable {
-            record: "RollCall",
-            ..
-        }
-    ));
+    let torn = Record::RollCall(RoundEnded { signed: Signed::sign(b"{".to_vec(), &key()) });
+    assert!(matches!(error(&[], &torn), HistoryError::Unreadable { record: "RollCall", .. }));
     let named =
         |n: usize| submission(move |toml| toml.replace("\"demo\"", &format!("\"demo-{n}\"")));
     let full: Vec<Record> = (0..STUDIES_MAX).map(named).collect();
-    assert_eq!(
-        error(&full, &named(STUDIES_MAX)),
-        HistoryError::TooManyStudies
-    );
+    assert_eq!(error(&full, &named(STUDIES_MAX)), HistoryError::TooManyStudies);
 }

@@ -20,9 +20,7 @@ impl World {
             _ => None,
         });
         let public = key().public();
-        signed
-            .map(|signed| signed.verify(&[public], 1).unwrap())
-            .collect()
+        signed.map(|signed| signed.verify(&[public], 1).unwrap()).collect()
     }
 
     pub(super) fn roll_call_message(&self, round: Round) -> Option<Message> {
@@ -41,10 +39,7 @@ impl World {
     pub(super) fn commits(&self) -> Vec<Digest> {
         let mut commits = Vec::new();
         for roll_call in self.roll_calls() {
-            let Outcome::Committed {
-                model, sum, weight, ..
-            } = roll_call.outcome
-            else {
+            let Outcome::Committed { model, sum, weight, .. } = roll_call.outcome else {
                 continue;
             };
             let mut reference = Sum::new(self.layout.len());
@@ -52,9 +47,7 @@ impl World {
                 if let Counted::Counted { weight } = entry.status {
                     let update = &self.made[&entry.update.unwrap()];
                     let share = reference.admit(weight.unwrap()).unwrap();
-                    reference
-                        .add(share, 0, &units(update, self.layout.len()))
-                        .unwrap();
+                    reference.add(share, 0, &units(update, self.layout.len())).unwrap();
                 }
             }
             assert_eq!((reference.digest(), reference.weight()), (sum, weight));
@@ -76,9 +69,7 @@ impl World {
 }
 
 pub(super) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
-    decode_i32(&update[HEADER_BYTES..])
-        .take(coordinates)
-        .collect()
+    decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
 }
 
 pub(super) fn next_model(layout: &Layout, base: &[u8], sum: &Sum, exponent: i32) -> Vec<u8> {
@@ -87,8 +78,7 @@ pub(super) fn next_model(layout: &Layout, base: &[u8], sum: &Sum, exponent: i32)
     let mut next = header.to_vec();
     for segment in segments(layout) {
         let base = &vector[4 * segment.vector.start..4 * segment.vector.end];
-        step.next_segment(&segment, base, sum.as_slice(), &mut next)
-            .unwrap();
+        step.next_segment(&segment, base, sum.as_slice(), &mut next).unwrap();
     }
     next
 }

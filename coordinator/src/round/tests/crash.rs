@@ -74,18 +74,9 @@ fn check(world: &World, undisturbed: &[Digest], what: &str) {
     assert_eq!(world.commits(), undisturbed, "{what}");
     for fake in world.sites.values() {
         for (round, digest) in &fake.receipts {
-            let roll_call = world
-                .roll_calls()
-                .into_iter()
-                .find(|call| call.round == *round);
+            let roll_call = world.roll_calls().into_iter().find(|call| call.round == *round);
             let counted = roll_call.unwrap().sites.into_values();
-            assert_eq!(
-                counted
-                    .filter(|entry| entry.update == Some(*digest))
-                    .count(),
-                1,
-                "{what}"
-            );
+            assert_eq!(counted.filter(|entry| entry.update == Some(*digest)).count(), 1, "{what}");
         }
     }
 }
@@ -95,11 +86,7 @@ fn a_death_after_any_action_loses_nothing_and_counts_nothing_twice() {
     let undisturbed = run(&BTreeSet::new(), true);
     let (commits, actions) = (undisturbed.commits(), undisturbed.performed.len());
     assert_eq!(commits.len(), 2);
-    assert_eq!(
-        undisturbed.roll_calls().len(),
-        3,
-        "two rounds and an evaluation"
-    );
+    assert_eq!(undisturbed.roll_calls().len(), 3, "two rounds and an evaluation");
     assert!(actions > 60, "{actions}");
     for k in 1..=actions {
         for staged_survive in [true, false] {
@@ -119,11 +106,7 @@ fn two_deaths_in_one_round_lose_nothing_either() {
     for k in 1..=40 {
         for further in [1, 2, 3, 5, 8, 13] {
             let world = run(&BTreeSet::from([k, k + further]), further % 2 == 0);
-            check(
-                &world,
-                &commits,
-                &format!("died after {k} and {further} more"),
-            );
+            check(&world, &commits, &format!("died after {k} and {further} more"));
         }
     }
 }

@@ -21,10 +21,7 @@ fn training() -> World {
     world.ready(&["c"]);
     world.delivers(&["a", "b"]);
     world.accepts(&["a", "b", "c"]);
-    assert_eq!(
-        (world.phase(), world.plan().round),
-        (PhaseName::Training, Round(2))
-    );
+    assert_eq!((world.phase(), world.plan().round), (PhaseName::Training, Round(2)));
     world
 }
 
@@ -92,16 +89,9 @@ fn the_first_accepted_update_binds_and_another_is_equivocation() {
         world.offers("a", plan.round, second);
     }
     assert_eq!(world.refusals("a"), [Code::Equivocation; 100]);
-    assert_eq!(
-        world.pushes("a", plan.round, second),
-        Err(Code::Equivocation)
-    );
+    assert_eq!(world.pushes("a", plan.round, second), Err(Code::Equivocation));
     let once = ("a".to_owned(), "equivocation".to_owned());
-    assert_eq!(
-        refusals_in_log(&world),
-        [once],
-        "a flood of offers is one record"
-    );
+    assert_eq!(refusals_in_log(&world), [once], "a flood of offers is one record");
     world.delivers(&["b", "c"]);
     world.commits();
     let roll_call = world.roll_calls().pop().unwrap();
@@ -150,26 +140,15 @@ fn a_replayed_update_is_quarantined_and_the_round_goes_on() {
     assert_eq!(world.state_of("a"), "refused");
     let honest = world.make_update("a", &world.plan());
     world.offers("a", Round(2), honest);
-    assert_eq!(
-        world.refusals("a"),
-        [Code::WrongRound; 2],
-        "quarantined for the round"
-    );
+    assert_eq!(world.refusals("a"), [Code::WrongRound; 2], "quarantined for the round");
     world.delivers(&["b", "c"]);
     assert_eq!(world.commits().len(), 2);
     let roll_calls = world.roll_calls();
     assert_eq!(roll_calls[1].sites[&site("a")].update, None);
     assert_eq!(excluded(&world, "a"), Code::WrongRound);
-    assert_eq!(
-        refusals_in_log(&world),
-        [("a".to_owned(), "wrong-round".to_owned())]
-    );
+    assert_eq!(refusals_in_log(&world), [("a".to_owned(), "wrong-round".to_owned())]);
     world.accepts(&["a", "b", "c"]);
-    assert_eq!(
-        world.state_of("a"),
-        "working",
-        "it takes part in the next round"
-    );
+    assert_eq!(world.state_of("a"), "working", "it takes part in the next round");
 }
 
 #[test]
@@ -220,22 +199,13 @@ fn an_offer_and_progress_mean_yes() {
     let mut world = World::new(&["a", "b"]);
     world.ready(&["a", "b"]);
     world.progresses("a");
-    assert_eq!(
-        (world.state_of("a").as_str(), world.phase()),
-        ("working", PhaseName::Inviting)
-    );
+    assert_eq!((world.state_of("a").as_str(), world.phase()), ("working", PhaseName::Inviting));
     let update = world.make_update("b", &world.plan());
     world.offers("b", Round(1), update);
-    assert_eq!(
-        (world.state_of("b").as_str(), world.phase()),
-        ("uploading", PhaseName::Training)
-    );
+    assert_eq!((world.state_of("b").as_str(), world.phase()), ("uploading", PhaseName::Training));
     let status = world.status();
     assert_eq!((status.sites[0].done, status.sites[0].total), (3, 10));
-    assert_eq!(
-        status.waiting_for,
-        ["a: its update", "b: the upload of its update"]
-    );
+    assert_eq!(status.waiting_for, ["a: its update", "b: the upload of its update"]);
 }
 
 #[test]
@@ -258,9 +228,7 @@ fn words_of_other_rounds_change_nothing() {
 #[test]
 fn what_is_none_of_a_rounds_messages_comes_back() {
     use consilium_common::wire::messages::Heartbeat;
-    let heartbeat = Message::Heartbeat(Heartbeat {
-        wall: consilium_common::time::WallMillis(7),
-    });
+    let heartbeat = Message::Heartbeat(Heartbeat { wall: consilium_common::time::WallMillis(7) });
     assert_eq!(SiteMessage::from_message(heartbeat.clone()), Err(heartbeat));
 }
 
@@ -282,10 +250,7 @@ fn weights_that_would_overflow_the_sum_are_refused_when_added_up() {
     });
     world.broken = "add";
     world.release();
-    let refused: Vec<Code> = ["a", "b", "c"]
-        .iter()
-        .flat_map(|name| world.refusals(name))
-        .collect();
+    let refused: Vec<Code> = ["a", "b", "c"].iter().flat_map(|name| world.refusals(name)).collect();
     assert_eq!(refused, [Code::WeightOutOfRange; 2]);
 }
 
@@ -318,14 +283,10 @@ fn bytes_staged_for_another_round_are_not_looked_at() {
     let update = world.make_update("a", &plan);
     world.offers("a", plan.round, update);
     for round in [Round(1), Round(3)] {
-        world
-            .engine
-            .handle_staged(&site("a"), round, update, world.now);
+        world.engine.handle_staged(&site("a"), round, update, world.now);
         world.settle();
     }
     assert_eq!(world.state_of("a"), "uploading");
-    world
-        .engine
-        .handle_staged(&site("b"), plan.round, update, world.now);
+    world.engine.handle_staged(&site("b"), plan.round, update, world.now);
     assert_eq!(world.state_of("b"), "working", "nor those of another site");
 }

@@ -29,9 +29,7 @@ fn eventful() -> World {
     let bad = world.make_with("e", &plan, |_, units, _| units[0] = i32::MAX);
     world.offers("e", plan.round, bad);
     world.pushes("e", plan.round, bad).unwrap();
-    world
-        .engine
-        .handle_transfer(&site("a"), plan.round, 0, 69, world.now);
+    world.engine.handle_transfer(&site("a"), plan.round, 0, 69, world.now);
     world
 }
 

@@ -20,18 +20,12 @@ fn a_study_goes_from_start_over_its_rounds_and_a_last_evaluation_to_complete() {
     let mut world = World::new(&["a", "b"]);
     world.ready(&["a", "b"]);
     for round in 1..=2 {
-        assert_eq!(
-            (world.plan().round, world.plan().task),
-            (Round(round), TaskKind::Train)
-        );
+        assert_eq!((world.plan().round, world.plan().task), (Round(round), TaskKind::Train));
         run_round(&mut world, &["a", "b"]);
     }
     assert_eq!(world.commits().len(), 2);
     assert_eq!(world.engine.head().version, Version(2));
-    assert_eq!(
-        (world.plan().round, world.plan().task),
-        (Round(3), TaskKind::Evaluate)
-    );
+    assert_eq!((world.plan().round, world.plan().task), (Round(3), TaskKind::Evaluate));
     assert_eq!(world.plan().base, world.engine.head().model);
     run_round(&mut world, &["a", "b"]);
     let last = world.roll_calls().pop().unwrap();
@@ -66,15 +60,8 @@ fn records_come_in_their_order_and_nothing_is_told_before_its_record() {
     world.settle();
     assert_eq!(world.was_sent("a", "Receipt"), 1);
     let kinds: Vec<_> = world.log.iter().take(7).map(Record::name).collect();
-    let expected = [
-        "StudySubmitted",
-        "StudyState",
-        "Plan",
-        "Training",
-        "Receipt",
-        "Receipt",
-        "RollCall",
-    ];
+    let expected =
+        ["StudySubmitted", "StudyState", "Plan", "Training", "Receipt", "Receipt", "RollCall"];
     assert_eq!(kinds, expected);
 }
 
@@ -97,21 +84,10 @@ fn an_update_that_comes_while_others_still_answer_is_receipted_once_training_beg
     let mut world = World::new(&["a", "b"]);
     world.ready(&["a", "b"]);
     world.delivers(&["a"]);
-    assert_eq!(
-        (world.phase(), world.state_of("a").as_str()),
-        (PhaseName::Inviting, "adding")
-    );
-    assert!(
-        !world
-            .log
-            .iter()
-            .any(|record| matches!(record, Record::Receipt(_)))
-    );
+    assert_eq!((world.phase(), world.state_of("a").as_str()), (PhaseName::Inviting, "adding"));
+    assert!(!world.log.iter().any(|record| matches!(record, Record::Receipt(_))));
     world.accepts(&["b"]);
-    assert_eq!(
-        (world.phase(), world.state_of("a").as_str()),
-        (PhaseName::Training, "delivered")
-    );
+    assert_eq!((world.phase(), world.state_of("a").as_str()), (PhaseName::Training, "delivered"));
     assert_eq!(world.was_sent("a", "Receipt"), 1);
 }
 
@@ -119,23 +95,14 @@ fn an_update_that_comes_while_others_still_answer_is_receipted_once_training_beg
 fn pause_lets_the_round_finish_and_start_goes_on() {
     let mut world = World::new(&["a", "b"]);
     world.ready(&["a", "b"]);
-    assert!(matches!(
-        world.command(Command::Start),
-        Err(CommandError::Running(_))
-    ));
+    assert!(matches!(world.command(Command::Start), Err(CommandError::Running(_))));
     world.command(Command::Pause).unwrap();
     world.settle();
     run_round(&mut world, &["a", "b"]);
     assert_eq!(world.commits().len(), 1);
     assert_eq!(world.phase(), PhaseName::Idle);
-    assert_eq!(
-        world.status().waiting_for,
-        ["an operator to start the study again"]
-    );
-    assert!(matches!(
-        world.command(Command::Pause),
-        Err(CommandError::NotRunning(_))
-    ));
+    assert_eq!(world.status().waiting_for, ["an operator to start the study again"]);
+    assert!(matches!(world.command(Command::Pause), Err(CommandError::NotRunning(_))));
     assert_eq!(world.was_sent("a", "StudyState"), 1);
     world.command(Command::Start).unwrap();
     world.settle();
@@ -170,21 +137,11 @@ fn stop_abandons_the_round_names_who_and_is_for_good() {
     let roll_call = world.roll_calls().pop().unwrap();
     let reason = "stopped by olga".to_owned();
     assert_eq!(roll_call.outcome, Outcome::Abandoned { reason });
-    let abandoned = Counted::Excluded {
-        code: Code::Abandoned,
-    };
-    assert!(
-        roll_call
-            .sites
-            .values()
-            .all(|entry| entry.status == abandoned)
-    );
+    let abandoned = Counted::Excluded { code: Code::Abandoned };
+    assert!(roll_call.sites.values().all(|entry| entry.status == abandoned));
     assert!(roll_call.sites[&site("a")].update.is_some());
     assert_eq!(world.was_sent("a", "RollCall"), 1);
-    assert!(matches!(
-        world.command(Command::Start),
-        Err(CommandError::Stopped(_))
-    ));
+    assert!(matches!(world.command(Command::Start), Err(CommandError::Stopped(_))));
     world.wait(600_000);
     assert_eq!(world.roll_calls().len(), 1);
 }
@@ -251,10 +208,7 @@ fn a_sum_that_cannot_be_added_to_or_aggregated_abandons_the_round() {
             let update = world.make_update(name, &plan);
             world.offers(name, plan.round, update);
             let pushed = world.pushes(name, plan.round, update);
-            assert!(
-                pushed.is_ok() || (broken, name) == ("add", "b"),
-                "{broken} {name}"
-            );
+            assert!(pushed.is_ok() || (broken, name) == ("add", "b"), "{broken} {name}");
         }
         let [roll_call] = &world.roll_calls()[..] else {
             panic!("one round was abandoned");
@@ -278,30 +232,20 @@ fn the_next_version_of_a_study_goes_on_from_the_head() {
     run_round(&mut world, &["a", "b"]);
     run_round(&mut world, &["a", "b"]);
     let head = world.engine.head();
-    let next = World::submitted(&[], |toml| {
-        toml.replace("seed = 7", "seed = 7\nversion = 2")
-    });
+    let next = World::submitted(&[], |toml| toml.replace("seed = 7", "seed = 7\nversion = 2"));
     let Some(Record::StudySubmitted(StudySubmitted { signed, by })) = next.log.into_iter().next()
     else {
         panic!("the first record is the submission");
     };
-    world
-        .log
-        .push(Record::StudySubmitted(StudySubmitted { signed, by }));
+    world.log.push(Record::StudySubmitted(StudySubmitted { signed, by }));
     world.engine = open(&world.log, &world.roster, world.now);
     assert_eq!(world.engine.state(), RunState::Submitted);
-    assert_eq!(
-        world.status().waiting_for,
-        ["an operator to start the study"]
-    );
+    assert_eq!(world.status().waiting_for, ["an operator to start the study"]);
     world.command(Command::Start).unwrap();
     world.settle();
     world.ready(&["a", "b"]);
     let plan = world.plan();
-    assert_eq!(
-        (plan.round, plan.base_version, plan.base),
-        (Round(3), Version(1), head.model)
-    );
+    assert_eq!((plan.round, plan.base_version, plan.base), (Round(3), Version(1), head.model));
     let digest = world.engine.status(world.now).base_version;
     assert_eq!(digest, Version(1));
 }

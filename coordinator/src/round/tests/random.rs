@@ -63,11 +63,8 @@ impl Chaos {
                 }
             }
             _ => {
-                let command = if self.random.below(3) == 0 {
-                    Command::Pause
-                } else {
-                    Command::Start
-                };
+                let command =
+                    if self.random.below(3) == 0 { Command::Pause } else { Command::Start };
                 drop(self.world.command(command));
             }
         }
@@ -85,11 +82,7 @@ impl Chaos {
             Event::Done(..) => None,
         };
         let by = said_by(&self.world.queue[at]);
-        let first = self
-            .world
-            .queue
-            .iter()
-            .position(|event| by.is_some() && said_by(event) == by);
+        let first = self.world.queue.iter().position(|event| by.is_some() && said_by(event) == by);
         let event = self.world.queue.remove(first.unwrap_or(at)).unwrap();
         self.world.handle(event);
     }
@@ -111,18 +104,10 @@ impl Chaos {
     fn wait(&mut self) {
         let millis = u64::from(self.random.below(12_000));
         self.world.now = self.world.now + Millis(millis);
-        if self
-            .world
-            .engine
-            .next_deadline()
-            .is_some_and(|at| at <= self.world.now)
-        {
+        if self.world.engine.next_deadline().is_some_and(|at| at <= self.world.now) {
             self.world.engine.handle_timeout(self.world.now);
             let next = self.world.engine.next_deadline();
-            assert!(
-                next.is_none_or(|at| at > self.world.now),
-                "woken for nothing"
-            );
+            assert!(next.is_none_or(|at| at > self.world.now), "woken for nothing");
         }
     }
 
@@ -174,19 +159,13 @@ impl Chaos {
             if let Record::Receipt(given) = record {
                 let receipt = given.signed.parse_unverified().unwrap();
                 let key = (receipt.round, receipt.site);
-                assert!(
-                    receipts.insert(key, receipt.update).is_none(),
-                    "two receipts"
-                );
+                assert!(receipts.insert(key, receipt.update).is_none(), "two receipts");
             }
         }
         for (site, message) in &self.world.sent {
             if let Message::Receipt(sent) = message {
                 let sent = sent.signed.parse_unverified().unwrap();
-                assert_eq!(
-                    receipts.get(&(sent.round, site.clone())),
-                    Some(&sent.update)
-                );
+                assert_eq!(receipts.get(&(sent.round, site.clone())), Some(&sent.update));
             }
         }
         for roll_call in self.world.roll_calls() {

@@ -60,11 +60,8 @@ impl World {
             TaskKind::Train => self.layout.weights_len(),
             TaskKind::Evaluate => 0,
         };
-        let mut units: Vec<i32> = seed
-            .iter()
-            .take(len)
-            .map(|b| (i32::from(*b) - 128) << 18)
-            .collect();
+        let mut units: Vec<i32> =
+            seed.iter().take(len).map(|b| (i32::from(*b) - 128) << 18).collect();
         let mut words = Words {
             weight: 10 + u64::from(seed[30]),
             clipped: u64::from(seed[31] & 1),
@@ -108,25 +105,17 @@ impl World {
 
     /// The plan that was sent last.
     pub(super) fn plan(&self) -> Plan {
-        let plans = self
-            .sent
-            .iter()
-            .rev()
-            .find_map(|(_, message)| match message {
-                Message::Plan(plan) => Some(plan.clone()),
-                _ => None,
-            });
+        let plans = self.sent.iter().rev().find_map(|(_, message)| match message {
+            Message::Plan(plan) => Some(plan.clone()),
+            _ => None,
+        });
         plans.unwrap()
     }
 
     pub(super) fn answers(&mut self, name: &str, answer: Answer) {
         let plan = self.plan();
         let (study, round) = (plan.study, plan.round);
-        let answer = PlanAnswer {
-            study,
-            round,
-            answer,
-        };
+        let answer = PlanAnswer { study, round, answer };
         self.says(name, SiteMessage::PlanAnswer(answer));
     }
 
@@ -155,21 +144,13 @@ impl World {
     pub(super) fn fails(&mut self, name: &str, code: Code) {
         let plan = self.plan();
         let (study, round) = (plan.study, plan.round);
-        self.says(
-            name,
-            SiteMessage::TaskFailed(TaskFailed { study, round, code }),
-        );
+        self.says(name, SiteMessage::TaskFailed(TaskFailed { study, round, code }));
     }
 
     pub(super) fn offers(&mut self, name: &str, round: Round, digest: Digest) {
         let study = self.plan().study;
         let bytes = self.made.get(&digest).map_or(0, |bytes| bytes.len() as u64);
-        let offer = UpdateOffer {
-            study,
-            round,
-            digest,
-            bytes,
-        };
+        let offer = UpdateOffer { study, round, digest, bytes };
         self.says(name, SiteMessage::UpdateOffer(offer));
     }
 
@@ -199,8 +180,7 @@ impl World {
     pub(super) fn was_sent(&self, name: &str, kind: &str) -> usize {
         let to = site(name);
         let sent = self.sent.iter();
-        sent.filter(|(site, message)| *site == to && message.name() == kind)
-            .count()
+        sent.filter(|(site, message)| *site == to && message.name() == kind).count()
     }
 
     /// The codes that a site's updates were refused with.
@@ -280,11 +260,7 @@ impl World {
             Message::UpdateWanted(wanted) if retained == Some((wanted.round, wanted.digest)) => {
                 let bytes = self.made[&wanted.digest].clone();
                 let len = bytes.len() as u64;
-                if self
-                    .engine
-                    .wants_push(id, wanted.round, wanted.digest, len)
-                    .is_ok()
-                {
+                if self.engine.wants_push(id, wanted.round, wanted.digest, len).is_ok() {
                     self.staged.insert(wanted.digest, bytes);
                     let event = Event::Staged(id.clone(), wanted.round, wanted.digest);
                     self.queue.push_back(event);
@@ -316,35 +292,25 @@ impl World {
     ) {
         let (study, round) = (plan.study.clone(), plan.round);
         let answer = match habit {
-            Habit::Declines => Answer::Declined {
-                code: Code::OutsideHours,
-                retry_after: Some(Millis(2_000)),
-            },
+            Habit::Declines => {
+                Answer::Declined { code: Code::OutsideHours, retry_after: Some(Millis(2_000)) }
+            }
             Habit::Works | Habit::Fails | Habit::Sleeps | Habit::Corrupts => Answer::Accepted,
         };
-        let answer = PlanAnswer {
-            study: study.clone(),
-            round,
-            answer,
-        };
-        self.queue
-            .push_back(Event::Says(id.clone(), SiteMessage::PlanAnswer(answer)));
+        let answer = PlanAnswer { study: study.clone(), round, answer };
+        self.queue.push_back(Event::Says(id.clone(), SiteMessage::PlanAnswer(answer)));
         let kept = retained.filter(|(of, _)| *of == round);
         let digest = match (kept, habit) {
             (Some((_, digest)), _) => digest,
             (None, Habit::Works) => self.make_update(id.as_str(), plan),
-            (None, Habit::Corrupts) => self.make_with(id.as_str(), plan, |_, units, words| {
-                match units.first_mut() {
+            (None, Habit::Corrupts) => {
+                self.make_with(id.as_str(), plan, |_, units, words| match units.first_mut() {
                     Some(unit) => *unit = i32::MIN,
                     None => words.weight = 0,
-                }
-            }),
+                })
+            }
             (None, Habit::Fails) => {
-                let failed = TaskFailed {
-                    study,
-                    round,
-                    code: Code::WorkerFailed,
-                };
+                let failed = TaskFailed { study, round, code: Code::WorkerFailed };
                 let failed = SiteMessage::TaskFailed(failed);
                 return self.queue.push_back(Event::Says(id.clone(), failed));
             }

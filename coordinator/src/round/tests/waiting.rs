@@ -16,9 +16,7 @@ fn codes(world: &World) -> Vec<(String, Option<Code>)> {
         Counted::Counted { .. } => None,
     };
     let sites = roll_call.sites.iter();
-    sites
-        .map(|(id, entry)| (id.to_string(), code(entry.status)))
-        .collect()
+    sites.map(|(id, entry)| (id.to_string(), code(entry.status))).collect()
 }
 
 fn three() -> World {
@@ -48,20 +46,14 @@ fn too_few_sites_is_never_a_silent_hang() {
     assert_eq!(world.phase(), PhaseName::Idle);
     assert_eq!(
         world.status().waiting_for,
-        [
-            "required site c not ready",
-            "c: no session that has accepted the study"
-        ]
+        ["required site c not ready", "c: no session that has accepted the study"]
     );
     world.ready(&["c"]);
     assert_eq!(world.phase(), PhaseName::Inviting);
     assert_eq!(world.status().waiting_for[0], "a: its answer to the plan");
     let mut submitted = World::submitted(&["a", "b"], str::to_owned);
     submitted.ready(&["a", "b"]);
-    assert_eq!(
-        submitted.status().waiting_for,
-        ["an operator to start the study"]
-    );
+    assert_eq!(submitted.status().waiting_for, ["an operator to start the study"]);
 }
 
 #[test]
@@ -73,18 +65,11 @@ fn a_site_that_does_not_answer_is_let_go_after_the_idle_timeout() {
     world.progresses("a");
     world.progresses("c");
     world.wait(1);
-    assert_eq!(
-        (world.phase(), world.state_of("b").as_str()),
-        (PhaseName::Training, "no-answer")
-    );
+    assert_eq!((world.phase(), world.state_of("b").as_str()), (PhaseName::Training, "no-answer"));
     world.delivers(&["a", "c"]);
     assert_eq!(
         codes(&world),
-        [
-            ("a".to_owned(), None),
-            ("b".to_owned(), Some(Code::NoAnswer)),
-            ("c".to_owned(), None)
-        ]
+        [("a".to_owned(), None), ("b".to_owned(), Some(Code::NoAnswer)), ("c".to_owned(), None)]
     );
 }
 
@@ -98,9 +83,7 @@ fn progress_keeps_a_site_in_and_silence_lets_it_go() {
         world.progresses("b");
     }
     world.wait(9_000);
-    world
-        .engine
-        .handle_transfer(&site("b"), Round(1), 0, 100, world.now);
+    world.engine.handle_transfer(&site("b"), Round(1), 0, 100, world.now);
     world.wait(9_000);
     assert_eq!(world.state_of("b"), "working");
     world.wait(1_000);
@@ -118,10 +101,7 @@ fn an_idle_site_that_is_back_before_the_close_is_taken_again() {
     world.progresses("a");
     world.wait(6_000);
     world.progresses("c");
-    assert_eq!(
-        (world.state_of("b").as_str(), world.phase()),
-        ("idle", PhaseName::Training)
-    );
+    assert_eq!((world.state_of("b").as_str(), world.phase()), ("idle", PhaseName::Training));
     let plans = world.was_sent("b", "Plan");
     world.ready(&["b"]);
     assert_eq!(world.was_sent("b", "Plan"), plans + 1);
@@ -152,13 +132,7 @@ fn a_lost_connection_is_idleness_not_failure() {
         world.gone(name);
     }
     assert_eq!(world.phase(), PhaseName::Training);
-    assert!(
-        world
-            .status()
-            .sites
-            .iter()
-            .all(|site| !site.connected && site.state == "working")
-    );
+    assert!(world.status().sites.iter().all(|site| !site.connected && site.state == "working"));
     world.ready(&["a", "b", "c"]);
     world.delivers(&["a", "b", "c"]);
     assert_eq!(world.commits().len(), 1);
@@ -221,10 +195,7 @@ fn a_round_without_enough_updates_is_abandoned_and_tried_again_later() {
     let Outcome::Abandoned { reason } = world.roll_calls()[0].outcome.clone() else {
         panic!("abandoned");
     };
-    assert_eq!(
-        reason,
-        "0 of at least 2 sites delivered; required site c not delivered"
-    );
+    assert_eq!(reason, "0 of at least 2 sites delivered; required site c not delivered");
     assert_eq!(codes(&world)[0].1, Some(Code::WorkerFailed));
     assert_eq!(world.plan().round, Round(7), "rounds never repeat");
 }
@@ -239,10 +210,7 @@ fn a_site_that_becomes_ready_ends_the_wait() {
     assert_eq!(world.phase(), PhaseName::Idle);
     world.gone("b");
     world.ready(&["b"]);
-    assert_eq!(
-        (world.phase(), world.plan().round),
-        (PhaseName::Inviting, Round(2))
-    );
+    assert_eq!((world.phase(), world.plan().round), (PhaseName::Inviting, Round(2)));
 }
 
 #[test]
@@ -253,18 +221,12 @@ fn a_decline_with_a_time_is_not_asked_again_before_it() {
     let reason = "required site c not accepted".to_owned();
     assert_eq!(world.roll_calls()[0].outcome, Outcome::Abandoned { reason });
     assert_eq!(codes(&world)[2].1, Some(Code::OutsideHours));
-    assert_eq!(
-        world.status().waiting_for[1],
-        "c: outside-hours, asked again in 30.0 s"
-    );
+    assert_eq!(world.status().waiting_for[1], "c: outside-hours, asked again in 30.0 s");
     assert_eq!(world.state_of("c"), "declined");
     world.wait(29_999);
     assert_eq!(world.phase(), PhaseName::Idle);
     world.wait(1);
-    assert_eq!(
-        (world.phase(), world.plan().round),
-        (PhaseName::Inviting, Round(2))
-    );
+    assert_eq!((world.phase(), world.plan().round), (PhaseName::Inviting, Round(2)));
 }
 
 #[test]
@@ -292,11 +254,7 @@ fn an_absent_site_misses_rounds_and_returns() {
     world.accepts(&["a", "b"]);
     world.delivers(&["a", "b"]);
     assert_eq!(world.plan().round, Round(3));
-    let invited: Vec<usize> = world
-        .roll_calls()
-        .iter()
-        .map(|call| call.sites.len())
-        .collect();
+    let invited: Vec<usize> = world.roll_calls().iter().map(|call| call.sites.len()).collect();
     assert_eq!(invited, [2, 2]);
     assert_eq!(world.was_sent("c", "Plan"), 1);
 }
@@ -349,9 +307,8 @@ fn the_clock_of_a_round_starts_when_its_plan_is_durable() {
 
 #[test]
 fn a_deadline_before_all_have_answered_ends_the_round_too() {
-    let mut world = World::with(&["a", "b"], |toml| {
-        toml.replace("deadline = \"60s\"", "deadline = \"2s\"")
-    });
+    let mut world =
+        World::with(&["a", "b"], |toml| toml.replace("deadline = \"60s\"", "deadline = \"2s\""));
     world.ready(&["a", "b"]);
     world.accepts(&["a"]);
     world.wait(2_000);
@@ -368,29 +325,14 @@ fn a_round_that_died_while_inviting_goes_on_in_training_with_its_record() {
     world.wait(3_000);
     world.crash(true);
     world.settle();
-    assert_eq!(
-        (world.phase(), world.status().remaining_ms),
-        (PhaseName::Training, Some(60_000))
-    );
-    assert_eq!(
-        world.log.last().map(|record| record.name()),
-        Some("Training")
-    );
-    assert_eq!(
-        world.status().waiting_for,
-        ["a: its update", "b: its update"]
-    );
+    assert_eq!((world.phase(), world.status().remaining_ms), (PhaseName::Training, Some(60_000)));
+    assert_eq!(world.log.last().map(|record| record.name()), Some("Training"));
+    assert_eq!(world.status().waiting_for, ["a: its update", "b: its update"]);
     world.crash(true);
     world.ready(&["a", "b"]);
-    assert_eq!(
-        world.log.last().map(|record| record.name()),
-        Some("Training")
-    );
+    assert_eq!(world.log.last().map(|record| record.name()), Some("Training"));
     world.accepts(&["a", "b"]);
     world.delivers(&["a", "b"]);
-    let trainings = world
-        .log
-        .iter()
-        .filter(|record| record.name() == "Training");
+    let trainings = world.log.iter().filter(|record| record.name() == "Training");
     assert_eq!((trainings.count(), world.commits().len()), (1, 1));
 }

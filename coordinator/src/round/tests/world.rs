@@ -93,10 +93,7 @@ impl World {
     }
 
     pub(super) fn submitted(names: &[&str], change: impl Fn(&str) -> String) -> Self {
-        let study = Study::read(&change(TOML), "demo.toml")
-            .unwrap()
-            .resolve()
-            .unwrap();
+        let study = Study::read(&change(TOML), "demo.toml").unwrap().resolve().unwrap();
         let signed = Signed::<Study>::sign(study.to_text().unwrap().into_bytes(), &key());
         let by = "olga".to_owned();
         let log = vec![Record::StudySubmitted(StudySubmitted { signed, by })];
@@ -169,27 +166,16 @@ impl World {
             Action::Look { id, update, .. } => {
                 (id, Done::Staged(self.staged.contains_key(&update)))
             }
-            Action::Verify {
-                id, update, rules, ..
-            } => {
+            Action::Verify { id, update, rules, .. } => {
                 let bytes = &self.staged[&update];
                 (id, Done::Verified(validate(&rules, &self.schema, bytes)))
             }
-            Action::Add {
-                id,
-                site,
-                update,
-                weight,
-            } => (id, Done::Added(self.add(&site, update, weight))),
-            Action::Aggregate {
-                id,
-                base,
-                weight,
-                step_exponent,
-            } => (
-                id,
-                Done::Aggregated(self.aggregate(base, weight, step_exponent)),
-            ),
+            Action::Add { id, site, update, weight } => {
+                (id, Done::Added(self.add(&site, update, weight)))
+            }
+            Action::Aggregate { id, base, weight, step_exponent } => {
+                (id, Done::Aggregated(self.aggregate(base, weight, step_exponent)))
+            }
             Action::Forget { .. } => {
                 (self.sum, self.added) = (None, BTreeSet::new());
                 self.staged.clear();
@@ -232,15 +218,8 @@ impl World {
     }
 
     fn unless_broken(&self, name: &str) -> Result<(), Fault> {
-        let fault = || Fault {
-            code: Code::CoordinatorFault,
-            detail: "disk full".to_owned(),
-        };
-        if self.broken == name {
-            Err(fault())
-        } else {
-            Ok(())
-        }
+        let fault = || Fault { code: Code::CoordinatorFault, detail: "disk full".to_owned() };
+        if self.broken == name { Err(fault()) } else { Ok(()) }
     }
 
     /// Hands one event to the engine.
@@ -294,11 +273,7 @@ impl World {
         while let Some(at) = self.engine.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.engine.handle_timeout(self.now);
-            assert!(
-                self.engine
-                    .next_deadline()
-                    .is_none_or(|next| next > self.now)
-            );
+            assert!(self.engine.next_deadline().is_none_or(|next| next > self.now));
             self.settle();
         }
         self.now = end;

@@ -52,16 +52,8 @@ pub struct LogStore {
 
 #[derive(Debug)]
 enum Request {
-    Append {
-        kind: u16,
-        payload: Vec<u8>,
-        keys: Vec<Key>,
-        answer: Answer,
-    },
-    Find {
-        key: Key,
-        answer: oneshot::Sender<Result<Option<Record>, StoreError>>,
-    },
+    Append { kind: u16, payload: Vec<u8>, keys: Vec<Key>, answer: Answer },
+    Find { key: Key, answer: oneshot::Sender<Result<Option<Record>, StoreError>> },
     Close,
 }
 
@@ -108,11 +100,7 @@ impl LogStore {
             .name("log".to_owned())
             .spawn(move || keeper.run(queue))
             .map_err(IoError::at("start the thread of the log in", folder))?;
-        let store = Self {
-            requests,
-            records,
-            thread: Mutex::new(Some(thread)),
-        };
+        let store = Self { requests, records, thread: Mutex::new(Some(thread)) };
         Ok((store, started.report))
     }
 
@@ -120,11 +108,7 @@ impl LogStore {
     pub async fn close(&self) {
         // A closed queue means that the thread is gone already.
         let _gone = self.requests.send(Request::Close).await;
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
@@ -135,10 +119,7 @@ impl LogStore {
     async fn find(&self, key: Key) -> Result<Option<Record>, StoreError> {
         let (answer, found) = oneshot::channel();
         let request = Request::Find { key, answer };
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
         found.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -160,16 +141,8 @@ impl Store for LogStore {
     async fn submit(&self, record: &Record) -> Result<Pending, StoreError> {
         let (answer, pending) = Pending::new();
         let (kind, payload, keys) = (record.kind(), record.payload()?, schema::keys_of(record));
-        let request = Request::Append {
-            kind,
-            payload,
-            keys,
-            answer,
-        };
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        let request = Request::Append { kind, payload, keys, answer };
+        self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
         Ok(pending)
     }
 
@@ -186,8 +159,7 @@ impl Store for LogStore {
         study: &StudyId,
         version: Version,
     ) -> Result<Option<Signed<RollCall>>, StoreError> {
-        self.find_roll_call(schema::version_key(study, version))
-            .await
+        self.find_roll_call(schema::version_key(study, version)).await
     }
 
     async fn study(&self, digest: Digest) -> Result<Option<StudySubmitted>, StoreError> {
@@ -218,12 +190,7 @@ impl Keeper {
             let mut next = Some(first);
             while let Some(request) = next {
                 match request {
-                    Request::Append {
-                        kind,
-                        payload,
-                        keys,
-                        answer,
-                    } => {
+                    Request::Append { kind, payload, keys, answer } => {
                         self.write(&mut batch, kind, &payload, keys, answer);
                     }
                     Request::Find { key, answer } => finds.push((key, answer)),
@@ -258,12 +225,7 @@ impl Keeper {
         match self.log.append(kind, self.clock.wall(), payload) {
             Ok(offset) => {
                 let leaf = leaf_hash(kind, payload);
-                batch.push(Waiting {
-                    keys,
-                    leaf,
-                    offset,
-                    answer,
-                });
+                batch.push(Waiting { keys, leaf, offset, answer });
             }
             Err(error) => {
                 let _gone = answer.send(Err(error.into()));
@@ -276,17 +238,13 @@ impl Keeper {
         if batch.is_empty() {
             return;
         }
-        let result = self
-            .log
-            .sync()
-            .map_err(StoreError::from)
-            .and_then(|()| self.follow(&mut batch));
+        let result =
+            self.log.sync().map_err(StoreError::from).and_then(|()| self.follow(&mut batch));
         for waiting in batch {
             let _gone = waiting.answer.send(result.clone());
         }
         if result.is_ok() {
-            self.checkpoints
-                .leave(Checkpoint::of(&self.origin, &self.tree));
+            self.checkpoints.leave(Checkpoint::of(&self.origin, &self.tree));
         }
     }
 

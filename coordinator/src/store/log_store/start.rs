@@ -75,22 +75,11 @@ pub(super) fn read(
         Err(reason) => (rebuilt(setup, &log)?, (log.records() > 0).then_some(reason)),
     };
     if let Some(reason) = &index_rebuilt {
-        tracing::warn!(
-            records = log.records(),
-            "the index was rebuilt from the log: {reason}"
-        );
+        tracing::warn!(records = log.records(), "the index was rebuilt from the log: {reason}");
     }
-    let report = Report {
-        records: found.records,
-        dropped_bytes: found.dropped_bytes,
-        index_rebuilt,
-    };
-    Ok(Started {
-        log,
-        tree,
-        index,
-        report,
-    })
+    let report =
+        Report { records: found.records, dropped_bytes: found.dropped_bytes, index_rebuilt };
+    Ok(Started { log, tree, index, report })
 }
 
 /// Whether the tree, once it is as large as the checkpoint says, is the one that was signed.
@@ -113,11 +102,7 @@ impl CatchingUp {
             Ok((_, None)) => (Err("it was missing".to_owned()), None),
             Err(error) => (Err(format!("it was broken ({error})")), None),
         };
-        Self {
-            index,
-            covered,
-            waiting: Vec::new(),
-        }
+        Self { index, covered, waiting: Vec::new() }
     }
 
     fn see(&mut self, at: RecordRef<'_>, record: &Record, tree: &Tree) {
@@ -132,8 +117,7 @@ impl CatchingUp {
             return;
         }
         let keys = schema::keys_of(record);
-        self.waiting
-            .extend(keys.into_iter().map(|key| (key, at.offset)));
+        self.waiting.extend(keys.into_iter().map(|key| (key, at.offset)));
         if self.waiting.len() >= INDEX_BATCH_MAX {
             // The mark moves at the end: a start that dies here does this part again.
             let applied = index.apply(self.waiting.drain(..), covered);
@@ -146,20 +130,11 @@ impl CatchingUp {
     /// The index, now covering all of the log, or why it must be made anew.
     fn end(self, log: &Log, tree: &Tree) -> Result<Index, String> {
         let index = self.index?;
-        if self
-            .covered
-            .is_some_and(|covered| covered.records > log.records())
-        {
+        if self.covered.is_some_and(|covered| covered.records > log.records()) {
             return Err("it was ahead of the log".to_owned());
         }
-        let all = Indexed {
-            records: log.records(),
-            bytes: log.bytes(),
-            root: tree.root(),
-        };
-        index
-            .apply(self.waiting, all)
-            .map_err(|error| format!("it broke ({error})"))?;
+        let all = Indexed { records: log.records(), bytes: log.bytes(), root: tree.root() };
+        index.apply(self.waiting, all).map_err(|error| format!("it broke ({error})"))?;
         Ok(index)
     }
 }
@@ -168,11 +143,7 @@ impl CatchingUp {
 fn rebuilt(setup: &Setup<'_>, log: &Log) -> Result<Index, StoreError> {
     let index = Index::anew(&setup.folder.join(schema::INDEX))?;
     let (mut tree, mut waiting) = (Tree::new(), Vec::new());
-    let nothing = Indexed {
-        records: 0,
-        bytes: 0,
-        root: tree.root(),
-    };
+    let nothing = Indexed { records: 0, bytes: 0, root: tree.root() };
     Log::read(&setup.folder.join(schema::LOG), log.records(), |at| {
         tree.push(leaf_hash(at.kind, at.payload));
         if let Some(record) = Record::decode(at.kind, at.payload)? {
@@ -184,13 +155,7 @@ fn rebuilt(setup: &Setup<'_>, log: &Log) -> Result<Index, StoreError> {
         }
         Ok(())
     })?;
-    let all = Indexed {
-        records: log.records(),
-        bytes: log.bytes(),
-        root: tree.root(),
-    };
-    index
-        .apply(waiting, all)
-        .map_err(|error: IndexError| StoreError::from(error))?;
+    let all = Indexed { records: log.records(), bytes: log.bytes(), root: tree.root() };
+    index.apply(waiting, all).map_err(|error: IndexError| StoreError::from(error))?;
     Ok(index)
 }

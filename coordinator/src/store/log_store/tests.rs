@@ -45,14 +45,7 @@ fn roll_call(round: u64) -> Record {
             sum: Digest([4; 32]),
             weight: 3,
         },
-        sites: [(
-            site,
-            Entry {
-                status,
-                update: None,
-            },
-        )]
-        .into(),
+        sites: [(site, Entry { status, update: None })].into(),
         clipped: 0,
         metrics: [].into(),
         bytes_up: 1,
@@ -66,12 +59,7 @@ fn roll_call(round: u64) -> Record {
 fn open(folder: &Path) -> Result<(LogStore, Report, Vec<Record>), StoreError> {
     let key = key();
     let clock = Arc::new(SystemClock::open());
-    let setup = Setup {
-        folder,
-        origin: ORIGIN,
-        key: &key,
-        clock,
-    };
+    let setup = Setup { folder, origin: ORIGIN, key: &key, clock };
     let mut seen = Vec::new();
     let (store, report) = LogStore::open(&setup, &mut |record, _| {
         seen.push(record.clone());
@@ -124,10 +112,7 @@ async fn what_was_appended_is_read_back_in_order_and_found_by_its_keys() {
     let folder = folder_with(&records).await;
     let (store, report, seen) = open(folder.path()).unwrap();
     assert_eq!(seen, records);
-    assert_eq!(
-        (report.records, report.dropped_bytes, report.index_rebuilt),
-        (4, 0, None)
-    );
+    assert_eq!((report.records, report.dropped_bytes, report.index_rebuilt), (4, 0, None));
     assert!(finds(&store, 1).await && finds(&store, 2).await && !finds(&store, 3).await);
     store.append(&roll_call(3)).await.unwrap();
     assert!(finds(&store, 3).await);
@@ -165,10 +150,7 @@ async fn a_kill_at_any_byte_of_the_tail_loses_nothing_that_was_answered() {
         let killed = copy(folder.path());
         // The checkpoint may cover more than this cut leaves: that is another test.
         let _none_yet = fs::remove_file(killed.path().join("checkpoint"));
-        let log = fs::File::options()
-            .write(true)
-            .open(killed.path().join("log"))
-            .unwrap();
+        let log = fs::File::options().write(true).open(killed.path().join("log")).unwrap();
         log.set_len(cut).unwrap();
         let (store, report, seen) = open(killed.path()).unwrap();
         assert_eq!(seen, [note(0)], "cut at {cut}");
@@ -182,16 +164,10 @@ async fn a_kill_at_any_byte_of_the_tail_loses_nothing_that_was_answered() {
 #[tokio::test]
 async fn a_torn_tail_is_dropped_only_past_the_last_checkpoint() {
     let folder = folder_with(&[note(0), note(1)]).await;
-    let log = fs::File::options()
-        .write(true)
-        .open(folder.path().join("log"))
-        .unwrap();
+    let log = fs::File::options().write(true).open(folder.path().join("log")).unwrap();
     log.set_len(log.metadata().unwrap().len() - 1).unwrap();
     let told = open(folder.path()).unwrap_err().to_string();
-    assert!(
-        told.contains("checkpoint covers 2") && told.contains("state restore"),
-        "{told}"
-    );
+    assert!(told.contains("checkpoint covers 2") && told.contains("state restore"), "{told}");
 }
 
 #[tokio::test]
@@ -203,10 +179,7 @@ async fn damage_in_the_middle_stops_the_start_and_names_the_record() {
     bytes[at] ^= 1;
     consilium_io::disk::replace(&path, &bytes).unwrap();
     let told = open(folder.path()).unwrap_err().to_string();
-    assert!(
-        told.contains("record 1 at byte") && told.contains("damaged"),
-        "{told}"
-    );
+    assert!(told.contains("record 1 at byte") && told.contains("damaged"), "{told}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
 }
 
@@ -215,10 +188,7 @@ async fn an_exchanged_log_or_a_forged_checkpoint_stops_the_start() {
     let folder = folder_with(&[note(0), note(1)]).await;
     let other = folder_with(&[note(0), note(7)]).await;
     fs::copy(other.path().join("log"), folder.path().join("log")).unwrap();
-    assert!(matches!(
-        open(folder.path()),
-        Err(StoreError::OtherLog { size: 2 })
-    ));
+    assert!(matches!(open(folder.path()), Err(StoreError::OtherLog { size: 2 })));
 
     let checkpoint = other.path().join("checkpoint");
     let text = fs::read_to_string(&checkpoint).unwrap();
@@ -239,24 +209,12 @@ async fn a_record_that_the_history_refuses_is_named() {
     let folder = folder_with(&[note(0), note(1)]).await;
     let key = key();
     let clock = Arc::new(SystemClock::open());
-    let setup = Setup {
-        folder: folder.path(),
-        origin: ORIGIN,
-        key: &key,
-        clock,
-    };
+    let setup = Setup { folder: folder.path(), origin: ORIGIN, key: &key, clock };
     let refused = LogStore::open(&setup, &mut |record, _| {
-        if *record == note(1) {
-            Err("it does not fit".into())
-        } else {
-            Ok(())
-        }
+        if *record == note(1) { Err("it does not fit".into()) } else { Ok(()) }
     });
     let told = refused.unwrap_err().to_string();
-    assert!(
-        told.contains("record 1") && told.contains("it does not fit"),
-        "{told}"
-    );
+    assert!(told.contains("record 1") && told.contains("it does not fit"), "{told}");
 }
 
 #[tokio::test]
@@ -265,10 +223,7 @@ async fn one_process_has_the_folder() {
     let (store, _, _) = open(folder.path()).unwrap();
     let told = open(folder.path()).unwrap_err();
     assert!(matches!(told, StoreError::Lock(_)), "{told}");
-    assert!(
-        told.to_string().contains(&std::process::id().to_string()),
-        "{told}"
-    );
+    assert!(told.to_string().contains(&std::process::id().to_string()), "{told}");
     store.close().await;
     open(folder.path()).unwrap();
 }
@@ -285,10 +240,7 @@ async fn an_index_that_is_missing_or_broken_or_foreign_is_made_anew() {
             consilium_io::disk::replace(&index.join("db"), &[0xa5; 100_000]).unwrap();
         }),
         ("db cut short", |index, _| {
-            let db = fs::File::options()
-                .write(true)
-                .open(index.join("db"))
-                .unwrap();
+            let db = fs::File::options().write(true).open(index.join("db")).unwrap();
             db.set_len(100).unwrap();
         }),
         ("a file in its place", |index, _| {
@@ -333,16 +285,10 @@ async fn an_index_that_is_behind_catches_up() {
 async fn an_index_ahead_of_a_log_whose_tail_was_dropped_is_made_anew() {
     let folder = folder_with(&[note(0), roll_call(1)]).await;
     fs::remove_file(folder.path().join("checkpoint")).unwrap();
-    let log = fs::File::options()
-        .write(true)
-        .open(folder.path().join("log"))
-        .unwrap();
+    let log = fs::File::options().write(true).open(folder.path().join("log")).unwrap();
     log.set_len(log.metadata().unwrap().len() - 1).unwrap();
     let (store, report, _) = open(folder.path()).unwrap();
-    assert_eq!(
-        report.index_rebuilt.as_deref(),
-        Some("it was ahead of the log")
-    );
+    assert_eq!(report.index_rebuilt.as_deref(), Some("it was ahead of the log"));
     assert!(!finds(&store, 1).await);
 }
 
@@ -355,10 +301,7 @@ async fn a_record_over_the_limit_is_refused_and_the_store_goes_on() {
         command: String::new(),
         outcome: String::new(),
     });
-    assert!(matches!(
-        store.append(&huge).await,
-        Err(StoreError::Record(_))
-    ));
+    assert!(matches!(store.append(&huge).await, Err(StoreError::Record(_))));
     store.append(&note(0)).await.unwrap();
 }
 
@@ -367,8 +310,5 @@ async fn a_closed_store_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _, _) = open(folder.path()).unwrap();
     store.close().await;
-    assert!(matches!(
-        store.append(&note(0)).await,
-        Err(StoreError::Closed)
-    ));
+    assert!(matches!(store.append(&note(0)).await, Err(StoreError::Closed)));
 }

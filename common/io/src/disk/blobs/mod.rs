@@ -62,10 +62,7 @@ impl Blobs {
     /// The folder cannot be created or read, or has an unknown format.
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
         setup::set_up(folder)?;
-        Ok(Self {
-            folder: folder.into(),
-            in_use: InUse::default(),
-        })
+        Ok(Self { folder: folder.into(), in_use: InUse::default() })
     }
 
     /// True if the blob is here. Says nothing about its content: see the module's promises.
@@ -108,29 +105,14 @@ impl Blobs {
     pub fn read_verified(&self, digest: Digest, bytes_max: u64) -> Result<Vec<u8>, BlobError> {
         let file = self.open_file(digest)?;
         let path = self.path_of(digest);
-        let have = file
-            .metadata()
-            .map_err(IoError::at("inspect", &path))?
-            .len();
+        let have = file.metadata().map_err(IoError::at("inspect", &path))?.len();
         if have > bytes_max {
-            return Err(BlobError::TooLarge {
-                have,
-                max: bytes_max,
-            });
+            return Err(BlobError::TooLarge { have, max: bytes_max });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(have).unwrap_or(0));
-        file.take(have)
-            .read_to_end(&mut bytes)
-            .map_err(IoError::at("read", &path))?;
+        file.take(have).read_to_end(&mut bytes).map_err(IoError::at("read", &path))?;
         let found = Digest::of(&bytes);
-        if found == digest {
-            Ok(bytes)
-        } else {
-            Err(BlobError::Digest {
-                expected: digest,
-                found,
-            })
-        }
+        if found == digest { Ok(bytes) } else { Err(BlobError::Digest { expected: digest, found }) }
     }
 
     /// Reads the blob through and checks its digest, one chunk in memory at a time.
@@ -143,10 +125,7 @@ impl Blobs {
         hash_file(&mut hasher, file).map_err(IoError::at("read", &self.path_of(digest)))?;
         match Digest::from(hasher.finalize()) {
             found if found == digest => Ok(()),
-            found => Err(BlobError::Digest {
-                expected: digest,
-                found,
-            }),
+            found => Err(BlobError::Digest { expected: digest, found }),
         }
     }
 
@@ -266,15 +245,9 @@ impl Blobs {
 
 /// `have + more`, if that is at most `max`.
 fn grown(have: u64, more: usize, max: u64) -> Result<u64, BlobError> {
-    match u64::try_from(more)
-        .ok()
-        .and_then(|more| have.checked_add(more))
-    {
+    match u64::try_from(more).ok().and_then(|more| have.checked_add(more)) {
         Some(sum) if sum <= max => Ok(sum),
-        sum => Err(BlobError::TooLarge {
-            have: sum.unwrap_or(u64::MAX),
-            max,
-        }),
+        sum => Err(BlobError::TooLarge { have: sum.unwrap_or(u64::MAX), max }),
     }
 }
 
@@ -308,10 +281,7 @@ fn list_folder(folder: &Path) -> Result<Vec<(Digest, u64)>, BlobError> {
     let mut blobs = Vec::new();
     for entry in folder.read_dir().map_err(error())? {
         let entry = entry.map_err(error())?;
-        let digest = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
+        let digest = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let (Some(digest), Ok(data)) = (digest, entry.metadata()) else {
             continue;
         };

@@ -34,10 +34,7 @@ pub struct Partial {
 impl Partial {
     pub(super) fn resume(blobs: &Blobs, digest: Digest, bytes_max: u64) -> Result<Self, BlobError> {
         if bytes_max > BLOB_BYTES_MAX {
-            return Err(BlobError::TooLarge {
-                have: bytes_max,
-                max: BLOB_BYTES_MAX,
-            });
+            return Err(BlobError::TooLarge { have: bytes_max, max: BLOB_BYTES_MAX });
         }
         let claim = blobs.in_use.claim(digest)?;
         let path = blobs.partial_path(digest);
@@ -58,10 +55,7 @@ impl Partial {
     }
 
     fn hash_what_is_there(&mut self) -> Result<(), BlobError> {
-        let there = self
-            .file
-            .try_clone()
-            .map_err(IoError::at("open", &self.path))?;
+        let there = self.file.try_clone().map_err(IoError::at("open", &self.path))?;
         self.length =
             hash_file(&mut self.hasher, there).map_err(IoError::at("read", &self.path))?;
         if self.length > self.bytes_max {
@@ -76,12 +70,8 @@ impl Partial {
     /// The file cannot be cut.
     pub fn restart(&mut self) -> Result<(), BlobError> {
         self.broken = true;
-        self.file
-            .set_len(0)
-            .map_err(IoError::at("cut", &self.path))?;
-        self.file
-            .seek(SeekFrom::Start(0))
-            .map_err(IoError::at("seek in", &self.path))?;
+        self.file.set_len(0).map_err(IoError::at("cut", &self.path))?;
+        self.file.seek(SeekFrom::Start(0)).map_err(IoError::at("seek in", &self.path))?;
         self.hasher.reset();
         self.length = 0;
         self.broken = false;
@@ -136,15 +126,9 @@ impl Partial {
         let found = Digest::from(self.hasher.finalize());
         if found != self.digest {
             remove_file(&self.path)?;
-            return Err(BlobError::Digest {
-                expected: self.digest,
-                found,
-            });
+            return Err(BlobError::Digest { expected: self.digest, found });
         }
-        self.blobs
-            .place(&self.file, self.digest, durability, |path| {
-                fs::rename(&self.path, path)
-            })
+        self.blobs.place(&self.file, self.digest, durability, |path| fs::rename(&self.path, path))
     }
 }
 
@@ -170,10 +154,7 @@ impl InUse {
         if !self.digests().insert(digest) {
             return Err(BlobError::Busy(digest));
         }
-        Ok(Claim {
-            digest,
-            in_use: self.clone(),
-        })
+        Ok(Claim { digest, in_use: self.clone() })
     }
 
     /// A set stays a set if a thread died while it held the lock.

@@ -31,17 +31,12 @@ fn check_format(folder: &Path) -> Result<(), BlobError> {
         Ok(text) if text == FORMAT => return Ok(()),
         Ok(text) => format!("{:?}", text.trim_end()),
         Err(TextError::Missing { .. }) => {
-            return Ok(replace_with(&path, Access::Private, |w| {
-                w.write_all(FORMAT.as_bytes())
-            })?);
+            return Ok(replace_with(&path, Access::Private, |w| w.write_all(FORMAT.as_bytes()))?);
         }
         Err(TextError::Io(e)) => return Err(e.into()),
         Err(unreadable) => unreadable.to_string(),
     };
-    Err(BlobError::Format {
-        path: folder.to_owned(),
-        found,
-    })
+    Err(BlobError::Format { path: folder.to_owned(), found })
 }
 
 /// All 256 at once: a blob's arrival then costs one sync of one folder.

@@ -41,25 +41,13 @@ fn a_blob_that_is_gone_or_too_large_or_changed_is_refused() {
     let (_folder, blobs) = opened();
     let digest = blobs.put_bytes(b"four", Durability::Cache).unwrap();
     let small = blobs.read_verified(digest, 3);
-    assert!(matches!(
-        small,
-        Err(BlobError::TooLarge { have: 4, max: 3 })
-    ));
+    assert!(matches!(small, Err(BlobError::TooLarge { have: 4, max: 3 })));
     replace(&blobs.path_of(digest), b"five").unwrap();
-    assert!(matches!(
-        blobs.read_verified(digest, 4),
-        Err(BlobError::Digest { .. })
-    ));
-    assert!(matches!(
-        blobs.verify(digest),
-        Err(BlobError::Digest { .. })
-    ));
+    assert!(matches!(blobs.read_verified(digest, 4), Err(BlobError::Digest { .. })));
+    assert!(matches!(blobs.verify(digest), Err(BlobError::Digest { .. })));
     assert!(blobs.remove(digest).unwrap());
     assert!(!blobs.remove(digest).unwrap());
-    assert!(matches!(
-        blobs.open_file(digest),
-        Err(BlobError::Missing(_))
-    ));
+    assert!(matches!(blobs.open_file(digest), Err(BlobError::Missing(_))));
     assert_eq!(blobs.len(digest).unwrap(), None);
 }
 
@@ -73,19 +61,11 @@ fn a_writer_gives_a_name_only_to_what_was_expected() {
     assert_eq!(writer.written(), 4);
     let wrong = writer.finish(Some(Digest::of(b"abce")), Durability::Lasting);
     assert!(matches!(wrong, Err(BlobError::Digest { .. })));
-    assert_eq!(
-        (
-            blobs.list().unwrap().len(),
-            files_in(&blobs.folder.join(TEMPORARY))
-        ),
-        (0, 0)
-    );
+    assert_eq!((blobs.list().unwrap().len(), files_in(&blobs.folder.join(TEMPORARY))), (0, 0));
 
     let mut writer = blobs.writer().unwrap();
     writer.write(b"abcd").unwrap();
-    writer
-        .finish(Some(Digest::of(b"abcd")), Durability::Lasting)
-        .unwrap();
+    writer.finish(Some(Digest::of(b"abcd")), Durability::Lasting).unwrap();
     assert!(blobs.contains(Digest::of(b"abcd")));
 }
 
@@ -145,10 +125,7 @@ fn a_partial_takes_no_more_than_was_announced() {
     let digest = Digest::of(b"abc");
     let mut partial = blobs.resume(digest, 3).unwrap();
     partial.append(b"ab").unwrap();
-    assert!(matches!(
-        partial.append(b"cd"),
-        Err(BlobError::TooLarge { have: 4, max: 3 })
-    ));
+    assert!(matches!(partial.append(b"cd"), Err(BlobError::TooLarge { have: 4, max: 3 })));
     partial.append(b"c").unwrap();
     partial.complete(Durability::Cache).unwrap();
 
@@ -160,11 +137,7 @@ fn a_partial_takes_no_more_than_was_announced() {
 fn a_partial_longer_than_the_blob_begins_again() {
     let (_folder, blobs) = opened();
     let digest = Digest::of(b"abc");
-    blobs
-        .resume(digest, 9)
-        .unwrap()
-        .append(b"too long")
-        .unwrap();
+    blobs.resume(digest, 9).unwrap().append(b"too long").unwrap();
     let mut partial = blobs.resume(digest, 3).unwrap();
     assert_eq!(partial.received(), 0);
     partial.append(b"abc").unwrap();
@@ -178,10 +151,7 @@ fn two_receivers_of_one_blob_do_not_mix() {
     let digest = Digest::of(b"abc");
     let first = blobs.resume(digest, 3).unwrap();
     assert!(matches!(blobs.resume(digest, 3), Err(BlobError::Busy(_))));
-    assert!(matches!(
-        blobs.discard_partial(digest),
-        Err(BlobError::Busy(_))
-    ));
+    assert!(matches!(blobs.discard_partial(digest), Err(BlobError::Busy(_))));
     drop(first);
     blobs.resume(digest, 3).unwrap();
     blobs.discard_partial(digest).unwrap();

@@ -27,12 +27,7 @@ impl BlobWriter {
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(&folder)
             .map_err(IoError::at("create a temporary file in", &folder))?;
-        Ok(Self {
-            blobs: blobs.clone(),
-            file,
-            hasher: blake3::Hasher::new(),
-            written: 0,
-        })
+        Ok(Self { blobs: blobs.clone(), file, hasher: blake3::Hasher::new(), written: 0 })
     }
 
     /// Appends `bytes`.
@@ -41,9 +36,7 @@ impl BlobWriter {
     /// The blob would pass `limits::BLOB_BYTES_MAX`, or the disk refused.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let have = grown(self.written, bytes.len(), BLOB_BYTES_MAX)?;
-        self.file
-            .write_all(bytes)
-            .map_err(IoError::at("write", self.file.path()))?;
+        self.file.write_all(bytes).map_err(IoError::at("write", self.file.path()))?;
         self.hasher.update(bytes);
         self.written = have;
         Ok(())
@@ -70,9 +63,8 @@ impl BlobWriter {
             return Err(BlobError::Digest { expected, found });
         }
         let (file, temporary) = self.file.into_parts();
-        self.blobs.place(&file, found, durability, |path| {
-            temporary.persist(path).map_err(|e| e.error)
-        })?;
+        self.blobs
+            .place(&file, found, durability, |path| temporary.persist(path).map_err(|e| e.error))?;
         Ok(found)
     }
 }

@@ -112,12 +112,7 @@ pub enum LogError {
 
 impl LogError {
     pub(super) fn damaged(path: &Path, index: u64, offset: u64, what: String) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            index,
-            offset,
-            what,
-        }
+        Self::Damaged { path: path.to_owned(), index, offset, what }
     }
 
     pub(super) fn visit(
@@ -126,11 +121,6 @@ impl LogError {
         offset: u64,
         reason: Box<dyn std::error::Error + Send + Sync>,
     ) -> Self {
-        Self::Visit {
-            path: path.to_owned(),
-            index,
-            offset,
-            reason,
-        }
+        Self::Visit { path: path.to_owned(), index, offset, reason }
     }
 }

@@ -77,31 +77,18 @@ impl Log {
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<(Self, LogReport), LogError> {
         if checkpoint_size == 0 && !path.exists() {
-            replace_with(path, Access::Private, |w| {
-                std::io::Write::write_all(w, &file_header())
-            })?;
+            replace_with(path, Access::Private, |w| std::io::Write::write_all(w, &file_header()))?;
         }
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(IoError::at("open", path))?;
+        let file =
+            File::options().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
         let report = read_whole(path, &file, checkpoint_size, visit)?;
         if report.dropped_bytes > 0 {
-            file.set_len(report.bytes)
-                .map_err(IoError::at("cut the tail of", path))?;
+            file.set_len(report.bytes).map_err(IoError::at("cut the tail of", path))?;
         }
         file.sync_all().map_err(IoError::at("sync", path))?;
         super::folder::sync_folder(parent_of(path))?;
         let (path, records, end) = (path.to_owned(), report.records, report.bytes);
-        let log = Self {
-            path,
-            file,
-            records,
-            end,
-            poisoned: false,
-            buffer: Vec::new(),
-        };
+        let log = Self { path, file, records, end, poisoned: false, buffer: Vec::new() };
         Ok((log, report))
     }
 
@@ -129,11 +116,7 @@ impl Log {
         self.check()?;
         let Some(header) = Header::of(kind, wall, payload) else {
             let (path, have) = (self.path.clone(), payload.len());
-            return Err(LogError::TooLarge {
-                path,
-                have,
-                max: RECORD_BYTES_MAX,
-            });
+            return Err(LogError::TooLarge { path, have, max: RECORD_BYTES_MAX });
         };
         self.buffer.clear();
         self.buffer.extend_from_slice(&header.encode());
@@ -166,18 +149,13 @@ impl Log {
     /// No record starts there, or it no longer fits its checksum.
     pub fn read_at(&self, offset: u64) -> Result<Record, LogError> {
         self.check()?;
-        let absent = || LogError::NoRecord {
-            path: self.path.clone(),
-            offset,
-        };
+        let absent = || LogError::NoRecord { path: self.path.clone(), offset };
         let left = self.end.checked_sub(offset).ok_or_else(absent)?;
         if offset < FILE_HEADER_BYTES || left < HEADER_BYTES as u64 {
             return Err(absent());
         }
         let mut bytes = [0; HEADER_BYTES];
-        self.file
-            .read_exact_at(&mut bytes, offset)
-            .map_err(IoError::at("read", &self.path))?;
+        self.file.read_exact_at(&mut bytes, offset).map_err(IoError::at("read", &self.path))?;
         let header = Header::decode(&bytes).map_err(|_| absent())?;
         if left < header.record_bytes() {
             return Err(absent());
@@ -189,11 +167,7 @@ impl Log {
         if !header.fits(&payload) {
             return Err(absent());
         }
-        Ok(Record {
-            kind: header.kind,
-            wall: header.wall,
-            payload,
-        })
+        Ok(Record { kind: header.kind, wall: header.wall, payload })
     }
 
     /// How many records there are; the next one's index.
@@ -210,9 +184,7 @@ impl Log {
 
     fn check(&self) -> Result<(), LogError> {
         if self.poisoned {
-            return Err(LogError::Poisoned {
-                path: self.path.clone(),
-            });
+            return Err(LogError::Poisoned { path: self.path.clone() });
         }
         Ok(())
     }
@@ -234,11 +206,7 @@ fn read_whole(
         });
     }
     let (records, bytes) = (found.records, found.end);
-    Ok(LogReport {
-        records,
-        bytes,
-        dropped_bytes: found.torn_bytes,
-    })
+    Ok(LogReport { records, bytes, dropped_bytes: found.torn_bytes })
 }
 
 #[cfg(test)]

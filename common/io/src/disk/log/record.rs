@@ -53,16 +53,8 @@ impl Header {
             return None;
         }
         let length = u32::try_from(payload.len()).ok()?;
-        let header = Self {
-            kind,
-            length,
-            wall,
-            checksum: 0,
-        };
-        Some(Self {
-            checksum: header.checksum_over(payload),
-            ..header
-        })
+        let header = Self { kind, length, wall, checksum: 0 };
+        Some(Self { checksum: header.checksum_over(payload), ..header })
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -89,15 +81,11 @@ impl Header {
         }
         let format = u16::from_le_bytes([f0, f1]);
         if format != FORMAT {
-            return Err(format!(
-                "record format {format}, this program knows {FORMAT}"
-            ));
+            return Err(format!("record format {format}, this program knows {FORMAT}"));
         }
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         if usize::try_from(length).map_or(true, |length| length > RECORD_BYTES_MAX) {
-            return Err(format!(
-                "a length of {length} bytes, at most {RECORD_BYTES_MAX} exist"
-            ));
+            return Err(format!("a length of {length} bytes, at most {RECORD_BYTES_MAX} exist"));
         }
         Ok(Self {
             kind: u16::from_le_bytes([k0, k1]),
@@ -137,8 +125,7 @@ fn holds_a_record(bytes: &[u8]) -> bool {
     let Ok(header) = Header::decode(header) else {
         return false;
     };
-    rest.get(..header.length as usize)
-        .is_some_and(|payload| header.fits(payload))
+    rest.get(..header.length as usize).is_some_and(|payload| header.fits(payload))
 }
 
 /// A record whose payload should be longer than the `rest` of the file was either never written to

@@ -54,11 +54,7 @@ pub(super) fn scan(
     check_file_header(path, &mut reader)?;
 
     let mut payload = Vec::new();
-    let mut at = Scanned {
-        records: 0,
-        end: FILE_HEADER_BYTES,
-        torn_bytes: 0,
-    };
+    let mut at = Scanned { records: 0, end: FILE_HEADER_BYTES, torn_bytes: 0 };
     while at.end < file_bytes {
         let left = file_bytes - at.end;
         let damaged = |what: String| LogError::damaged(path, at.records, at.end, what);
@@ -71,14 +67,10 @@ pub(super) fn scan(
         let here = left.min(header.record_bytes()) - HEADER_BYTES as u64;
         // A header holds a length of at most RECORD_BYTES_MAX: this fits memory.
         payload.resize(usize::try_from(here).unwrap_or(usize::MAX), 0);
-        reader
-            .read_exact(&mut payload)
-            .map_err(IoError::at("read", path))?;
+        reader.read_exact(&mut payload).map_err(IoError::at("read", path))?;
         if !whole {
             if length_is_damaged(&header, &payload) {
-                return Err(damaged(
-                    "its length is not the one that was written".to_owned(),
-                ));
+                return Err(damaged("its length is not the one that was written".to_owned()));
             }
             at.torn_bytes = left;
             break;
@@ -88,14 +80,8 @@ pub(super) fn scan(
         }
         let (index, offset) = (at.records, at.end);
         let Header { kind, wall, .. } = header;
-        visit(RecordRef {
-            index,
-            offset,
-            kind,
-            wall,
-            payload: &payload,
-        })
-        .map_err(|source| LogError::visit(path, index, offset, source))?;
+        visit(RecordRef { index, offset, kind, wall, payload: &payload })
+            .map_err(|source| LogError::visit(path, index, offset, source))?;
         at.records += 1;
         at.end += header.record_bytes();
     }
@@ -110,10 +96,7 @@ fn next_header(
 ) -> Result<Option<Result<Header, String>>, LogError> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     let want = left.min(HEADER_BYTES as u64);
-    reader
-        .take(want)
-        .read_to_end(&mut bytes)
-        .map_err(IoError::at("read", path))?;
+    reader.take(want).read_to_end(&mut bytes).map_err(IoError::at("read", path))?;
     Ok(match <&[u8; HEADER_BYTES]>::try_from(bytes.as_slice()) {
         Ok(whole) => Some(Header::decode(whole)),
         Err(_) if starts_like_a_record(&bytes) => None,
@@ -124,29 +107,18 @@ fn next_header(
 fn check_file_header(path: &Path, reader: &mut impl Read) -> Result<(), LogError> {
     let mut magic = [0; FILE_MAGIC.len()];
     let mut format = [0; 2];
-    match reader
-        .read_exact(&mut magic)
-        .and_then(|()| reader.read_exact(&mut format))
-    {
+    match reader.read_exact(&mut magic).and_then(|()| reader.read_exact(&mut format)) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-            return Err(LogError::NotALog {
-                path: path.to_owned(),
-            });
+            return Err(LogError::NotALog { path: path.to_owned() });
         }
         Err(e) => return Err(IoError::at("read", path)(e).into()),
     }
     if &magic != FILE_MAGIC {
-        return Err(LogError::NotALog {
-            path: path.to_owned(),
-        });
+        return Err(LogError::NotALog { path: path.to_owned() });
     }
     match u16::from_le_bytes(format) {
         FORMAT => Ok(()),
-        found => Err(LogError::Format {
-            path: path.to_owned(),
-            found,
-            known: FORMAT,
-        }),
+        found => Err(LogError::Format { path: path.to_owned(), found, known: FORMAT }),
     }
 }

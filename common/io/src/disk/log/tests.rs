@@ -20,12 +20,7 @@ fn written(path: &Path, payloads: &[Vec<u8>]) -> Vec<u64> {
 }
 
 fn payloads() -> Vec<Vec<u8>> {
-    vec![
-        b"studies".to_vec(),
-        vec![],
-        b"CREC in a payload is only text".to_vec(),
-        vec![0xff; 300],
-    ]
+    vec![b"studies".to_vec(), vec![], b"CREC in a payload is only text".to_vec(), vec![0xff; 300]]
 }
 
 fn reopened(path: &Path, checkpoint: u64) -> Result<(Vec<Vec<u8>>, LogReport), LogError> {
@@ -54,23 +49,10 @@ fn what_was_appended_is_read_back_in_order() {
     }
     let offset = log.append(9, WallMillis(9), b"more").unwrap();
     let record = log.read_at(offset).unwrap();
-    assert_eq!(
-        record,
-        Record {
-            kind: 9,
-            wall: WallMillis(9),
-            payload: b"more".to_vec()
-        }
-    );
-    assert_eq!(
-        (log.records(), log.bytes()),
-        (5, fs::metadata(&path).unwrap().len())
-    );
+    assert_eq!(record, Record { kind: 9, wall: WallMillis(9), payload: b"more".to_vec() });
+    assert_eq!((log.records(), log.bytes()), (5, fs::metadata(&path).unwrap().len()));
     for absent in [0, offset - 1, offset + 1, u64::MAX] {
-        assert!(
-            matches!(log.read_at(absent), Err(LogError::NoRecord { .. })),
-            "{absent}"
-        );
+        assert!(matches!(log.read_at(absent), Err(LogError::NoRecord { .. })), "{absent}");
     }
 }
 
@@ -93,21 +75,14 @@ fn a_torn_tail_is_dropped_only_past_the_last_checkpoint() {
                     matches!(result, Err(LogError::Short { records, .. }) if records == kept as u64),
                     "cut {cut}, checkpoint {checkpoint}: {result:?}"
                 );
-                assert_eq!(
-                    fs::read(&path).unwrap(),
-                    bytes[..cut],
-                    "nothing was changed"
-                );
+                assert_eq!(fs::read(&path).unwrap(), bytes[..cut], "nothing was changed");
                 continue;
             }
             let (seen, report) = result.unwrap();
             assert_eq!(seen, payloads()[..kept]);
             let end = offsets.get(kept).map_or(bytes.len() as u64, |&end| end);
             assert_eq!(report.dropped_bytes, cut as u64 - end);
-            assert_eq!(
-                reopened(&path, checkpoint as u64).unwrap().1.dropped_bytes,
-                0
-            );
+            assert_eq!(reopened(&path, checkpoint as u64).unwrap().1.dropped_bytes, 0);
         }
     }
 }
@@ -142,19 +117,10 @@ fn any_flipped_bit_stops_the_start_and_names_the_record() {
             let named = matches!(error, LogError::NotALog { .. } | LogError::Format { .. });
             assert!(named, "bit {bit}: {error}");
         } else {
-            let LogError::Damaged { index, offset, .. } = error else {
-                panic!("{bit}: {error}")
-            };
+            let LogError::Damaged { index, offset, .. } = error else { panic!("{bit}: {error}") };
             let expected = offsets.iter().filter(|&&o| o <= at as u64).count() - 1;
-            assert_eq!(
-                (index, offset),
-                (expected as u64, offsets[expected]),
-                "bit {bit}"
-            );
-            assert!(
-                error.to_string().contains("consilium state restore"),
-                "{error}"
-            );
+            assert_eq!((index, offset), (expected as u64, offsets[expected]), "bit {bit}");
+            assert!(error.to_string().contains("consilium state restore"), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
     }
@@ -171,10 +137,7 @@ fn a_damaged_length_before_a_torn_tail_is_not_taken_for_the_tail() {
     bytes[length_at + 2] ^= 1; // 65,536 bytes more: past the end of the file
     replace(&path, &bytes).unwrap();
     let error = reopened(&path, 0).unwrap_err();
-    assert!(
-        matches!(error, LogError::Damaged { index: 2, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, LogError::Damaged { index: 2, .. }), "{error}");
 }
 
 #[test]
@@ -194,9 +157,7 @@ fn random_garbage_never_panics() {
             bytes[at] = random.next_u32().to_le_bytes()[0];
         }
         bytes.truncate(random.below(u32::try_from(bytes.len()).unwrap() + 1) as usize);
-        File::create(&path)
-            .and_then(|mut f| std::io::Write::write_all(&mut f, &bytes))
-            .unwrap();
+        File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, &bytes)).unwrap();
         let _ = Log::read(&path, 0, |_| Ok(()));
     }
 }
@@ -205,10 +166,7 @@ fn random_garbage_never_panics() {
 fn a_log_that_a_checkpoint_knows_is_not_created_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    assert!(matches!(
-        Log::open(&path, 1, |_| Ok(())),
-        Err(LogError::Io(_))
-    ));
+    assert!(matches!(Log::open(&path, 1, |_| Ok(())), Err(LogError::Io(_))));
     assert!(!path.exists());
 }
 
@@ -235,10 +193,7 @@ fn a_visitor_that_refuses_stops_the_start() {
         _ => Ok(()),
     });
     let text = error.unwrap_err().to_string();
-    assert!(
-        text.contains("record 2 at byte") && text.contains("kind 3 is not known"),
-        "{text}"
-    );
+    assert!(text.contains("record 2 at byte") && text.contains("kind 3 is not known"), "{text}");
 }
 
 #[test]
@@ -249,18 +204,9 @@ fn after_a_failed_write_every_call_fails_and_says_restart() {
     let offsets = written(&path, &payloads());
     let (mut log, _) = Log::open(&path, 0, |_| Ok(())).unwrap();
     log.file = File::open(&path).unwrap();
-    assert!(matches!(
-        log.append(1, WallMillis(1), b"x"),
-        Err(LogError::Io(_))
-    ));
-    assert!(matches!(
-        log.append(1, WallMillis(1), b"x"),
-        Err(LogError::Poisoned { .. })
-    ));
-    assert!(matches!(
-        log.read_at(offsets[0]),
-        Err(LogError::Poisoned { .. })
-    ));
+    assert!(matches!(log.append(1, WallMillis(1), b"x"), Err(LogError::Io(_))));
+    assert!(matches!(log.append(1, WallMillis(1), b"x"), Err(LogError::Poisoned { .. })));
+    assert!(matches!(log.read_at(offsets[0]), Err(LogError::Poisoned { .. })));
     let text = log.sync().unwrap_err().to_string();
     assert!(text.contains("restart"), "{text}");
 }
@@ -271,10 +217,7 @@ fn a_payload_over_the_limit_is_refused_and_the_log_stays_usable() {
     let path = folder.path().join("log");
     let (mut log, _) = Log::open(&path, 0, |_| Ok(())).unwrap();
     let large = vec![0; RECORD_BYTES_MAX + 1];
-    assert!(matches!(
-        log.append(1, WallMillis(1), &large),
-        Err(LogError::TooLarge { .. })
-    ));
+    assert!(matches!(log.append(1, WallMillis(1), &large), Err(LogError::TooLarge { .. })));
     log.append(1, WallMillis(1), &large[1..]).unwrap();
     log.sync().unwrap();
     assert_eq!(reopened(&path, 1).unwrap().0[0].len(), RECORD_BYTES_MAX);

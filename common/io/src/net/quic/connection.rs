@@ -30,10 +30,7 @@ pub(super) struct QuicCarrier {
 
 impl QuicCarrier {
     pub(super) fn new(connection: quinn::Connection) -> Self {
-        Self {
-            connection,
-            waiting: Mutex::new(None),
-        }
+        Self { connection, waiting: Mutex::new(None) }
     }
 }
 
@@ -92,8 +89,7 @@ impl Carrier for QuicCarrier {
     }
 
     fn close(&self, code: u32, reason: &str) {
-        self.connection
-            .close(VarInt::from_u32(code), reason.as_bytes());
+        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
     }
 
     async fn closed(&self) -> Closed {
@@ -102,19 +98,12 @@ impl Carrier for QuicCarrier {
 
     fn traffic(&self) -> Traffic {
         let stats = self.connection.stats();
-        Traffic {
-            sent: stats.udp_tx.bytes,
-            received: stats.udp_rx.bytes,
-        }
+        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
     }
 }
 
 fn stream(kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
-    Stream {
-        kind,
-        send: SendHalf::new(send),
-        recv: RecvHalf::new(recv),
-    }
+    Stream { kind, send: SendHalf::new(send), recv: RecvHalf::new(recv) }
 }
 
 fn prioritise(send: &quinn::SendStream, kind: StreamKind) {
@@ -149,22 +138,12 @@ fn carrier_error(error: ConnectionError) -> CarrierError {
 
 /// quinn's account of an end, in ours.
 pub(super) fn closed(error: &ConnectionError) -> Closed {
-    let fault = |reason: String| Closed {
-        by: ClosedBy::Fault,
-        code: 0,
-        reason,
-    };
-    let silence = |reason: &str| Closed {
-        by: ClosedBy::Silence,
-        code: 0,
-        reason: reason.into(),
-    };
+    let fault = |reason: String| Closed { by: ClosedBy::Fault, code: 0, reason };
+    let silence = |reason: &str| Closed { by: ClosedBy::Silence, code: 0, reason: reason.into() };
     match error {
-        ConnectionError::LocallyClosed => Closed {
-            by: ClosedBy::Us,
-            code: 0,
-            reason: "as this program decided".into(),
-        },
+        ConnectionError::LocallyClosed => {
+            Closed { by: ClosedBy::Us, code: 0, reason: "as this program decided".into() }
+        }
         ConnectionError::ApplicationClosed(close) => Closed {
             by: ClosedBy::Peer,
             code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
@@ -172,16 +151,11 @@ pub(super) fn closed(error: &ConnectionError) -> Closed {
         },
         ConnectionError::ConnectionClosed(close) => {
             let words = String::from_utf8_lossy(&close.reason);
-            fault(format!(
-                "the peer refused us: {}{words}",
-                what(close.error_code)
-            ))
+            fault(format!("the peer refused us: {}{words}", what(close.error_code)))
         }
-        ConnectionError::TransportError(error) => fault(format!(
-            "we refused the peer: {}{}",
-            what(error.code),
-            error.reason
-        )),
+        ConnectionError::TransportError(error) => {
+            fault(format!("we refused the peer: {}{}", what(error.code), error.reason))
+        }
         ConnectionError::TimedOut => silence("the peer fell silent"),
         ConnectionError::Reset => silence("the peer restarted and knows nothing of it"),
         ConnectionError::VersionMismatch => fault("no common version of QUIC".into()),

@@ -60,11 +60,7 @@ impl ServerConfigs {
     }
 
     fn for_peer(&self, peer: IpAddr) -> Arc<quinn::ServerConfig> {
-        Arc::clone(if tuning::is_loopback(peer) {
-            &self.loopback
-        } else {
-            &self.ordinary
-        })
+        Arc::clone(if tuning::is_loopback(peer) { &self.loopback } else { &self.ordinary })
     }
 }
 
@@ -104,11 +100,7 @@ impl QuicListener {
         let server = quinn::ServerConfig::clone(&configs.ordinary);
         let endpoint = endpoint(address, Some(server), config)?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        Ok(Self {
-            endpoint,
-            tls: RwLock::new(configs),
-            handshakes,
-        })
+        Ok(Self { endpoint, tls: RwLock::new(configs), handshakes })
     }
 
     /// Uses another TLS configuration (renewed certificate, new revocation list) from the next
@@ -118,8 +110,7 @@ impl QuicListener {
     /// The configuration lacks TLS 1.3; the earlier one stays in use.
     pub fn replace_tls(&self, tls: Arc<rustls::ServerConfig>) -> Result<(), ConnectError> {
         let configs = ServerConfigs::new(tls)?;
-        self.endpoint
-            .set_server_config(Some(quinn::ServerConfig::clone(&configs.ordinary)));
+        self.endpoint.set_server_config(Some(quinn::ServerConfig::clone(&configs.ordinary)));
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = configs;
         Ok(())
     }
@@ -142,18 +133,11 @@ impl QuicListener {
                 incoming.refuse();
                 continue;
             };
-            let config = self
-                .tls
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .for_peer(peer.ip());
+            let config =
+                self.tls.read().unwrap_or_else(PoisonError::into_inner).for_peer(peer.ip());
             match incoming.accept_with(config) {
                 Ok(connecting) => {
-                    return Some(Handshake {
-                        connecting,
-                        peer,
-                        _permit: permit,
-                    });
+                    return Some(Handshake { connecting, peer, _permit: permit });
                 }
                 Err(error) => tracing::debug!(%peer, %error, "no handshake"),
             }
@@ -217,9 +201,7 @@ impl QuicDialer {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let loopback = tuning::is_loopback(peer.ip());
-        Ok(Self {
-            endpoint: endpoint(SocketAddr::new(any, 0), None, tuning::endpoint(loopback)?)?,
-        })
+        Ok(Self { endpoint: endpoint(SocketAddr::new(any, 0), None, tuning::endpoint(loopback)?)? })
     }
 
     /// Connects to `peer`, whose certificate must hold `server_name`, within `patience`.
@@ -265,11 +247,7 @@ impl QuicDialer {
 /// handshake.
 fn draw_randomness() -> [u8; 32] {
     let mut drawn = [0; 32];
-    if rustls::crypto::aws_lc_rs::default_provider()
-        .secure_random
-        .fill(&mut drawn)
-        .is_err()
-    {
+    if rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut drawn).is_err() {
         tracing::warn!("the system gives no random numbers: handshakes will fail");
     }
     drawn
@@ -286,12 +264,10 @@ fn endpoint(
 }
 
 fn local_address(endpoint: &Endpoint) -> Result<SocketAddr, ConnectError> {
-    endpoint
-        .local_addr()
-        .map_err(|source| ConnectError::Socket {
-            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-            source,
-        })
+    endpoint.local_addr().map_err(|source| ConnectError::Socket {
+        address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        source,
+    })
 }
 
 async fn shut_down(endpoint: &Endpoint, code: u32, reason: &str) {

@@ -38,11 +38,7 @@ impl HmacKey for ResetKey {
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let given: [u8; TAG_BYTES] = signature.try_into().map_err(|_| CryptoError)?;
         // blake3::Hash compares in constant time.
-        if self.tag(data) == blake3::Hash::from_bytes(given) {
-            Ok(())
-        } else {
-            Err(CryptoError)
-        }
+        if self.tag(data) == blake3::Hash::from_bytes(given) { Ok(()) } else { Err(CryptoError) }
     }
 }
 

@@ -16,10 +16,7 @@ async fn both_ends_know_each_other_and_the_protocol() {
         assert!(carrier.remote_address().ip().is_loopback());
         assert!(carrier.traffic().sent > 1000 && carrier.traffic().received > 1000);
     }
-    assert_ne!(
-        pair.agent.peer_certificates(),
-        pair.coordinator.peer_certificates()
-    );
+    assert_ne!(pair.agent.peer_certificates(), pair.coordinator.peer_certificates());
 }
 
 #[tokio::test]
@@ -66,26 +63,14 @@ async fn a_stream_of_an_unknown_kind_is_refused_and_the_connection_lives() {
     let address = pair.listener.local_address().unwrap();
     // A newer agent: it speaks to the same listener with a kind of its own.
     let authority = Authority::new("ours");
-    pair.listener
-        .replace_tls(authority.server(&authority))
-        .unwrap();
+    pair.listener.replace_tls(authority.server(&authority)).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(
         QuicClientConfig::try_from(authority.client("newer", &authority)).unwrap(),
     ));
     config.transport_config(Arc::new(tuning::transport(Side::Dialer, address.ip())));
-    let connecting = pair
-        .dialer
-        .endpoint
-        .connect_with(config, address, SERVER_NAME)
-        .unwrap();
+    let connecting = pair.dialer.endpoint.connect_with(config, address, SERVER_NAME).unwrap();
     let (newer, coordinator) = tokio::join!(connecting, async {
-        pair.listener
-            .accept()
-            .await
-            .unwrap()
-            .finish()
-            .await
-            .unwrap()
+        pair.listener.accept().await.unwrap().finish().await.unwrap()
     });
     let newer = newer.unwrap();
     let (mut send, mut recv) = newer.open_bi().await.unwrap();
@@ -93,14 +78,8 @@ async fn a_stream_of_an_unknown_kind_is_refused_and_the_connection_lives() {
     let (mut good, _recv) = newer.open_bi().await.unwrap();
     good.write_all(b"C").await.unwrap();
 
-    assert_eq!(
-        coordinator.accept().await.unwrap().kind,
-        StreamKind::Control
-    );
-    assert_eq!(
-        send.stopped().await.unwrap(),
-        Some(VarInt::from_u32(UNKNOWN_KIND))
-    );
+    assert_eq!(coordinator.accept().await.unwrap().kind, StreamKind::Control);
+    assert_eq!(send.stopped().await.unwrap(), Some(VarInt::from_u32(UNKNOWN_KIND)));
     assert!(recv.read_u8().await.is_err());
     assert!(newer.close_reason().is_none());
 }
@@ -110,19 +89,10 @@ async fn a_close_tells_the_peer_code_and_reason() {
     let pair = pair().await;
     pair.coordinator.close(5, "replaced");
     let closed = pair.agent.closed().await;
-    assert_eq!(
-        (closed.by, closed.code, closed.reason.as_str()),
-        (ClosedBy::Peer, 5, "replaced")
-    );
+    assert_eq!((closed.by, closed.code, closed.reason.as_str()), (ClosedBy::Peer, 5, "replaced"));
     assert_eq!(pair.coordinator.closed().await.by, ClosedBy::Us);
-    assert!(matches!(
-        pair.agent.open(StreamKind::Blob).await,
-        Err(CarrierError::Closed(_))
-    ));
-    assert!(matches!(
-        pair.agent.accept().await,
-        Err(CarrierError::Closed(_))
-    ));
+    assert!(matches!(pair.agent.open(StreamKind::Blob).await, Err(CarrierError::Closed(_))));
+    assert!(matches!(pair.agent.accept().await, Err(CarrierError::Closed(_))));
 }
 
 #[tokio::test]
@@ -177,28 +147,17 @@ async fn a_client_with_a_foreign_certificate_is_refused_in_words() {
     let address = listener.local_address().unwrap();
     let dialer = QuicDialer::bind(address).unwrap();
     let (agent, coordinator) = tokio::join!(
-        dialer.connect(
-            address,
-            SERVER_NAME,
-            foreign.client("mallory", &ours),
-            PATIENCE
-        ),
+        dialer.connect(address, SERVER_NAME, foreign.client("mallory", &ours), PATIENCE),
         async { listener.accept().await.unwrap().finish().await }
     );
     let text = coordinator.unwrap_err().to_string();
-    assert!(
-        text.contains("we refused the peer") && text.contains("UnknownCA"),
-        "{text}"
-    );
+    assert!(text.contains("we refused the peer") && text.contains("UnknownCA"), "{text}");
     // The client believes itself connected until it hears of it.
     let reason = match agent {
         Ok(agent) => agent.closed().await.reason,
         Err(error) => error.to_string(),
     };
-    assert!(
-        reason.contains("the peer refused us: TLS alert UnknownCA"),
-        "{reason}"
-    );
+    assert!(reason.contains("the peer refused us: TLS alert UnknownCA"), "{reason}");
 }
 
 #[tokio::test]
@@ -209,12 +168,7 @@ async fn a_server_with_a_foreign_certificate_is_refused_in_words() {
     let address = listener.local_address().unwrap();
     let dialer = QuicDialer::bind(address).unwrap();
     let (agent, coordinator) = tokio::join!(
-        dialer.connect(
-            address,
-            SERVER_NAME,
-            ours.client("st-mary", &ours),
-            PATIENCE
-        ),
+        dialer.connect(address, SERVER_NAME, ours.client("st-mary", &ours), PATIENCE),
         async { listener.accept().await.unwrap().finish().await }
     );
     let error = agent.unwrap_err();
@@ -232,15 +186,9 @@ async fn nobody_there_is_said_after_the_callers_patience() {
     let dialer = QuicDialer::bind(address).unwrap();
     let tls = authority.client("st-mary", &authority);
     let patience = Duration::from_millis(200);
-    let error = dialer
-        .connect(address, SERVER_NAME, tls, patience)
-        .await
-        .unwrap_err();
+    let error = dialer.connect(address, SERVER_NAME, tls, patience).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
-    assert!(
-        error.to_string().contains("no answer within 0.2 s"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no answer within 0.2 s"), "{error}");
 }
 
 #[tokio::test]

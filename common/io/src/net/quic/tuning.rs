@@ -31,14 +31,8 @@ const KEEP_ALIVES_PER_IDLE: u64 = 3;
 /// Bytes of first packets that wait for handshakes, over all of them.
 const INCOMING_BUFFER_BYTES: u64 = 10 << 20;
 
-const _: () = assert!(
-    MTU_LOOPBACK as u32 * 10 <= 65_535,
-    "ten segments fit a GSO send"
-);
-const _: () = assert!(
-    CONNECTION_WINDOW_BYTES > STREAM_WINDOW_BYTES,
-    "one blob stalls no other"
-);
+const _: () = assert!(MTU_LOOPBACK as u32 * 10 <= 65_535, "ten segments fit a GSO send");
+const _: () = assert!(CONNECTION_WINDOW_BYTES > STREAM_WINDOW_BYTES, "one blob stalls no other");
 
 /// Which end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +70,7 @@ pub(super) fn transport(side: Side, peer: IpAddr) -> TransportConfig {
 
 /// Bounds what strangers can make a listener hold before their handshake is done.
 pub(super) fn bound_handshakes(config: &mut quinn::ServerConfig, handshakes_max: usize) {
-    config
-        .max_incoming(handshakes_max)
-        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
+    config.max_incoming(handshakes_max).incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
 }
 
 /// What an endpoint accepts in one datagram; a listener may have loopback peers.
@@ -105,12 +97,8 @@ pub(super) fn socket(address: SocketAddr) -> Result<std::net::UdpSocket, Connect
         }
         ConnectError::Socket { address, source }
     };
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )
-    .map_err(failed)?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(failed)?;
     if address.is_ipv6()
         && let Err(error) = socket.set_only_v6(false)
     {
@@ -165,10 +153,6 @@ mod tests {
         let error = socket(held.local_addr().unwrap()).unwrap_err();
         let port = held.local_addr().unwrap().port();
         assert!(matches!(error, ConnectError::PortInUse(_)), "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("UDP port {port} of 127.0.0.1 is in use"))
-        );
+        assert!(error.to_string().contains(&format!("UDP port {port} of 127.0.0.1 is in use")));
     }
 }

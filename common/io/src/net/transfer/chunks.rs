@@ -83,9 +83,7 @@ pub(super) async fn receive_into(
     let mut chunk = Vec::new();
     let mut have = sink.received();
     while have < length {
-        let want = usize::try_from(length - have)
-            .unwrap_or(usize::MAX)
-            .min(CHUNK_BYTES);
+        let want = usize::try_from(length - have).unwrap_or(usize::MAX).min(CHUNK_BYTES);
         chunk.reserve(want);
         let filled = fill(recv, &mut chunk, want, have, pace).await;
         let arrived = chunk.len() as u64;

@@ -38,13 +38,8 @@ async fn fetch_once(
     sink: &mut dyn Sink,
     pace: &mut Pace<'_>,
 ) -> Result<u64, TransferError> {
-    let Stream {
-        mut send, mut recv, ..
-    } = carrier.open(StreamKind::Blob).await?;
-    let request = Request::Fetch {
-        digest: sink.digest(),
-        offset: sink.received(),
-    };
+    let Stream { mut send, mut recv, .. } = carrier.open(StreamKind::Blob).await?;
+    let request = Request::Fetch { digest: sink.digest(), offset: sink.received() };
     write_all(&mut send, &request.encode(), pace.idle).await?;
     send.finish().await?;
 

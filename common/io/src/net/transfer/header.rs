@@ -94,15 +94,8 @@ impl fmt::Display for Refusal {
 /// What the opener of a blob stream asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
-    Fetch {
-        digest: Digest,
-        offset: u64,
-    },
-    Push {
-        digest: Digest,
-        length: u64,
-        context: Vec<u8>,
-    },
+    Fetch { digest: Digest, offset: u64 },
+    Push { digest: Digest, length: u64, context: Vec<u8> },
 }
 
 impl Request {
@@ -114,11 +107,7 @@ impl Request {
                 bytes.extend_from_slice(&digest.0);
                 bytes.extend_from_slice(&offset.to_le_bytes());
             }
-            Self::Push {
-                digest,
-                length,
-                context,
-            } => {
+            Self::Push { digest, length, context } => {
                 bytes.push(PUSH);
                 bytes.extend_from_slice(&digest.0);
                 bytes.extend_from_slice(&length.to_le_bytes());
@@ -154,30 +143,21 @@ pub(super) async fn read_request(
     });
     match request.await? {
         (FETCH, digest, offset, _) => Ok(Request::Fetch { digest, offset }),
-        (PUSH, _, length, _) if length > BLOB_BYTES_MAX => Err(TransferError::TooLarge {
-            length,
-            max: BLOB_BYTES_MAX,
-        }),
-        (PUSH, digest, length, Ok(context)) => Ok(Request::Push {
-            digest,
-            length,
-            context,
-        }),
-        (PUSH, _, _, Err(have)) => Err(TransferError::Protocol(format!(
-            "a context of {have} bytes, at most 256 exist"
-        ))),
-        (kind, ..) => Err(TransferError::Protocol(format!(
-            "request kind {kind} is unknown"
-        ))),
+        (PUSH, _, length, _) if length > BLOB_BYTES_MAX => {
+            Err(TransferError::TooLarge { length, max: BLOB_BYTES_MAX })
+        }
+        (PUSH, digest, length, Ok(context)) => Ok(Request::Push { digest, length, context }),
+        (PUSH, _, _, Err(have)) => {
+            Err(TransferError::Protocol(format!("a context of {have} bytes, at most 256 exist")))
+        }
+        (kind, ..) => Err(TransferError::Protocol(format!("request kind {kind} is unknown"))),
     }
 }
 
 /// Reads an answer: its position, or the refusal as an error.
 pub(super) async fn read_answer(recv: &mut RecvHalf, idle: Duration) -> Result<u64, TransferError> {
-    let (status, position) = in_time(idle, async {
-        Ok((recv.read_u16_le().await?, recv.read_u64_le().await?))
-    })
-    .await?;
+    let (status, position) =
+        in_time(idle, async { Ok((recv.read_u16_le().await?, recv.read_u64_le().await?)) }).await?;
     match status {
         GO_ON => Ok(position),
         refused => Err(TransferError::Refused(Refusal::from_number(refused))),
@@ -207,10 +187,7 @@ pub(super) async fn refuse(send: &mut SendHalf, refusal: Refusal, idle: Duration
 
 fn encode_answer(status: u16, position: u64) -> [u8; ANSWER_BYTES] {
     let mut bytes = [0; ANSWER_BYTES];
-    let fields = status
-        .to_le_bytes()
-        .into_iter()
-        .chain(position.to_le_bytes());
+    let fields = status.to_le_bytes().into_iter().chain(position.to_le_bytes());
     for (to, from) in bytes.iter_mut().zip(fields) {
         *to = from;
     }
@@ -224,40 +201,20 @@ mod tests {
     #[test]
     fn the_bytes_of_requests_and_answers_are_these() {
         let digest = Digest([0xab; 32]);
-        let fetch = Request::Fetch {
-            digest,
-            offset: 0x0102,
-        }
-        .encode();
-        assert_eq!(
-            (fetch[0], &fetch[1..33], fetch.len()),
-            (1, &[0xab; 32][..], 41)
-        );
+        let fetch = Request::Fetch { digest, offset: 0x0102 }.encode();
+        assert_eq!((fetch[0], &fetch[1..33], fetch.len()), (1, &[0xab; 32][..], 41));
         assert_eq!(fetch[33..], [2, 1, 0, 0, 0, 0, 0, 0]);
 
-        let push = Request::Push {
-            digest,
-            length: 5,
-            context: b"why".to_vec(),
-        }
-        .encode();
+        let push = Request::Push { digest, length: 5, context: b"why".to_vec() }.encode();
         assert_eq!(push[0], 2);
         assert_eq!(push[33..], [5, 0, 0, 0, 0, 0, 0, 0, 3, 0, b'w', b'h', b'y']);
 
-        assert_eq!(
-            encode_answer(MISSING, 7),
-            [0x01, 0xff, 7, 0, 0, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(encode_answer(MISSING, 7), [0x01, 0xff, 7, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn refusals_survive_their_numbers() {
-        let own = [
-            Refusal::Missing,
-            Refusal::BadOffset,
-            Refusal::Failed,
-            Refusal::Unknown(9999),
-        ];
+        let own = [Refusal::Missing, Refusal::BadOffset, Refusal::Failed, Refusal::Unknown(9999)];
         let codes = Code::ALL.iter().map(|code| Refusal::Code(*code));
         for refusal in own.into_iter().chain(codes) {
             assert_ne!(refusal.number(), GO_ON);

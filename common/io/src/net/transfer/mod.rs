@@ -54,9 +54,7 @@ pub struct Pace<'a> {
 
 impl fmt::Debug for Pace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace")
-            .field("idle", &self.idle)
-            .finish_non_exhaustive()
+        f.debug_struct("Pace").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
 
@@ -146,23 +144,12 @@ pub async fn receive(mut stream: Stream, idle: Duration) -> Result<Incoming, Tra
         }
     };
     Ok(match request {
-        Request::Fetch { digest, offset } => Incoming::Fetch(FetchRequest {
-            digest,
-            offset,
-            idle,
-            stream,
-        }),
-        Request::Push {
-            digest,
-            length,
-            context,
-        } => Incoming::Push(PushRequest {
-            digest,
-            length,
-            context,
-            idle,
-            stream,
-        }),
+        Request::Fetch { digest, offset } => {
+            Incoming::Fetch(FetchRequest { digest, offset, idle, stream })
+        }
+        Request::Push { digest, length, context } => {
+            Incoming::Push(PushRequest { digest, length, context, idle, stream })
+        }
     })
 }
 

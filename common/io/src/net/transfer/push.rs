@@ -25,18 +25,10 @@ pub async fn push(
 ) -> Result<u64, TransferError> {
     let (have, length) = (context.len(), source.length());
     if have > CONTEXT_BYTES_MAX {
-        return Err(TransferError::Protocol(format!(
-            "a context of {have} bytes is too long"
-        )));
+        return Err(TransferError::Protocol(format!("a context of {have} bytes is too long")));
     }
-    let Stream {
-        mut send, mut recv, ..
-    } = carrier.open(StreamKind::Blob).await?;
-    let request = Request::Push {
-        digest,
-        length,
-        context: context.to_vec(),
-    };
+    let Stream { mut send, mut recv, .. } = carrier.open(StreamKind::Blob).await?;
+    let request = Request::Push { digest, length, context: context.to_vec() };
     write_all(&mut send, &request.encode(), pace.idle).await?;
 
     let offset = header::read_answer(&mut recv, pace.idle).await?;
@@ -101,10 +93,7 @@ impl PushRequest {
     ) -> Result<(), TransferError> {
         let max = sink.bytes_max();
         if self.length > max {
-            return Err(TransferError::TooLarge {
-                length: self.length,
-                max,
-            });
+            return Err(TransferError::TooLarge { length: self.length, max });
         }
         if sink.received() > self.length {
             sink.restart().await?;

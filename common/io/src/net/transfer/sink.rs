@@ -52,11 +52,7 @@ impl MemorySink {
     /// For a blob of at most `bytes_max` bytes.
     #[must_use]
     pub fn new(digest: Digest, bytes_max: u64) -> Self {
-        Self {
-            digest,
-            bytes_max,
-            bytes: Vec::new(),
-        }
+        Self { digest, bytes_max, bytes: Vec::new() }
     }
 
     /// What was received; the blob once the transfer has returned well.
@@ -83,10 +79,7 @@ impl Sink for MemorySink {
     async fn append(&mut self, mut chunk: Vec<u8>) -> Result<Vec<u8>, TransferError> {
         let have = self.bytes.len().saturating_add(chunk.len()) as u64;
         if have > self.bytes_max {
-            return Err(TransferError::TooLarge {
-                length: have,
-                max: self.bytes_max,
-            });
+            return Err(TransferError::TooLarge { length: have, max: self.bytes_max });
         }
         if self.bytes.is_empty() {
             return Ok(std::mem::replace(&mut self.bytes, chunk));
@@ -110,11 +103,7 @@ impl Sink for MemorySink {
             return Ok(());
         }
         self.bytes.clear();
-        Err(BlobError::Digest {
-            expected: self.digest,
-            found,
-        }
-        .into())
+        Err(BlobError::Digest { expected: self.digest, found }.into())
     }
 }
 
@@ -165,22 +154,16 @@ impl PartialSink {
             tries += 1;
         };
         let received = partial.received();
-        Ok(Self {
-            digest,
-            received,
-            bytes_max,
-            durability,
-            state: State::Ready(Box::new(partial)),
-        })
+        Ok(Self { digest, received, bytes_max, durability, state: State::Ready(Box::new(partial)) })
     }
 
     /// Takes the partial file back from the write that is under way.
     async fn take(&mut self) -> Result<(Box<Partial>, Vec<u8>), TransferError> {
         let (partial, buffer, written) = match std::mem::replace(&mut self.state, State::Gone) {
             State::Ready(partial) => return Ok((partial, Vec::new())),
-            State::Writing(task) => task
-                .await
-                .map_err(|error| TransferError::Stream(std::io::Error::other(error)))?,
+            State::Writing(task) => {
+                task.await.map_err(|error| TransferError::Stream(std::io::Error::other(error)))?
+            }
             State::Gone => return Err(BlobError::Broken(self.digest).into()),
         };
         written?;

@@ -39,15 +39,8 @@ impl Source {
         let path = blobs.path_of(digest);
         let opened = blocking(move || {
             let file = blobs.open_file(digest)?;
-            let length = file
-                .metadata()
-                .map_err(IoError::at("inspect", &path))?
-                .len();
-            Ok::<_, BlobError>(Self::File {
-                file: Arc::new(file),
-                path,
-                length,
-            })
+            let length = file.metadata().map_err(IoError::at("inspect", &path))?.len();
+            Ok::<_, BlobError>(Self::File { file: Arc::new(file), path, length })
         });
         Ok(opened.await??)
     }
@@ -81,8 +74,7 @@ impl Source {
                 let (file, path) = (Arc::clone(file), path.clone());
                 let read = blocking(move || {
                     buffer.resize(want, 0);
-                    file.read_exact_at(&mut buffer, offset)
-                        .map_err(IoError::at("read", &path))?;
+                    file.read_exact_at(&mut buffer, offset).map_err(IoError::at("read", &path))?;
                     Ok::<_, IoError>(buffer)
                 });
                 Ok(read.await??)

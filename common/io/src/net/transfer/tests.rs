@@ -20,9 +20,8 @@ const IDLE: Duration = Duration::from_secs(20);
 
 fn blob(length: usize) -> (Digest, Bytes) {
     let mut random = Generator::new("transfer test", &length.to_le_bytes());
-    let mut bytes: Vec<u8> = (0..length.div_ceil(4))
-        .flat_map(|_| random.next_u32().to_le_bytes())
-        .collect();
+    let mut bytes: Vec<u8> =
+        (0..length.div_ceil(4)).flat_map(|_| random.next_u32().to_le_bytes()).collect();
     bytes.truncate(length);
     (Digest::of(&bytes), bytes.into())
 }
@@ -34,52 +33,30 @@ fn folder() -> (tempfile::TempDir, Blobs) {
 }
 
 async fn incoming(carrier: &Arc<dyn Carrier>) -> Incoming {
-    receive(carrier.accept().await.unwrap(), IDLE)
-        .await
-        .unwrap()
+    receive(carrier.accept().await.unwrap(), IDLE).await.unwrap()
 }
 
 async fn incoming_fetch(carrier: &Arc<dyn Carrier>) -> FetchRequest {
-    let Incoming::Fetch(request) = incoming(carrier).await else {
-        panic!("expected a fetch")
-    };
+    let Incoming::Fetch(request) = incoming(carrier).await else { panic!("expected a fetch") };
     request
 }
 
 async fn incoming_push(carrier: &Arc<dyn Carrier>) -> PushRequest {
-    let Incoming::Push(request) = incoming(carrier).await else {
-        panic!("expected a push")
-    };
+    let Incoming::Push(request) = incoming(carrier).await else { panic!("expected a push") };
     request
 }
 
 /// Serves `source` once; returns the bytes sent.
 async fn serve(carrier: &Arc<dyn Carrier>, source: Source) -> Result<u64, TransferError> {
     let request = incoming_fetch(carrier).await;
-    request
-        .serve(
-            &source,
-            &mut Pace {
-                idle: IDLE,
-                progress: &mut |_| {},
-            },
-        )
-        .await
+    request.serve(&source, &mut Pace { idle: IDLE, progress: &mut |_| {} }).await
 }
 
 async fn fetch_quietly(
     carrier: &Arc<dyn Carrier>,
     sink: &mut dyn Sink,
 ) -> Result<u64, TransferError> {
-    fetch(
-        &**carrier,
-        sink,
-        &mut Pace {
-            idle: IDLE,
-            progress: &mut |_| {},
-        },
-    )
-    .await
+    fetch(&**carrier, sink, &mut Pace { idle: IDLE, progress: &mut |_| {} }).await
 }
 
 async fn push_quietly(
@@ -87,40 +64,23 @@ async fn push_quietly(
     digest: Digest,
     source: Source,
 ) -> Result<u64, TransferError> {
-    let pace = &mut Pace {
-        idle: IDLE,
-        progress: &mut |_| {},
-    };
+    let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
     push(&**carrier, digest, b"round 7", &source, pace).await
 }
 
 #[tokio::test]
 async fn a_fetched_blob_is_whole_at_every_size_around_a_chunk() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (_keep, blobs) = folder();
-    for length in [
-        0,
-        1,
-        70_000,
-        CHUNK_BYTES - 1,
-        CHUNK_BYTES,
-        CHUNK_BYTES + 1,
-        5_000_000,
-    ] {
+    for length in [0, 1, 70_000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5_000_000] {
         let (digest, bytes) = blob(length);
-        let mut sink = PartialSink::resume(&blobs, digest, length as u64, Durability::Cache)
-            .await
-            .unwrap();
+        let mut sink =
+            PartialSink::resume(&blobs, digest, length as u64, Durability::Cache).await.unwrap();
         let (fetched, served) = tokio::join!(
             fetch_quietly(agent, &mut sink),
             serve(coordinator, Source::Bytes(bytes.clone()))
         );
-        assert_eq!(
-            (fetched.unwrap(), served.unwrap()),
-            (length as u64, length as u64)
-        );
+        assert_eq!((fetched.unwrap(), served.unwrap()), (length as u64, length as u64));
         assert_eq!(blobs.read_verified(digest, length as u64).unwrap(), bytes);
     }
     assert!(blobs.partials().unwrap().is_empty());
@@ -128,31 +88,20 @@ async fn a_fetched_blob_is_whole_at_every_size_around_a_chunk() {
 
 #[tokio::test]
 async fn a_fetch_goes_on_at_its_offset_after_the_process_died() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (keep, blobs) = folder();
     let (digest, bytes) = blob(3_000_000);
     for have in [1, 1_000_000, 2_999_999, 3_000_000] {
-        blobs
-            .resume(digest, 3_000_000)
-            .unwrap()
-            .append(&bytes[..have])
-            .unwrap();
+        blobs.resume(digest, 3_000_000).unwrap().append(&bytes[..have]).unwrap();
         let blobs = Blobs::open(&keep.path().join("blobs")).unwrap();
-        let mut sink = PartialSink::resume(&blobs, digest, 3_000_000, Durability::Cache)
-            .await
-            .unwrap();
+        let mut sink =
+            PartialSink::resume(&blobs, digest, 3_000_000, Durability::Cache).await.unwrap();
         let (fetched, sent) = tokio::join!(
             fetch_quietly(agent, &mut sink),
             serve(coordinator, Source::Bytes(bytes.clone()))
         );
         assert_eq!(fetched.unwrap(), 3_000_000);
-        assert_eq!(
-            sent.unwrap(),
-            (3_000_000 - have) as u64,
-            "nothing is sent twice"
-        );
+        assert_eq!(sent.unwrap(), (3_000_000 - have) as u64, "nothing is sent twice");
         assert_eq!(blobs.read_verified(digest, 3_000_000).unwrap(), bytes);
         blobs.remove(digest).unwrap();
     }
@@ -160,17 +109,12 @@ async fn a_fetch_goes_on_at_its_offset_after_the_process_died() {
 
 #[tokio::test]
 async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let ((_keep, from), (_keep_too, to)) = (folder(), folder());
     let (digest, bytes) = blob(4_000_000);
     from.put_bytes(&bytes, Durability::Cache).unwrap();
     let source = Source::blob(&from, digest).await.unwrap();
-    to.resume(digest, 4_000_000)
-        .unwrap()
-        .append(&bytes[..1_500_000])
-        .unwrap();
+    to.resume(digest, 4_000_000).unwrap().append(&bytes[..1_500_000]).unwrap();
 
     let taking = async {
         let request = incoming_push(coordinator).await;
@@ -179,29 +123,17 @@ async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
         let resumed = PartialSink::resume(&to, digest, request.length, Durability::Lasting);
         let mut sink = resumed.await.unwrap();
         let mut through = Vec::new();
-        let pace = &mut Pace {
-            idle: IDLE,
-            progress: &mut |bytes| through.push(bytes),
-        };
+        let pace = &mut Pace { idle: IDLE, progress: &mut |bytes| through.push(bytes) };
         request.take(&mut sink, pace).await.unwrap();
         through
     };
     let (sent, through) = tokio::join!(push_quietly(agent, digest, source.clone()), taking);
     assert_eq!(sent.unwrap(), 2_500_000);
-    assert!(
-        through.is_sorted() && through[0] > 1_500_000,
-        "progress counts from the start"
-    );
+    assert!(through.is_sorted() && through[0] > 1_500_000, "progress counts from the start");
     assert_eq!(through.last(), Some(&4_000_000));
     assert_eq!(to.read_verified(digest, 4_000_000).unwrap(), bytes);
 
-    let again = async {
-        incoming_push(coordinator)
-            .await
-            .already_stored()
-            .await
-            .unwrap()
-    };
+    let again = async { incoming_push(coordinator).await.already_stored().await.unwrap() };
     let (sent, ()) = tokio::join!(push_quietly(agent, digest, source), again);
     assert_eq!(sent.unwrap(), 0);
 }
@@ -212,106 +144,62 @@ async fn a_lost_connection_keeps_what_arrived_and_the_next_one_sends_the_rest() 
     let (digest, bytes) = blob(9_000_000);
     let first = pair().await;
     let arrived = AtomicU64::new(0);
-    let mut sink = PartialSink::resume(&blobs, digest, 9_000_000, Durability::Cache)
-        .await
-        .unwrap();
+    let mut sink = PartialSink::resume(&blobs, digest, 9_000_000, Durability::Cache).await.unwrap();
     let progress = &mut |through| {
         arrived.store(through, Ordering::Relaxed);
         if through > 4_000_000 {
             first.agent.close(0, "the cable");
         }
     };
-    let pace = &mut Pace {
-        idle: IDLE,
-        progress,
-    };
+    let pace = &mut Pace { idle: IDLE, progress };
     let (fetched, served) = tokio::join!(
         fetch(&*first.agent, &mut sink, pace),
         serve(&first.coordinator, Source::Bytes(bytes.clone()))
     );
-    assert!(
-        matches!(fetched, Err(TransferError::Stream(_))),
-        "{fetched:?}"
-    );
+    assert!(matches!(fetched, Err(TransferError::Stream(_))), "{fetched:?}");
     assert!(served.is_err());
     let arrived = arrived.into_inner();
     assert_eq!(sink.received(), arrived, "not a byte that arrived is lost");
     drop(sink);
 
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
-    let mut sink = PartialSink::resume(&blobs, digest, 9_000_000, Durability::Cache)
-        .await
-        .unwrap();
-    let (fetched, sent) = tokio::join!(
-        fetch_quietly(agent, &mut sink),
-        serve(coordinator, Source::Bytes(bytes))
-    );
-    assert_eq!(
-        (fetched.unwrap(), sent.unwrap()),
-        (9_000_000, 9_000_000 - arrived)
-    );
+    let Pair { agent, coordinator, .. } = &pair().await;
+    let mut sink = PartialSink::resume(&blobs, digest, 9_000_000, Durability::Cache).await.unwrap();
+    let (fetched, sent) =
+        tokio::join!(fetch_quietly(agent, &mut sink), serve(coordinator, Source::Bytes(bytes)));
+    assert_eq!((fetched.unwrap(), sent.unwrap()), (9_000_000, 9_000_000 - arrived));
 }
 
 #[tokio::test]
 async fn refusals_arrive_with_their_code() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (digest, bytes) = blob(3_000_000);
     let refusal = Refusal::Code(Code::NotInRoster);
 
-    let refusing = async {
-        incoming_fetch(coordinator)
-            .await
-            .refuse(Refusal::Missing)
-            .await
-    };
+    let refusing = async { incoming_fetch(coordinator).await.refuse(Refusal::Missing).await };
     let mut sink = MemorySink::new(digest, 1 << 22);
     let (fetched, ()) = tokio::join!(fetch_quietly(agent, &mut sink), refusing);
-    assert!(
-        matches!(fetched, Err(TransferError::Refused(Refusal::Missing))),
-        "{fetched:?}"
-    );
+    assert!(matches!(fetched, Err(TransferError::Refused(Refusal::Missing))), "{fetched:?}");
 
     let refusing = async { incoming_push(coordinator).await.refuse(refusal).await };
     let source = Source::Bytes(bytes);
     let (pushed, ()) = tokio::join!(push_quietly(agent, digest, source.clone()), refusing);
-    assert!(
-        matches!(pushed, Err(TransferError::Refused(r)) if r == refusal),
-        "{pushed:?}"
-    );
+    assert!(matches!(pushed, Err(TransferError::Refused(r)) if r == refusal), "{pushed:?}");
 
     // The receiver expects less: the sender hears it before it has sent a byte.
     let taking = async {
         let mut small = MemorySink::new(digest, 2_999_999);
-        let pace = &mut Pace {
-            idle: IDLE,
-            progress: &mut |_| {},
-        };
-        incoming_push(coordinator)
-            .await
-            .take(&mut small, pace)
-            .await
+        let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
+        incoming_push(coordinator).await.take(&mut small, pace).await
     };
     let (pushed, taken) = tokio::join!(push_quietly(agent, digest, source), taking);
-    assert!(
-        matches!(taken, Err(TransferError::TooLarge { .. })),
-        "{taken:?}"
-    );
+    assert!(matches!(taken, Err(TransferError::TooLarge { .. })), "{taken:?}");
     let told = Refusal::Code(Code::TooLarge);
-    assert!(
-        matches!(pushed, Err(TransferError::Refused(r)) if r == told),
-        "{pushed:?}"
-    );
+    assert!(matches!(pushed, Err(TransferError::Refused(r)) if r == told), "{pushed:?}");
 }
 
 #[tokio::test]
 async fn other_bytes_than_promised_are_not_kept_and_the_sender_is_told() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (_keep, blobs) = folder();
     let (digest, bytes) = blob(100_000);
     let mut wrong = bytes.to_vec();
@@ -319,53 +207,31 @@ async fn other_bytes_than_promised_are_not_kept_and_the_sender_is_told() {
     let wrong = Source::Bytes(wrong.into());
 
     let mut sink = MemorySink::new(digest, 1 << 20);
-    let (fetched, _) = tokio::join!(
-        fetch_quietly(agent, &mut sink),
-        serve(coordinator, wrong.clone())
-    );
-    assert!(
-        matches!(fetched, Err(TransferError::Blob(BlobError::Digest { .. }))),
-        "{fetched:?}"
-    );
+    let (fetched, _) =
+        tokio::join!(fetch_quietly(agent, &mut sink), serve(coordinator, wrong.clone()));
+    assert!(matches!(fetched, Err(TransferError::Blob(BlobError::Digest { .. }))), "{fetched:?}");
     assert!(sink.into_bytes().is_empty());
 
     let taking = async {
         let request = incoming_push(coordinator).await;
         let resumed = PartialSink::resume(&blobs, digest, request.length, Durability::Lasting);
-        let pace = &mut Pace {
-            idle: IDLE,
-            progress: &mut |_| {},
-        };
+        let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
         request.take(&mut resumed.await.unwrap(), pace).await
     };
     let (pushed, taken) = tokio::join!(push_quietly(agent, digest, wrong), taking);
-    assert!(
-        matches!(taken, Err(TransferError::Blob(BlobError::Digest { .. }))),
-        "{taken:?}"
-    );
+    assert!(matches!(taken, Err(TransferError::Blob(BlobError::Digest { .. }))), "{taken:?}");
     let told = Refusal::Code(Code::DigestMismatch);
-    assert!(
-        matches!(pushed, Err(TransferError::Refused(r)) if r == told),
-        "{pushed:?}"
-    );
+    assert!(matches!(pushed, Err(TransferError::Refused(r)) if r == told), "{pushed:?}");
     assert!(!blobs.contains(digest) && blobs.partials().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_partial_that_is_longer_than_the_blob_begins_again() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (_keep, blobs) = folder();
     let (digest, bytes) = blob(1000);
-    blobs
-        .resume(digest, 5000)
-        .unwrap()
-        .append(&[0; 2000])
-        .unwrap();
-    let mut sink = PartialSink::resume(&blobs, digest, 5000, Durability::Cache)
-        .await
-        .unwrap();
+    blobs.resume(digest, 5000).unwrap().append(&[0; 2000]).unwrap();
+    let mut sink = PartialSink::resume(&blobs, digest, 5000, Durability::Cache).await.unwrap();
     let serving = async {
         let source = Source::Bytes(bytes);
         assert_eq!(serve(coordinator, source.clone()).await.unwrap(), 0);
@@ -378,80 +244,50 @@ async fn a_partial_that_is_longer_than_the_blob_begins_again() {
 
 #[tokio::test]
 async fn a_silent_peer_is_given_up_and_what_arrived_is_kept() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (_keep, blobs) = folder();
     let (digest, bytes) = blob(10_000);
     let silent = async {
         let mut stream = coordinator.accept().await.unwrap();
         stream.send.write_all(&[0, 0]).await.unwrap();
-        stream
-            .send
-            .write_all(&10_000_u64.to_le_bytes())
-            .await
-            .unwrap();
+        stream.send.write_all(&10_000_u64.to_le_bytes()).await.unwrap();
         stream.send.write_all(&bytes[..4000]).await.unwrap();
         stream
     };
-    let mut sink = PartialSink::resume(&blobs, digest, 10_000, Durability::Cache)
-        .await
-        .unwrap();
-    let pace = &mut Pace {
-        idle: Duration::from_millis(100),
-        progress: &mut |_| {},
-    };
+    let mut sink = PartialSink::resume(&blobs, digest, 10_000, Durability::Cache).await.unwrap();
+    let pace = &mut Pace { idle: Duration::from_millis(100), progress: &mut |_| {} };
     let (fetched, _stream) = tokio::join!(fetch(&**agent, &mut sink, pace), silent);
-    assert!(
-        matches!(fetched, Err(TransferError::Idle(_))),
-        "{fetched:?}"
-    );
+    assert!(matches!(fetched, Err(TransferError::Idle(_))), "{fetched:?}");
     assert_eq!(blobs.partials().unwrap(), [(digest, 4000)]);
 }
 
 #[tokio::test]
 async fn a_blob_that_ends_early_is_cut_and_says_where() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (digest, bytes) = blob(10_000);
     let cutting = async {
         let mut stream = coordinator.accept().await.unwrap();
         stream.send.write_all(&[0, 0]).await.unwrap();
-        stream
-            .send
-            .write_all(&10_000_u64.to_le_bytes())
-            .await
-            .unwrap();
+        stream.send.write_all(&10_000_u64.to_le_bytes()).await.unwrap();
         stream.send.write_all(&bytes[..4000]).await.unwrap();
         stream.send.finish().await.unwrap();
     };
     let mut sink = MemorySink::new(digest, 10_000);
     let (fetched, ()) = tokio::join!(fetch_quietly(agent, &mut sink), cutting);
-    let cut = matches!(
-        fetched,
-        Err(TransferError::Cut {
-            have: 4000,
-            length: 10_000
-        })
-    );
+    let cut = matches!(fetched, Err(TransferError::Cut { have: 4000, length: 10_000 }));
     assert!(cut, "{fetched:?}");
     assert_eq!(sink.received(), 4000);
 }
 
 #[tokio::test]
 async fn requests_that_are_none_are_answered_and_never_panic() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let seed = std::env::var("CONSILIUM_SEED").unwrap_or_else(|_| "requests".to_owned());
     println!("CONSILIUM_SEED={seed}");
     let mut random = Generator::new("requests test", seed.as_bytes());
     for _ in 0..200 {
         let length = random.below(300) as usize;
-        let mut bytes: Vec<u8> = (0..length)
-            .map(|_| random.next_u32().to_le_bytes()[0])
-            .collect();
+        let mut bytes: Vec<u8> = (0..length).map(|_| random.next_u32().to_le_bytes()[0]).collect();
         if let Some(kind) = bytes.first_mut() {
             *kind %= 4;
         }
@@ -470,36 +306,22 @@ async fn requests_that_are_none_are_answered_and_never_panic() {
 
 #[tokio::test]
 async fn a_hostile_length_costs_no_memory() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (digest, _) = blob(0);
     let lying = async {
         let mut stream = coordinator.accept().await.unwrap();
         stream.send.write_all(&[0, 0]).await.unwrap();
-        stream
-            .send
-            .write_all(&u64::MAX.to_le_bytes())
-            .await
-            .unwrap();
+        stream.send.write_all(&u64::MAX.to_le_bytes()).await.unwrap();
     };
     let mut sink = MemorySink::new(digest, 1 << 16);
     let (fetched, ()) = tokio::join!(fetch_quietly(agent, &mut sink), lying);
-    let refused = matches!(
-        fetched,
-        Err(TransferError::TooLarge {
-            length: u64::MAX,
-            ..
-        })
-    );
+    let refused = matches!(fetched, Err(TransferError::TooLarge { length: u64::MAX, .. }));
     assert!(refused, "{fetched:?}");
 }
 
 #[tokio::test]
 async fn a_small_blob_in_memory_takes_a_moment() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let (digest, bytes) = blob(4000);
     let source = Source::Bytes(bytes);
     let clock = crate::SystemClock::open();
@@ -507,15 +329,8 @@ async fn a_small_blob_in_memory_takes_a_moment() {
     for _ in 0..50 {
         let taking = async {
             let mut sink = MemorySink::new(digest, 1 << 16);
-            let pace = &mut Pace {
-                idle: IDLE,
-                progress: &mut |_| {},
-            };
-            incoming_push(coordinator)
-                .await
-                .take(&mut sink, pace)
-                .await
-                .unwrap();
+            let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
+            incoming_push(coordinator).await.take(&mut sink, pace).await.unwrap();
         };
         let (pushed, ()) = tokio::join!(push_quietly(agent, digest, source.clone()), taking);
         pushed.unwrap();
@@ -527,9 +342,7 @@ async fn a_small_blob_in_memory_takes_a_moment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_upload_does_not_delay_a_heartbeat() {
-    let Pair {
-        agent, coordinator, ..
-    } = &pair().await;
+    let Pair { agent, coordinator, .. } = &pair().await;
     let control = agent.open(StreamKind::Control).await.unwrap();
     let mut writer = FrameWriter::new(control.send);
     let mut reader = FrameReader::new(coordinator.accept().await.unwrap().recv);
@@ -546,24 +359,11 @@ async fn a_large_upload_does_not_delay_a_heartbeat() {
                 started.notify_one();
             }
         };
-        request
-            .take(
-                &mut sink,
-                &mut Pace {
-                    idle: IDLE,
-                    progress,
-                },
-            )
-            .await
-            .unwrap();
+        request.take(&mut sink, &mut Pace { idle: IDLE, progress }).await.unwrap();
     };
     let beating = async {
         started.notified().await;
-        let heartbeat = Frame {
-            kind: 2,
-            flags: 0,
-            body: vec![],
-        };
+        let heartbeat = Frame { kind: 2, flags: 0, body: vec![] };
         let before = uploaded.load(Ordering::Relaxed);
         writer.write(&heartbeat).await.unwrap();
         assert_eq!(reader.next().await.unwrap(), Some(heartbeat));
