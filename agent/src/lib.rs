@@ -20,7 +20,6 @@ pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod driver;
-mod failpoints;
 mod lines;
 pub mod link;
 pub mod memory;

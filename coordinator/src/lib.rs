@@ -22,7 +22,6 @@ pub mod compute;
 pub mod config;
 pub mod document;
 pub mod driver;
-pub mod failpoints;
 pub mod limits;
 pub mod local;
 pub mod round;

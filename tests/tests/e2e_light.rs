@@ -1,6 +1,8 @@
 //! The daemons stay small: an agent between rounds holds no libtorch and no model, and the
 //! coordinator's memory is that of one model, however many sites there are (P5).
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
+
 use consilium_agent::report::Status as AgentStatus;
 use consilium_coordinator::local::Policy;
 use consilium_tests::harness::{Daemon, Draft, World, memory, wait_for};
@@ -39,7 +41,7 @@ fn an_agent_between_rounds_maps_no_libtorch_and_holds_less_than_40_mib() {
 /// The coordinator's peak in KiB over a study with so many sites.
 fn coordinator_peak(sites: usize) -> u64 {
     let min_sites = u32::try_from(sites).unwrap();
-    let draft = Draft { parameters: 2_000_000, min_sites, ..Draft::new("thorax", 2) };
+    let draft = Draft { parameters: PARAMETERS, min_sites, ..Draft::new("thorax", 2) };
     let mut world = World::with(sites, &["thorax"], Policy::Within).started();
     world.run(&draft);
     world.complete("thorax", 120).assert_everybody_counted("thorax", sites, 2);

@@ -1,5 +1,12 @@
 //! Real training: `consilium demo` on MNIST with the worked example's CNN, every process its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

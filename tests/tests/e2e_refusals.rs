@@ -1,6 +1,13 @@
 //! What goes wrong in practice is said clearly: the exit code is right, and the message names the
 //! place and what to do.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests: a panic is a failed test, and files need not last"
+)]
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;

@@ -8,13 +8,13 @@ use consilium_certs::credentials::Credentials;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::{PublicKey, SignedError};
 use consilium_common::wire::messages::Message;
+use consilium_io::failpoints;
 use consilium_io::net::{Carrier, QuicDialer};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::shared::{Shared, blocking};
 use super::{Driver, Event};
-use crate::failpoints;
 use crate::link::advice::advice;
 use crate::link::control::{self, SendError};
 use crate::link::{Control, Heard};

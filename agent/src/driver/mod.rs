@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
 use consilium_common::wire::messages::{Message, Plan, SitePhase};
+use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control_socket::Reply;
 use crate::control_socket::server::Asked;
-use crate::failpoints;
 use crate::session::{Action, ActionId, Done, Session};
 use crate::worker::TaskFolder;
 

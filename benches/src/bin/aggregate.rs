@@ -33,6 +33,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let n = args.coordinates as usize;
     let mut generator = Generator::new("bench", b"aggregate");
+    #[expect(clippy::cast_possible_truncation, reason = "any f32 serves")]
     let delta: Vec<f32> = (0..n).map(|_| (generator.unit() - 0.5) as f32).collect();
     let norm = l2_norm(&delta);
     let exponent = step_exponent(norm);

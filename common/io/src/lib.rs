@@ -13,6 +13,7 @@
 //!      └ quic       the carrier over quinn; tuning.rs holds its numbers
 //!    frames         whole control frames on a stream
 //!    transfer       blobs by digest, resumable at an offset
+//!  failpoints       where tests kill both programs; without the feature nothing
 //!  clock            the one place that reads the system's clocks
 //! ```
 //!
@@ -24,6 +25,7 @@
 pub mod clock;
 pub mod disk;
 pub mod error;
+pub mod failpoints;
 pub mod net;
 
 pub use clock::SystemClock;

@@ -15,6 +15,7 @@ use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::messages::{RollCall, UpdateRefused};
 use consilium_common::wire::reject::Code;
+use consilium_io::failpoints;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 pub use handle::{DriverGone, Event, Handle, View};
 
 use crate::compute::Compute;
-use crate::failpoints;
 use crate::round::{Action, ActionId, Done, Engine, History, HistoryError};
 use crate::server::sites::Outbox;
 use crate::stage::{Purpose, Stage};

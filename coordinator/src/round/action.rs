@@ -115,6 +115,7 @@ impl Action {
                 Message::UpdateWanted(_) => "send-update-wanted",
                 Message::Receipt(_) => "send-receipt",
                 Message::RollCall(_) => "send-roll-call",
+                Message::StudyState(_) => "send-study-state",
                 _ => "send-other",
             },
             Self::SendRollCall { .. } => "send-old-roll-call",

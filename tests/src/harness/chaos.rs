@@ -1,4 +1,4 @@
-//! Processes that die: at fail points (feature `failpoints` of both programs), at random moments,
+//! Processes that die: at fail points (feature `failpoints` of consilium-io), at random moments,
 //! and workers by signal. Each is started again at once.
 
 use std::ffi::OsString;

@@ -16,6 +16,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -75,7 +76,7 @@ pub fn programs() -> Programs {
 
 /// The command that builds what these tests start.
 pub const BUILD: &str = "cargo build -p consilium-coordinator -p consilium-agent --features \
-                         consilium-coordinator/failpoints,consilium-agent/failpoints";
+                         consilium-io/failpoints";
 
 fn beside() -> PathBuf {
     let test = std::env::current_exe().unwrap();

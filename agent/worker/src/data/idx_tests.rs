@@ -1,6 +1,5 @@
 //! One test per way of being no IDX file.
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 

@@ -1,0 +1,131 @@
+//! The simulated clock, the one source of chance, and everything that is on its way.
+
+use std::collections::BTreeMap;
+
+use consilium_agent::session as agent;
+use consilium_common::random::Generator;
+use consilium_common::time::Millis;
+use consilium_common::wire::messages::Message;
+use consilium_coordinator::round;
+
+/// A connection between one site and the coordinator; never used again once it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// What happens at some time. `life` counts the starts of a process: what was on its way to a life
+/// that is over is nothing.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A site's attempt to connect comes to its end.
+    Opened { site: usize, life: u64 },
+    /// A control message reaches the coordinator.
+    Up { link: LinkId, message: Box<Message> },
+    /// A control message reaches the site.
+    Down { link: LinkId, message: Box<Message> },
+    /// The site notices that its connection is gone.
+    Lost { site: usize, life: u64, link: LinkId },
+    /// The coordinator notices it.
+    Gone { site: usize, life: u64, link: LinkId },
+    /// An action of the engine is done.
+    Worked { life: u64, id: round::ActionId, work: Work },
+    /// An action of a session is done.
+    Did { site: usize, life: u64, id: agent::ActionId, deed: Deed },
+    /// A worker reports batches.
+    Moves { site: usize, life: u64, id: agent::ActionId, batch: u64 },
+    /// A blob stream with an update opens at the coordinator.
+    PushBegins { push: Push },
+    /// Its last byte arrived.
+    PushEnds { push: Push },
+    /// The coordinator's process starts.
+    CoordinatorStarts,
+    /// A site's process starts.
+    SiteStarts { site: usize },
+}
+
+/// An update on a blob stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Push {
+    pub(crate) site: usize,
+    pub(crate) life: u64,
+    pub(crate) link: LinkId,
+    pub(crate) id: agent::ActionId,
+    pub(crate) retained: agent::Retained,
+}
+
+/// What the coordinator's disk and CPU are at.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Persist(Box<consilium_common::audit::Record>),
+    Other(Box<round::Action>),
+}
+
+/// What a site's disk, network and worker are at.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    Judge { link: Option<LinkId> },
+    Fetch { link: Option<LinkId>, plan: Box<consilium_common::wire::messages::Plan> },
+    Train { crashes: bool },
+    Encode { plan: Box<consilium_common::wire::messages::Plan> },
+    Pushed { went: bool },
+    Settle { round: consilium_common::ids::Round, counted: bool },
+}
+
+pub(crate) struct Sim {
+    pub(crate) now: Millis,
+    chance: Generator,
+    events: BTreeMap<(Millis, u64), Event>,
+    sequence: u64,
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            now: Millis(1),
+            chance: Generator::new("pair", &seed.to_le_bytes()),
+            events: BTreeMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// Uniform in `from..=to`.
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + u64::from(self.chance.below(u32::try_from(to - from + 1).unwrap()))
+    }
+
+    /// True `per_mille` times in a thousand.
+    pub(crate) fn happens(&mut self, per_mille: u64) -> bool {
+        self.between(0, 999) < per_mille
+    }
+
+    pub(crate) fn jitter(&mut self) -> u32 {
+        self.chance.next_u32()
+    }
+
+    pub(crate) fn at(&mut self, at: Millis, event: Event) {
+        self.sequence += 1;
+        self.events.insert((at, self.sequence), event);
+    }
+
+    /// Something that takes `from..=to` milliseconds.
+    pub(crate) fn after(&mut self, from: u64, to: u64, event: Event) {
+        let at = self.now + Millis(self.between(from, to));
+        self.at(at, event);
+    }
+
+    pub(crate) fn next_time(&self) -> Option<Millis> {
+        self.events.keys().next().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        let ((at, _), event) = self.events.pop_first()?;
+        self.now = self.now.max(at);
+        Some(event)
+    }
+
+    /// Takes out what a predicate names, in order of time.
+    pub(crate) fn take(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let keys: Vec<_> =
+            self.events.iter().filter(|(_, event)| wanted(event)).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| self.events.remove(key)).collect()
+    }
+}
