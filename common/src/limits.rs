@@ -24,6 +24,8 @@ pub const STUDIES_MAX: usize = 64;
 pub const PARAMETERS_MAX: u64 = 1 << 31;
 /// Tensors of one layout.
 pub const TENSORS_MAX: usize = 4096;
+/// Head of a safetensors file: some 250 bytes of JSON for each of `TENSORS_MAX` tensors, twice.
+pub const SAFETENSORS_HEAD_BYTES_MAX: usize = 2 << 20;
 /// Dimensions of one tensor.
 pub const DIMENSIONS_MAX: usize = 8;
 /// Classes of a classifier: its confusion matrix has the square of this many words.

@@ -6,12 +6,14 @@ use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroize;
 
-const BUFFER_BYTES: usize = 1024;
+/// Words made at once: four blocks of the cipher's widest kernel.
+const WORDS: usize = 256;
 
 /// A deterministic stream of numbers.
 pub struct Generator {
     cipher: ChaCha20,
-    buffer: [u8; BUFFER_BYTES],
+    /// The keystream's next words; those before `used` are spent.
+    words: [u32; WORDS],
     used: usize,
 }
 
@@ -25,22 +27,44 @@ impl Generator {
         let mut key = *hasher.finalize().as_bytes();
         let cipher = ChaCha20::new(&key.into(), &[0; 12].into());
         key.zeroize();
-        Self { cipher, buffer: [0; BUFFER_BYTES], used: BUFFER_BYTES }
+        Self { cipher, words: [0; WORDS], used: WORDS }
+    }
+
+    fn refill(&mut self) {
+        let mut bytes = [0; 4 * WORDS];
+        self.cipher.apply_keystream(&mut bytes);
+        let (words, _) = bytes.as_chunks::<4>();
+        for (to, from) in self.words.iter_mut().zip(words) {
+            *to = u32::from_le_bytes(*from);
+        }
+        bytes.zeroize();
+        self.used = 0;
     }
 
     /// Four bytes of the keystream, little-endian.
     pub fn next_u32(&mut self) -> u32 {
-        if self.used == BUFFER_BYTES {
-            self.buffer = [0; BUFFER_BYTES];
-            self.cipher.apply_keystream(&mut self.buffer);
-            self.used = 0;
+        if self.used == WORDS {
+            self.refill();
         }
-        let mut word = [0; 4];
-        for (to, from) in word.iter_mut().zip(self.buffer.iter().skip(self.used)) {
-            *to = *from;
+        let word = self.words.get(self.used).copied().unwrap_or_default();
+        self.used += 1;
+        word
+    }
+
+    /// Calls [`Generator::next_u32`] for each of `items` in turn, with the words many at a time.
+    pub fn for_each<T>(&mut self, mut items: &[T], mut take: impl FnMut(&T, u32)) {
+        while !items.is_empty() {
+            if self.used == WORDS {
+                self.refill();
+            }
+            let words = self.words.get(self.used..).unwrap_or_default();
+            let (now, later) = items.split_at(items.len().min(words.len()));
+            for (item, word) in now.iter().zip(words) {
+                take(item, *word);
+            }
+            self.used += now.len();
+            items = later;
         }
-        self.used += 4;
-        u32::from_le_bytes(word)
     }
 
     /// Eight bytes, low word first.
@@ -76,7 +100,7 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        self.buffer.zeroize();
+        self.words.zeroize();
     }
 }
 
@@ -98,6 +122,16 @@ mod tests {
         assert_eq!(first, (0..4).map(|_| again.next_u32()).collect::<Vec<_>>());
         let mut other = Generator::new("other", b"seed");
         assert_ne!(first.first(), Some(&other.next_u32()));
+    }
+
+    #[test]
+    fn words_many_at_a_time_are_the_same_words() {
+        let (mut one, mut many) = (Generator::new("test", b"run"), Generator::new("test", b"run"));
+        for length in [0, 1, 300, 255, 256, 1000] {
+            let mut words = Vec::new();
+            many.for_each(&vec![(); length], |(), word| words.push(word));
+            assert_eq!(words, (0..length).map(|_| one.next_u32()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

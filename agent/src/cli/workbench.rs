@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
+use consilium_common::tensor::flat::extend_f32;
 use consilium_common::worker::{Outcome, Source, Task, WORKER_PROTOCOL, Work};
 use consilium_io::disk::read_text;
 use tempfile::TempDir;
@@ -57,13 +58,17 @@ impl Workbench {
         job: Job<'_>,
         moved: &mut (dyn FnMut(Moved) + Send),
     ) -> Result<(Outcome, TaskFolder), WorkerFault> {
-        let text = job.study.to_text().map_err(|error| WorkerFault::Folder {
+        let unwritable = |error: &dyn std::fmt::Display| WorkerFault::Folder {
             place: "study.toml".to_owned(),
             reason: error.to_string(),
-        })?;
+        };
+        let text = job.study.to_text().map_err(|error| unwritable(&error))?;
         let files = TaskFolder::create(self.folder.path(), text.as_bytes())?;
         if let Some(base) = job.base {
-            files.write_base(job.study, base)?;
+            let layout = job.study.layout().map_err(|error| unwritable(&error))?;
+            let mut bytes = Vec::new();
+            extend_f32(&mut bytes, base);
+            files.write_base(&layout, |out| out.write_all(&bytes))?;
         }
         let task = Task {
             protocol: WORKER_PROTOCOL,

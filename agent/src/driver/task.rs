@@ -1,11 +1,12 @@
 //! One task of a round: the base comes, a worker trains from it, its result becomes an update that
 //! lasts. Each step can be stopped, and each can be done again with the same outcome.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_common::ids::Round;
-use consilium_common::tensor::flat::{decode_model, model_bytes_len};
+use consilium_common::tensor::flat::{MODEL_HEADER_BYTES, check_model_header, model_bytes_len};
 use consilium_common::wire::messages::{Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::{Phase, Source, Task, WORKER_PROTOCOL, Work};
@@ -17,7 +18,7 @@ use super::Event;
 use super::shared::{Shared, blocking};
 use crate::link::transfer;
 use crate::session::{ActionId, Fault, Retained, Trained};
-use crate::state::{KeptStudy, retained};
+use crate::state::{KeptStudy, Record, retained};
 use crate::update::{self, Purpose, UpdateError};
 use crate::worker::{Moved, TaskFolder, Watch, run_task};
 
@@ -134,16 +135,17 @@ fn source(shared: &Shared, plan: &Plan) -> Result<Source, Fault> {
 /// Makes the worker's folder: study and base.
 async fn prepare(context: &Context, plan: &Plan, kept: &KeptStudy) -> Result<TaskFolder, Fault> {
     let shared = Arc::clone(&context.shared);
-    let (base, bytes, kept) = (plan.base, plan.base_bytes, kept.clone());
+    let (base, kept) = (plan.base, kept.clone());
     blocking(move || {
-        let model = shared.cache.blobs().read_verified(base, bytes);
-        let model = model.map_err(site_fault)?;
         let layout = kept.study.layout().map_err(site_fault)?;
-        let vector = decode_model(&model, &layout)
-            .map_err(|error| Fault::lasting(Code::WrongShape, error.to_string()))?;
-        drop(model);
         let folder = TaskFolder::create(&shared.tasks, &kept.signed.bytes)?;
-        folder.write_base(&kept.study, &vector)?;
+        let mut header = Vec::new();
+        folder.write_base(&layout, |out| {
+            let mut vector = AfterHeader { header: &mut header, out };
+            shared.cache.blobs().copy_verified(base, &mut vector).map_err(io::Error::other)
+        })?;
+        check_model_header(&header, &layout)
+            .map_err(|error| Fault::lasting(Code::WrongShape, error.to_string()))?;
         Ok(folder)
     })
     .await?
@@ -157,10 +159,8 @@ pub(super) async fn encode(
     files: Option<(Round, TaskFolder)>,
 ) -> Result<Retained, Fault> {
     blocking(move || {
-        let retention = make_update(&shared, &plan, &trained, files)?;
-        let path = shared.state().retained.path_of(&plan.study, plan.round);
-        retained::write(&path, &retention).map_err(site_fault)?;
-        let record = shared.state().retained.insert(retention.record);
+        let record = make_update(&shared, &plan, &trained, files)?;
+        let record = shared.state().retained.insert(record);
         tracing::info!(
             study = %plan.study, round = %plan.round, bytes = record.bytes, norm = record.norm,
             clipped = record.clipped, "update retained"
@@ -180,19 +180,46 @@ fn make_update(
     plan: &Plan,
     trained: &Trained,
     files: Option<(Round, TaskFolder)>,
-) -> Result<crate::state::Retention, Fault> {
+) -> Result<Record, Fault> {
     let kept = kept(shared, plan)?;
+    let layout = kept.study.layout().map_err(site_fault)?;
     let purpose = Purpose { study: &kept.study, plan, site: shared.site() };
+    let path = shared.state().retained.path_of(&plan.study, plan.round);
+    let write = |update: update::Encoding<'_>| {
+        retained::write(&path, |out| update.write(out)).map_err(site_fault)
+    };
     if plan.task == TaskKind::Evaluate {
-        return update::encode_evaluation(purpose, &trained.outcome).map_err(update_fault);
+        let update = update::evaluation(purpose, &layout, &trained.outcome);
+        return write(update.map_err(update_fault)?);
     }
     let folder = files
         .filter(|(round, _)| *round == plan.round)
         .map(|(_, folder)| folder)
         .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
-    let base = shared.cache.blobs().read_verified(plan.base, plan.base_bytes);
-    let (base, result) = (base.map_err(site_fault)?, folder.read_result()?);
-    update::encode_training(purpose, &base, &result, &trained.outcome).map_err(update_fault)
+    let base = shared.cache.blobs().open_file(plan.base).map_err(site_fault)?;
+    let result = folder.open_result()?;
+    let update = update::training(purpose, &layout, &base, &result, &trained.outcome);
+    write(update.map_err(update_fault)?)
+}
+
+/// Passes a model's vector on and keeps what comes before it.
+struct AfterHeader<'a> {
+    header: &'a mut Vec<u8>,
+    out: &'a mut dyn Write,
+}
+
+impl Write for AfterHeader<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let missing = MODEL_HEADER_BYTES.saturating_sub(self.header.len());
+        let (header, vector) = bytes.split_at(missing.min(bytes.len()));
+        self.header.extend_from_slice(header);
+        self.out.write_all(vector)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn update_fault(error: UpdateError) -> Fault {
@@ -201,6 +228,7 @@ fn update_fault(error: UpdateError) -> Fault {
             Code::Diverged
         }
         UpdateError::NoExamples => Code::TooFewExamples,
+        UpdateError::OtherBase { .. } | UpdateError::Io(_) => Code::SiteFault,
         UpdateError::Delta(_)
         | UpdateError::Study(_)
         | UpdateError::Base(_)

@@ -27,7 +27,7 @@ use consilium_io::disk::{StateLock, create_folder, sweep_temporary, sync_folder}
 
 pub use cache::Cache;
 pub use error::StateError;
-pub use retained::{Record, RetainedFolder, Retention};
+pub use retained::{Record, RetainedFolder};
 pub use studies::{Decided, KeptStudy, Studies};
 
 /// The daemon's socket.

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,15 +56,6 @@ pub struct Record {
     pub clipped: bool,
     /// Metric sums of the base on the hold-out.
     pub metrics: Metrics,
-}
-
-/// An update on its way to the disk.
-#[derive(Debug)]
-pub struct Retention {
-    /// What is known of it.
-    pub record: Record,
-    /// Its bytes.
-    pub update: Vec<u8>,
 }
 
 /// The folder of retained updates.
@@ -129,31 +120,32 @@ impl RetainedFolder {
     }
 }
 
-/// Writes an update to `path`, whole and synced, or not at all.
+/// Writes an update to `path`, whole and synced, or not at all: `update` writes its bytes and says
+/// what they are.
 ///
 /// # Errors
-/// The disk refused.
-pub fn write(path: &Path, retention: &Retention) -> Result<(), StateError> {
-    let record = serde_json::to_vec(&retention.record).map_err(|error| StateError::Unwritable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
-    if u64::from(length) > RECORD_BYTES_MAX {
-        return Err(StateError::Unwritable {
-            path: path.to_owned(),
-            reason: format!("its record has {length} bytes, at most {RECORD_BYTES_MAX} are read"),
-        });
-    }
-    replace_with(path, Access::Private, |file| {
-        file.write_all(&retention.update)?;
-        file.write_all(&record)?;
+/// The disk or `update` refused.
+pub fn write(
+    path: &Path,
+    update: impl FnOnce(&mut dyn Write) -> io::Result<Record>,
+) -> Result<Record, StateError> {
+    let record = replace_with(path, Access::Private, |file| {
+        let record = update(file)?;
+        let bytes = serde_json::to_vec(&record)?;
+        let length = u32::try_from(bytes.len()).ok();
+        let length = length.filter(|&length| u64::from(length) <= RECORD_BYTES_MAX);
+        let length = length.ok_or_else(|| {
+            let have = bytes.len();
+            io::Error::other(format!("its record has {have} bytes, at most {RECORD_BYTES_MAX}"))
+        })?;
+        file.write_all(&bytes)?;
         file.write_all(&length.to_le_bytes())?;
-        file.write_all(&Digest::of(&record).0)?;
+        file.write_all(&Digest::of(&bytes).0)?;
         file.write_all(&FORMAT.to_le_bytes())?;
-        file.write_all(&MAGIC)
+        file.write_all(&MAGIC)?;
+        Ok(record)
     })?;
-    Ok(())
+    Ok(record)
 }
 
 /// Opens a retained update for a push: its bytes alone.
@@ -236,7 +228,7 @@ impl Tail {
     }
 }
 
-fn read_at(file: &mut File, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
+fn read_at(file: &mut File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(length).read_to_end(&mut bytes)?;
@@ -244,7 +236,7 @@ fn read_at(file: &mut File, offset: u64, length: u64) -> std::io::Result<Vec<u8>
 }
 
 /// BLAKE3 of the first `length` bytes.
-fn digest_of(file: &mut File, length: u64) -> std::io::Result<Digest> {
+fn digest_of(file: &mut File, length: u64) -> io::Result<Digest> {
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = blake3::Hasher::new();
     let mut left = file.take(length);

@@ -10,6 +10,12 @@ use super::retained::write;
 use super::*;
 use crate::policy::Person;
 
+/// An update and what is known of it.
+struct Retention {
+    record: Record,
+    update: Vec<u8>,
+}
+
 fn retention(round: u64, update: &[u8]) -> Retention {
     Retention {
         record: Record {
@@ -30,8 +36,11 @@ fn retention(round: u64, update: &[u8]) -> Retention {
 
 fn keep(state: &mut StateFolder, retention: &Retention) {
     let path = state.retained.path_of(&retention.record.study, retention.record.round);
-    write(&path, retention).unwrap();
-    state.retained.insert(retention.record.clone());
+    let record = write(&path, |out| {
+        out.write_all(&retention.update)?;
+        Ok(retention.record.clone())
+    });
+    state.retained.insert(record.unwrap());
 }
 
 fn names(folder: &Path) -> Vec<String> {

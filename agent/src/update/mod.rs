@@ -1,22 +1,31 @@
 //! From a worker's result to the bytes that the site retains and uploads: delta, clip, stochastic
-//! rounding, words (DESIGN.md §6). Pure: the same inputs give the same bytes, so a task that a
-//! crash made the site redo ends in the identical update.
+//! rounding, words (DESIGN.md §6). The same inputs give the same bytes, so a task that a crash made
+//! the site redo ends in the identical update.
 //!
-//! Base, trained model and delta are in memory together while this runs, and gone after it.
+//! In two passes over base and trained model, a megabyte of each in memory: the first finds what is
+//! wrong with them and the delta's norm ([`training`]), the second writes ([`Encoding::write`]).
+
+mod pair;
+
+use std::io::{self, Write};
 
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::random::Generator;
 use consilium_common::study::{Study, StudyError};
-use consilium_common::tensor::file::{FileError, from_safetensors};
-use consilium_common::tensor::flat::{ModelError, decode_model};
-use consilium_common::update::delta::{DeltaError, clip_scale, delta, l2_norm};
-use consilium_common::update::grid::{quantise, step_exponent};
-use consilium_common::update::sections::{Header, encode_update};
+use consilium_common::tensor::file::FileError;
+use consilium_common::tensor::flat::ModelError;
+use consilium_common::tensor::layout::Layout;
+use consilium_common::update::delta::{DeltaError, Norm, clip_scale, delta, l2_norm};
+use consilium_common::update::grid::{quantise_into, step, step_exponent};
+use consilium_common::update::sections::Header;
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{Plan, TaskKind};
 use consilium_common::worker::Outcome;
 
-use crate::state::{Record, Retention};
+pub use pair::ReadAt;
+
+use crate::state::Record;
+use pair::Pair;
 
 /// Why a worker's result gives no update.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +42,17 @@ pub enum UpdateError {
     /// Training diverged.
     #[error(transparent)]
     Delta(#[from] DeltaError),
+    /// The base is another one than the plan's: the disk rots, or a program wrote there.
+    #[error("the base on this site's disk has digest {have}, the plan's base is {need}")]
+    OtherBase {
+        /// On the disk.
+        have: Digest,
+        /// In the plan.
+        need: Digest,
+    },
+    /// Files that cannot be read.
+    #[error("base or trained model cannot be read: {0}")]
+    Io(#[from] io::Error),
     /// Nothing was trained on.
     #[error("the worker trained on no records at all: there is nothing to weigh the update by")]
     NoExamples,
@@ -76,82 +96,136 @@ pub struct Purpose<'a> {
     pub site: &'a SiteId,
 }
 
-/// Encodes the update of a training: `base` is the model's bytes, `trained` the worker's
-/// safetensors.
+/// An update on its way to the disk: all is known of it but its bytes.
+#[derive(Debug)]
+pub struct Encoding<'a> {
+    purpose: Purpose<'a>,
+    header: Header,
+    /// None for an evaluation, which has words alone.
+    delta: Option<Pair<'a>>,
+    norm: f64,
+    weight: u64,
+    words: Vec<u32>,
+    metrics: Metrics,
+}
+
+/// The update of a training: `base` is the model's file, `trained` the worker's safetensors,
+/// `layout` the study's.
 ///
 /// # Errors
 /// One variant of [`UpdateError`] per cause.
-pub fn encode_training(
-    purpose: Purpose<'_>,
-    base: &[u8],
-    trained: &[u8],
+pub fn training<'a>(
+    purpose: Purpose<'a>,
+    layout: &'a Layout,
+    base: &'a dyn ReadAt,
+    trained: &'a dyn ReadAt,
     outcome: &Outcome,
-) -> Result<Retention, UpdateError> {
-    let Purpose { study, plan, site } = purpose;
+) -> Result<Encoding<'a>, UpdateError> {
     if outcome.examples == 0 {
         return Err(UpdateError::NoExamples);
     }
-    let layout = study.layout()?;
-    let delta = {
-        let base = decode_model(base, &layout)?;
-        let trained = from_safetensors(trained, &layout)?;
-        delta(&layout, &base, &trained)?
-    };
-    let norm = l2_norm(&delta);
-    let scale = clip_scale(norm, study.aggregation.clip_norm);
-    let exponent = step_exponent(study.aggregation.clip_norm);
-    let seed = task_root(study.header.seed, plan.round, site);
-    let shared = quantise(&delta, scale, exponent, &mut Generator::new("rounding", &seed.0));
-    drop(delta);
-    finish(purpose, &shared, norm, scale < 1.0, outcome.examples, outcome)
+    let pair = Pair::open(layout, base, trained)?;
+    let mut norm = Norm::default();
+    let (have, need) = (pair.read_through(|delta| norm.add(delta))?, purpose.plan.base);
+    if have != need {
+        return Err(UpdateError::OtherBase { have, need });
+    }
+    Encoding::new(purpose, layout, Some(pair), norm.l2(), outcome.examples, outcome)
 }
 
-/// Encodes the update of an evaluation: words alone. Its weight is the number of hold-out records,
-/// or 1 where the metrics count none.
+/// The update of an evaluation: words alone. Its weight is the number of hold-out records, or 1
+/// where the metrics count none.
 ///
 /// # Errors
 /// One variant of [`UpdateError`] per cause.
-pub fn encode_evaluation(
-    purpose: Purpose<'_>,
+pub fn evaluation<'a>(
+    purpose: Purpose<'a>,
+    layout: &Layout,
     outcome: &Outcome,
-) -> Result<Retention, UpdateError> {
-    finish(purpose, &[], 0.0, false, outcome.holdout.max(1), outcome)
+) -> Result<Encoding<'a>, UpdateError> {
+    Encoding::new(purpose, layout, None, 0.0, outcome.holdout.max(1), outcome)
 }
 
-fn finish(
-    purpose: Purpose<'_>,
-    shared: &[i32],
-    norm: f64,
-    clipped: bool,
-    examples: u64,
-    outcome: &Outcome,
-) -> Result<Retention, UpdateError> {
-    let Purpose { study, plan, site } = purpose;
-    let weight = examples.min(study.cohort.max_examples);
-    let words = words(study, weight, clipped, &outcome.metrics)?;
-    let header = Header {
-        round: plan.round,
-        step_exponent: step_exponent(study.aggregation.clip_norm),
-        study: plan.study_digest,
-        base: plan.base,
-        layout: study.layout()?.digest(),
-        shared_len: shared.len(),
-        words_len: words.len(),
-    };
-    let update = encode_update(&header, shared, &words);
-    let record = Record {
-        study: plan.study.clone(),
-        study_digest: plan.study_digest,
-        round: plan.round,
-        digest: Digest::of(&update),
-        bytes: update.len() as u64,
-        rounding_seed: task_root(study.header.seed, plan.round, site),
-        weight,
-        norm,
-        clipped,
-        metrics: outcome.metrics.clone(),
-    };
-    Ok(Retention { record, update })
+impl<'a> Encoding<'a> {
+    fn new(
+        purpose: Purpose<'a>,
+        layout: &Layout,
+        delta: Option<Pair<'a>>,
+        norm: f64,
+        examples: u64,
+        outcome: &Outcome,
+    ) -> Result<Self, UpdateError> {
+        let Purpose { study, plan, .. } = purpose;
+        let clip_norm = study.aggregation.clip_norm;
+        let weight = examples.min(study.cohort.max_examples);
+        let words = words(study, weight, norm > clip_norm, &outcome.metrics)?;
+        let header = Header {
+            round: plan.round,
+            step_exponent: step_exponent(clip_norm),
+            study: plan.study_digest,
+            base: plan.base,
+            layout: layout.digest(),
+            shared_len: if delta.is_some() { layout.weights_len() } else { 0 },
+            words_len: words.len(),
+        };
+        let metrics = outcome.metrics.clone();
+        Ok(Self { purpose, header, delta, norm, weight, words, metrics })
+    }
+
+    /// Writes the update's bytes; what the site remembers of it.
+    ///
+    /// # Errors
+    /// `out` takes no more, or base or trained model cannot be read again.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<Record> {
+        let Purpose { study, plan, site } = self.purpose;
+        let clip_norm = study.aggregation.clip_norm;
+        let root = task_root(study.header.seed, plan.round, site);
+        let mut out = Hashing { out, hasher: blake3::Hasher::new() };
+        out.write(&self.header.encode())?;
+        if let Some(pair) = &self.delta {
+            let factor = clip_scale(self.norm, clip_norm) * step(-self.header.step_exponent);
+            let mut generator = Generator::new("rounding", &root.0);
+            let (mut bytes, mut written) = (Vec::new(), Ok(()));
+            pair.deltas(|delta| {
+                bytes.clear();
+                quantise_into(delta, factor, &mut generator, |unit| {
+                    bytes.extend_from_slice(&unit.to_le_bytes());
+                });
+                if written.is_ok() {
+                    written = out.write(&bytes);
+                }
+            })
+            .map_err(io::Error::other)?;
+            written?;
+        }
+        let words: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        out.write(&words)?;
+        Ok(Record {
+            study: plan.study.clone(),
+            study_digest: plan.study_digest,
+            round: plan.round,
+            digest: out.hasher.finalize().into(),
+            bytes: self.header.update_bytes_len(),
+            rounding_seed: root,
+            weight: self.weight,
+            norm: self.norm,
+            clipped: self.norm > clip_norm,
+            metrics: self.metrics.clone(),
+        })
+    }
+}
+
+/// Writes and hashes.
+struct Hashing<'a> {
+    out: &'a mut dyn Write,
+    hasher: blake3::Hasher,
+}
+
+impl Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)
+    }
 }
 
 fn words(

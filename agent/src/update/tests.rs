@@ -1,6 +1,7 @@
 use consilium_common::ids::Version;
 use consilium_common::tensor::file::to_safetensors;
 use consilium_common::tensor::flat::encode_model;
+use consilium_common::tensor::layout::Kind;
 use consilium_common::time::Millis;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32, decode_words};
 
@@ -20,7 +21,7 @@ fn plan(task: TaskKind) -> Plan {
         round: Round(3),
         task,
         base_version: Version(2),
-        base: Digest([2; 32]),
+        base: Digest::of(&base(&study().layout().unwrap())),
         base_bytes: 65,
         remaining: Millis(1000),
     }
@@ -35,15 +36,36 @@ fn outcome(examples: u64) -> Outcome {
     }
 }
 
-fn trained(values: [f32; 4], examples: u64) -> Result<Retention, UpdateError> {
+/// An update whole in memory.
+#[derive(Debug)]
+struct Written {
+    record: Record,
+    update: Vec<u8>,
+}
+
+fn written(encoding: &Encoding<'_>) -> Written {
+    let mut update = Vec::new();
+    Written { record: encoding.write(&mut update).unwrap(), update }
+}
+
+fn base(layout: &Layout) -> Vec<u8> {
+    encode_model(layout, &[1.0, 1.0, 1.0, 1.0])
+}
+
+/// The update of a training from `base` whose worker left `result`.
+fn encoded(base: &[u8], result: &[u8], examples: u64) -> Result<Written, UpdateError> {
     let (study, site) = (study(), "st-mary".parse().unwrap());
     let layout = study.layout().unwrap();
     let plan = plan(TaskKind::Train);
     let purpose = Purpose { study: &study, plan: &plan, site: &site };
-    let base = encode_model(&layout, &[1.0, 1.0, 1.0, 1.0]);
+    training(purpose, &layout, &base, &result, &outcome(examples)).map(|update| written(&update))
+}
+
+fn trained(values: [f32; 4], examples: u64) -> Result<Written, UpdateError> {
+    let layout = study().layout().unwrap();
     let metadata = std::collections::HashMap::<String, String>::new();
     let result = to_safetensors(&layout, &values, metadata).unwrap();
-    encode_training(purpose, &base, &result, &outcome(examples))
+    encoded(&base(&layout), &result, examples)
 }
 
 fn shared(update: &[u8]) -> Vec<i32> {
@@ -56,7 +78,7 @@ const GOLDEN: [&str; 12] = [
     "0300000000000000", // round 3
     "e2ffffff00000000", // step 2^-30, reserved
     "0101010101010101010101010101010101010101010101010101010101010101", // study
-    "0202020202020202020202020202020202020202020202020202020202020202", // base
+    "1ec62b9e48e19e5259a42fa5e25eef60a35a39b0a9592d0d269d8b5a78412800", // base
     "d4e9e7a6f965971146b43051cdbdfa230cd48a4282608d95d2d2f6790370dab7", // layout
     "01000100000000001000000000000000", // shared: i32, 16 bytes
     "04000200000000002800000000000000", // words: u32, 40 bytes
@@ -112,25 +134,62 @@ fn a_weight_is_capped_by_the_study() {
 fn a_diverged_or_foreign_result_is_no_update() {
     let error = trained([f32::NAN, 1.0, 1.0, 1.0], 1).unwrap_err();
     assert!(matches!(error, UpdateError::Delta(DeltaError::NotFinite(0))));
-    let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Train));
-    let purpose = Purpose { study: &study, plan: &plan, site: &site };
-    let base = encode_model(&study.layout().unwrap(), &[0.0; 4]);
-    let error = encode_training(purpose, &base, b"junk", &outcome(1)).unwrap_err();
-    assert!(matches!(error, UpdateError::Result(_)), "{error}");
-    let error = encode_training(purpose, b"junk", b"junk", &outcome(1)).unwrap_err();
-    assert!(matches!(error, UpdateError::Base(_)), "{error}");
+    let layout = study().layout().unwrap();
+    for junk in [&b""[..], b"junk", &[0xff; 64], &[0; 64]] {
+        let error = encoded(&base(&layout), junk, 1).unwrap_err();
+        assert!(matches!(error, UpdateError::Result(_)), "{error}");
+        let error = encoded(junk, junk, 1).unwrap_err();
+        assert!(matches!(error, UpdateError::Base(_)), "{error}");
+    }
+    let none = std::collections::HashMap::<String, String>::new();
+    let result = to_safetensors(&layout, &[1.0; 4], none).unwrap();
+    let rotten = encode_model(&layout, &[1.0, 1.0, 1.0, 1.5]);
+    let error = encoded(&rotten, &result, 1).unwrap_err();
+    assert!(matches!(error, UpdateError::OtherBase { .. }), "{error}");
+}
+
+/// More than one piece a tensor, frozen tensors between, tensors in another order in the worker's
+/// file: piece by piece gives what the whole vectors give.
+#[test]
+fn an_update_made_in_pieces_is_that_of_the_whole() {
+    let large = 300_000; // more than a piece
+    let spec = |name: &str, len: u32, kind| (name.to_owned(), vec![len], kind);
+    let layout = Layout::new([
+        spec("b.weight", 3, Kind::Weight),
+        spec("b.mean", 5, Kind::Frozen),
+        spec("a.weight", large, Kind::Weight),
+    ])
+    .unwrap();
+    let mut generator = Generator::new("test", b"pieces");
+    let mut vector =
+        || -> Vec<f32> { (0..layout.len()).map(|_| generator.unit() as f32 - 0.5).collect() };
+    let (base, trained) = (vector(), vector());
+    let bytes = encode_model(&layout, &base);
+    let none = std::collections::HashMap::<String, String>::new();
+    let result = to_safetensors(&layout, &trained, none).unwrap();
+    let (base_file, result) = (bytes.as_slice(), result.as_slice());
+    let pair = Pair::open(&layout, &base_file, &result).unwrap();
+    let mut pieces = Vec::new();
+    let digest = pair.read_through(|piece| pieces.extend_from_slice(piece)).unwrap();
+    assert_eq!(digest, Digest::of(&bytes));
+    let whole = delta(&layout, &base, &trained).unwrap();
+    assert_eq!(pieces, whole);
+    let mut again = Vec::new();
+    pair.deltas(|piece| again.extend_from_slice(piece)).unwrap();
+    assert_eq!(again, whole);
 }
 
 #[test]
 fn an_evaluation_has_words_alone() {
     let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Evaluate));
     let purpose = Purpose { study: &study, plan: &plan, site: &site };
-    let retention = encode_evaluation(purpose, &outcome(0)).unwrap();
+    let layout = study.layout().unwrap();
+    let retention = written(&evaluation(purpose, &layout, &outcome(0)).unwrap());
     let header = Header::decode(&retention.update, retention.record.bytes).unwrap();
     assert_eq!((header.shared_len, header.words_len), (0, 10));
     assert_eq!(retention.record.weight, 25);
     let wrong = Outcome::default();
-    let error = encode_evaluation(purpose, &wrong).unwrap_err();
+    let error = evaluation(purpose, &layout, &wrong).unwrap_err();
     assert!(matches!(error, UpdateError::Metrics { have: 0, need: 2 }));
 }
 

@@ -2,13 +2,13 @@
 //! synced: what a power cut takes is made again.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use consilium_common::study::Study;
-use consilium_common::tensor::file::to_safetensors;
+use consilium_common::tensor::file::safetensors_head;
+use consilium_common::tensor::layout::Layout;
 use tempfile::TempDir;
 
 use super::WorkerFault;
@@ -30,20 +30,37 @@ impl TaskFolder {
             .tempdir_in(tasks)
             .map_err(|error| fault(tasks, &error))?;
         let new = Self { folder };
-        write(&new.study(), study)?;
+        let path = new.study();
+        create(&path)
+            .and_then(|mut file| file.write_all(study))
+            .map_err(|error| fault(&path, &error))?;
         Ok(new)
     }
 
-    /// Writes the model to start from.
+    /// Writes the model to start from; `vector` writes its parameters as little-endian f32.
     ///
     /// # Errors
-    /// `vector` is not a model of this study, or the disk refused.
-    pub fn write_base(&self, study: &Study, vector: &[f32]) -> Result<(), WorkerFault> {
+    /// `vector` or the disk refused.
+    pub fn write_base(
+        &self,
+        layout: &Layout,
+        vector: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), WorkerFault> {
         let path = self.base();
-        let layout = study.layout().map_err(|error| fault(&path, &error))?;
-        let bytes = to_safetensors(&layout, vector, HashMap::<String, String>::new())
-            .map_err(|error| fault(&path, &error))?;
-        write(&path, &bytes)
+        let metadata = HashMap::<String, String>::new();
+        let head = safetensors_head(layout, metadata).map_err(|error| fault(&path, &error))?;
+        create(&path)
+            .and_then(|mut file| file.write_all(&head).and_then(|()| vector(&mut file)))
+            .map_err(|error| fault(&path, &error))
+    }
+
+    /// Opens what the worker wrote.
+    ///
+    /// # Errors
+    /// It is not there, or the disk refused.
+    pub fn open_result(&self) -> Result<File, WorkerFault> {
+        let path = self.result();
+        File::open(&path).map_err(|error| fault(&path, &error))
     }
 
     /// Reads what the worker wrote.
@@ -74,15 +91,8 @@ impl TaskFolder {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), WorkerFault> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes))
-        .map_err(|error| fault(path, &error))
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn fault(place: &Path, reason: &dyn std::fmt::Display) -> WorkerFault {

@@ -32,21 +32,58 @@ pub fn delta(layout: &Layout, base: &[f32], trained: &[f32]) -> Result<Vec<f32>,
         let start = range.start;
         let trained = trained.get(range.clone()).unwrap_or_default();
         let base = base.get(range).unwrap_or_default();
-        let piece = trained.iter().zip(base).map(|(t, b)| t - b);
-        let before = delta.len();
-        delta.extend(piece);
-        let added = delta.get(before..).unwrap_or_default();
-        if let Some(at) = added.iter().position(|x| !x.is_finite()) {
-            return Err(DeltaError::NotFinite(start + at));
-        }
+        extend_delta(&mut delta, start, base, trained)?;
     }
     Ok(delta)
 }
 
-/// The L2 norm, summed in f64 in order.
+/// Appends trained − base of one piece of the vector, which starts at parameter `at`. Both have the
+/// same length.
+///
+/// # Errors
+/// A value that is not finite.
+pub fn extend_delta(
+    delta: &mut Vec<f32>,
+    at: usize,
+    base: &[f32],
+    trained: &[f32],
+) -> Result<(), DeltaError> {
+    let before = delta.len();
+    delta.extend(trained.iter().zip(base).map(|(t, b)| t - b));
+    let added = delta.get(before..).unwrap_or_default();
+    match added.iter().position(|x| !x.is_finite()) {
+        Some(position) => Err(DeltaError::NotFinite(at + position)),
+        None => Ok(()),
+    }
+}
+
+/// The L2 norm of a vector that comes in pieces, summed in f64 in order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Norm {
+    squares: f64,
+}
+
+impl Norm {
+    /// Takes the next piece.
+    pub fn add(&mut self, values: &[f32]) {
+        for &x in values {
+            self.squares += f64::from(x) * f64::from(x);
+        }
+    }
+
+    /// ‖x‖₂ of all pieces.
+    #[must_use]
+    pub fn l2(self) -> f64 {
+        self.squares.sqrt()
+    }
+}
+
+/// The L2 norm of `values`; see [`Norm`].
 #[must_use]
 pub fn l2_norm(values: &[f32]) -> f64 {
-    values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+    let mut norm = Norm::default();
+    norm.add(values);
+    norm.l2()
 }
 
 /// The factor that brings a vector of this norm within `clip_norm`, 1 if it is within already.

@@ -30,17 +30,33 @@ pub fn step(exponent: i32) -> f64 {
 /// Encodes `delta · scale` (all finite) as grid units.
 #[must_use]
 pub fn quantise(delta: &[f32], scale: f64, exponent: i32, generator: &mut Generator) -> Vec<i32> {
-    let factor = step(-exponent);
-    delta.iter().map(|&x| round_stochastically(f64::from(x) * scale * factor, generator)).collect()
+    let mut units = Vec::with_capacity(delta.len());
+    let factor = scale * step(-exponent);
+    quantise_into(delta, factor, generator, |unit| units.push(unit));
+    units
 }
 
-fn round_stochastically(value: f64, generator: &mut Generator) -> i32 {
-    let floor = value.floor();
-    let up = if generator.unit() < value - floor { 1.0 } else { 0.0 };
+/// Gives `take` the grid units of `delta · factor`, in order; `factor` is scale / step.
+pub fn quantise_into(
+    delta: &[f32],
+    factor: f64,
+    generator: &mut Generator,
+    mut take: impl FnMut(i32),
+) {
+    generator.for_each(delta, |&x, word| take(round_stochastically(f64::from(x) * factor, word)));
+}
+
+/// Up with the probability of the fraction: `word` / 2^32 is uniform in [0, 1).
+#[inline]
+fn round_stochastically(value: f64, word: u32) -> i32 {
     let max = f64::from(GRID_MAX);
-    #[expect(clippy::cast_possible_truncation, reason = "integral and within ±2^30")]
-    let units = (floor + up).clamp(-max, max) as i32;
-    units
+    let value = value.clamp(-max, max);
+    // ⌊value⌋ by truncation: a function call for each coordinate costs more than all the rest.
+    #[expect(clippy::cast_possible_truncation, reason = "within ±2^30")]
+    let toward_zero = value as i32;
+    let floor = toward_zero - i32::from(f64::from(toward_zero) > value);
+    let fraction = value - f64::from(floor);
+    floor + i32::from(f64::from(word) < fraction * 4_294_967_296.0)
 }
 
 /// Largest ‖x‖₂ in grid units that an update clipped to C can have: C/step, plus what rounding adds

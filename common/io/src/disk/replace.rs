@@ -50,15 +50,15 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     replace_with(path, Access::Private, |writer| writer.write_all(bytes))
 }
 
-/// Replaces `path` by what `write` produces, without holding it in memory.
+/// Replaces `path` by what `write` produces, without holding it in memory; gives back what it says.
 ///
 /// # Errors
 /// As [`replace`]; an error of `write` leaves the old content.
-pub fn replace_with(
+pub fn replace_with<T>(
     path: &Path,
     access: Access,
-    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> Result<(), IoError> {
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<T>,
+) -> Result<T, IoError> {
     let folder = parent_of(path);
     let temporary = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
@@ -67,12 +67,14 @@ pub fn replace_with(
         .map_err(IoError::at("create a temporary file in", folder))?;
 
     let mut writer = BufWriter::new(temporary.as_file());
-    write(&mut writer).and_then(|()| writer.flush()).map_err(IoError::at("write", path))?;
+    let written = write(&mut writer).and_then(|value| writer.flush().map(|()| value));
+    let value = written.map_err(IoError::at("write", path))?;
     drop(writer);
 
     temporary.as_file().sync_data().map_err(IoError::at("sync", path))?;
     temporary.persist(path).map_err(|e| IoError::at("rename a new file to", path)(e.error))?;
-    sync_folder(folder)
+    sync_folder(folder)?;
+    Ok(value)
 }
 
 /// Removes the temporary files that a killed process left in `folder`; says how many. Call it at

@@ -19,7 +19,7 @@ mod setup;
 mod writer;
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -120,9 +120,18 @@ impl Blobs {
     /// # Errors
     /// As [`Blobs::read_verified`].
     pub fn verify(&self, digest: Digest) -> Result<(), BlobError> {
+        self.copy_verified(digest, &mut io::sink())
+    }
+
+    /// Copies the blob to `out`, one chunk in memory at a time, and checks its digest on the way:
+    /// after an error what `out` has is of no use.
+    ///
+    /// # Errors
+    /// As [`Blobs::read_verified`]; `out` takes no more.
+    pub fn copy_verified(&self, digest: Digest, out: &mut dyn Write) -> Result<(), BlobError> {
         let file = self.open_file(digest)?;
         let mut hasher = blake3::Hasher::new();
-        hash_file(&mut hasher, file).map_err(IoError::at("read", &self.path_of(digest)))?;
+        hash_file(&mut hasher, file, out).map_err(IoError::at("copy", &self.path_of(digest)))?;
         match Digest::from(hasher.finalize()) {
             found if found == digest => Ok(()),
             found => Err(BlobError::Digest { expected: digest, found }),
@@ -228,7 +237,7 @@ impl Blobs {
         file: &File,
         digest: Digest,
         durability: Durability,
-        rename: impl FnOnce(&Path) -> std::io::Result<()>,
+        rename: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<(), BlobError> {
         let path = self.path_of(digest);
         if durability == Durability::Lasting {
@@ -251,8 +260,8 @@ fn grown(have: u64, more: usize, max: u64) -> Result<u64, BlobError> {
     }
 }
 
-/// Feeds the rest of `file` to `hasher`; says how many bytes that were.
-fn hash_file(hasher: &mut blake3::Hasher, mut file: File) -> std::io::Result<u64> {
+/// Feeds the rest of `file` to `hasher` and `out`; says how many bytes that were.
+fn hash_file(hasher: &mut blake3::Hasher, mut file: File, out: &mut dyn Write) -> io::Result<u64> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut total = 0;
     loop {
@@ -262,7 +271,9 @@ fn hash_file(hasher: &mut blake3::Hasher, mut file: File) -> std::io::Result<u64
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        hasher.update(chunk.get(..read).unwrap_or_default());
+        let bytes = chunk.get(..read).unwrap_or_default();
+        hasher.update(bytes);
+        out.write_all(bytes)?;
         total += read as u64;
     }
 }
