@@ -2,7 +2,7 @@
 //!
 //! Reading order:
 //!
-//! 1. [`ids`], [`limits`], [`time`], [`random`]: names, bounds, time and randomness as values
+//! 1. [`ids`], [`limits`], [`time`], [`random`], [`le`]: names, bounds, time, randomness, bytes
 //! 2. [`signed`]: signed bytes are kept bytes
 //! 3. [`study`]: what a consortium agreed to train; [`tensor`]: its model as a flat vector
 //! 4. [`update`]: what a site uploads: delta, clip, grid, words
@@ -16,6 +16,7 @@ pub mod audit;
 pub mod config;
 mod hex_array;
 pub mod ids;
+pub mod le;
 pub mod limits;
 pub mod random;
 pub mod signed;

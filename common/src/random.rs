@@ -51,19 +51,19 @@ impl Generator {
         word
     }
 
-    /// Calls [`Generator::next_u32`] for each of `items` in turn, with the words many at a time.
-    pub fn for_each<T>(&mut self, mut items: &[T], mut take: impl FnMut(&T, u32)) {
-        while !items.is_empty() {
+    /// Fills `words` as [`Generator::next_u32`] would, many at a time.
+    pub fn fill(&mut self, mut words: &mut [u32]) {
+        while !words.is_empty() {
             if self.used == WORDS {
                 self.refill();
             }
-            let words = self.words.get(self.used..).unwrap_or_default();
-            let (now, later) = items.split_at(items.len().min(words.len()));
-            for (item, word) in now.iter().zip(words) {
-                take(item, *word);
+            let ready = self.words.get(self.used..).unwrap_or_default();
+            let (now, later) = words.split_at_mut(words.len().min(ready.len()));
+            for (to, from) in now.iter_mut().zip(ready) {
+                *to = *from;
             }
             self.used += now.len();
-            items = later;
+            words = later;
         }
     }
 
@@ -128,8 +128,8 @@ mod tests {
     fn words_many_at_a_time_are_the_same_words() {
         let (mut one, mut many) = (Generator::new("test", b"run"), Generator::new("test", b"run"));
         for length in [0, 1, 300, 255, 256, 1000] {
-            let mut words = Vec::new();
-            many.for_each(&vec![(); length], |(), word| words.push(word));
+            let mut words = vec![0; length];
+            many.fill(&mut words);
             assert_eq!(words, (0..length).map(|_| one.next_u32()).collect::<Vec<_>>());
         }
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
-use consilium_common::tensor::flat::extend_f32;
 use consilium_common::worker::{Outcome, Source, Task, WORKER_PROTOCOL, Work};
 use consilium_io::disk::read_text;
 use tempfile::TempDir;
@@ -66,9 +65,7 @@ impl Workbench {
         let files = TaskFolder::create(self.folder.path(), text.as_bytes())?;
         if let Some(base) = job.base {
             let layout = job.study.layout().map_err(|error| unwritable(&error))?;
-            let mut bytes = Vec::new();
-            extend_f32(&mut bytes, base);
-            files.write_base(&layout, |out| out.write_all(&bytes))?;
+            files.write_vector(&layout, base)?;
         }
         let task = Task {
             protocol: WORKER_PROTOCOL,

@@ -10,6 +10,7 @@ mod pair;
 use std::io::{self, Write};
 
 use consilium_common::ids::{Digest, Round, SiteId};
+use consilium_common::le;
 use consilium_common::random::Generator;
 use consilium_common::study::{Study, StudyError};
 use consilium_common::tensor::file::FileError;
@@ -185,12 +186,13 @@ impl<'a> Encoding<'a> {
         if let Some(pair) = &self.delta {
             let factor = clip_scale(self.norm, clip_norm) * step(-self.header.step_exponent);
             let mut generator = Generator::new("rounding", &root.0);
-            let (mut bytes, mut written) = (Vec::new(), Ok(()));
+            let (mut units, mut bytes) = (Vec::new(), Vec::new());
+            let mut written = Ok(());
             pair.deltas(|delta| {
+                units.resize(delta.len(), 0);
+                quantise_into(&mut units, delta, factor, &mut generator);
                 bytes.clear();
-                quantise_into(delta, factor, &mut generator, |unit| {
-                    bytes.extend_from_slice(&unit.to_le_bytes());
-                });
+                le::extend_i32(&mut bytes, &units);
                 if written.is_ok() {
                     written = out.write(&bytes);
                 }
@@ -198,7 +200,8 @@ impl<'a> Encoding<'a> {
             .map_err(io::Error::other)?;
             written?;
         }
-        let words: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut words = Vec::new();
+        le::extend_u32(&mut words, &self.words);
         out.write(&words)?;
         Ok(Record {
             study: plan.study.clone(),

@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use consilium_common::ids::Digest;
+use consilium_common::le;
 use consilium_common::limits::CHUNK_BYTES;
 use consilium_common::tensor::file::{FileError, Places};
 use consilium_common::tensor::flat::{
-    MODEL_HEADER_BYTES, ModelError, check_model_header, extend_from_le, model_bytes_len,
+    MODEL_HEADER_BYTES, ModelError, check_model_header, model_bytes_len,
 };
 use consilium_common::tensor::layout::{Kind, Layout};
 use consilium_common::update::delta::extend_delta;
@@ -130,10 +131,10 @@ impl<'a> Pair<'a> {
                     continue;
                 }
                 base.clear();
-                extend_from_le(&mut base, &bytes);
+                base.extend(le::f32s(&bytes));
                 self.trained.read_at(&mut bytes, place + 4 * first as u64)?;
                 trained.clear();
-                extend_from_le(&mut trained, &bytes);
+                trained.extend(le::f32s(&bytes));
                 delta.clear();
                 extend_delta(&mut delta, at, &base, &trained)?;
                 take(&delta);

@@ -151,6 +151,7 @@ fn a_diverged_or_foreign_result_is_no_update() {
 /// More than one piece a tensor, frozen tensors between, tensors in another order in the worker's
 /// file: piece by piece gives what the whole vectors give.
 #[test]
+#[expect(clippy::cast_possible_truncation, reason = "any f32 serves")]
 fn an_update_made_in_pieces_is_that_of_the_whole() {
     let large = 300_000; // more than a piece
     let spec = |name: &str, len: u32, kind| (name.to_owned(), vec![len], kind);

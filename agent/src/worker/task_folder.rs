@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use consilium_common::le;
 use consilium_common::tensor::file::safetensors_head;
 use consilium_common::tensor::layout::Layout;
 use tempfile::TempDir;
@@ -52,6 +53,16 @@ impl TaskFolder {
         create(&path)
             .and_then(|mut file| file.write_all(&head).and_then(|()| vector(&mut file)))
             .map_err(|error| fault(&path, &error))
+    }
+
+    /// [`TaskFolder::write_base`] with a model that is in memory.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn write_vector(&self, layout: &Layout, vector: &[f32]) -> Result<(), WorkerFault> {
+        let mut bytes = Vec::new();
+        le::extend_f32(&mut bytes, vector);
+        self.write_base(layout, |out| out.write_all(&bytes))
     }
 
     /// Opens what the worker wrote.

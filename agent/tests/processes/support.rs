@@ -55,7 +55,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let files = TaskFolder::create(folder.path(), study.to_text().unwrap().as_bytes()).unwrap();
         let base = study.model.initial(study.header.seed).unwrap();
-        files.write_base(&study, &base).unwrap();
+        files.write_vector(&study.layout().unwrap(), &base).unwrap();
         let task = Task {
             protocol: WORKER_PROTOCOL,
             work,

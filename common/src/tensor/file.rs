@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::le;
 use crate::limits::SAFETENSORS_HEAD_BYTES_MAX;
-use crate::tensor::flat::{extend_f32, extend_from_le};
 use crate::tensor::layout::{Layout, Tensor};
 
 /// Why a safetensors file does not hold this model.
@@ -83,7 +83,7 @@ pub fn to_safetensors<S: std::hash::BuildHasher>(
     }
     let mut file = safetensors_head(layout, metadata)?;
     file.reserve_exact(4 * vector.len());
-    extend_f32(&mut file, vector);
+    le::extend_f32(&mut file, vector);
     Ok(file)
 }
 
@@ -160,7 +160,7 @@ pub fn from_safetensors(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, FileE
     for (tensor, place) in layout.tensors().iter().zip(places.iter()) {
         let start = usize::try_from(place).map_err(|_| short())?;
         let data = bytes.get(start..start + 4 * tensor.len).ok_or_else(short)?;
-        extend_from_le(&mut vector, data);
+        vector.extend(le::f32s(data));
     }
     Ok(vector)
 }
@@ -219,7 +219,7 @@ mod tests {
         let json = serde_json::to_vec(&Metadata::new(Some(metadata), tensors).unwrap()).unwrap();
         let mut file = (json.len() as u64).to_le_bytes().to_vec();
         file.extend(json);
-        extend_f32(&mut file, &[5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
+        le::extend_f32(&mut file, &[5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
         let vector = from_safetensors(&file, &layout(&[2, 2])).unwrap();
         assert_eq!(vector, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }

@@ -30,33 +30,43 @@ pub fn step(exponent: i32) -> f64 {
 /// Encodes `delta · scale` (all finite) as grid units.
 #[must_use]
 pub fn quantise(delta: &[f32], scale: f64, exponent: i32, generator: &mut Generator) -> Vec<i32> {
-    let mut units = Vec::with_capacity(delta.len());
-    let factor = scale * step(-exponent);
-    quantise_into(delta, factor, generator, |unit| units.push(unit));
+    let mut units = vec![0; delta.len()];
+    quantise_into(&mut units, delta, scale * step(-exponent), generator);
     units
 }
 
-/// Gives `take` the grid units of `delta · factor`, in order; `factor` is scale / step.
-pub fn quantise_into(
-    delta: &[f32],
-    factor: f64,
-    generator: &mut Generator,
-    mut take: impl FnMut(i32),
-) {
-    generator.for_each(delta, |&x, word| take(round_stochastically(f64::from(x) * factor, word)));
+/// Writes the grid units of `delta · factor` to `units`, which is as long; `factor` is scale / step.
+pub fn quantise_into(units: &mut [i32], delta: &[f32], factor: f64, generator: &mut Generator) {
+    let mut words = [0; 256];
+    for (units, delta) in units.chunks_mut(words.len()).zip(delta.chunks(words.len())) {
+        let words = words.get_mut(..units.len()).unwrap_or_default();
+        generator.fill(words);
+        for ((unit, &x), &word) in units.iter_mut().zip(delta).zip(&*words) {
+            *unit = round_stochastically(f64::from(x) * factor, word);
+        }
+    }
 }
 
 /// Up with the probability of the fraction: `word` / 2^32 is uniform in [0, 1).
 #[inline]
 fn round_stochastically(value: f64, word: u32) -> i32 {
+    /// 1.5 · 2^52: a sum with it has no bits left for a fraction, and the integer in its low bits.
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
     let max = f64::from(GRID_MAX);
+    // Without a branch or a call, so that the loop becomes vector code.
     let value = value.clamp(-max, max);
-    // ⌊value⌋ by truncation: a function call for each coordinate costs more than all the rest.
-    #[expect(clippy::cast_possible_truncation, reason = "within ±2^30")]
-    let toward_zero = value as i32;
-    let floor = toward_zero - i32::from(f64::from(toward_zero) > value);
-    let fraction = value - f64::from(floor);
-    floor + i32::from(f64::from(word) < fraction * 4_294_967_296.0)
+    let shifted = value + SHIFT;
+    let nearest = shifted - SHIFT;
+    let over = nearest > value;
+    let floor = nearest - f64::from(u8::from(over));
+    let up = f64::from(word) < (value - floor) * 4_294_967_296.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "the low 32 bits are the integer, in two's complement"
+    )]
+    let nearest = shifted.to_bits() as u32 as i32;
+    nearest - i32::from(over) + i32::from(up)
 }
 
 /// Largest ‖x‖₂ in grid units that an update clipped to C can have: C/step, plus what rounding adds
@@ -98,6 +108,20 @@ mod tests {
         }
         let units_norm = units.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>().sqrt();
         assert!(units_norm <= norm_bound_units(clip, exponent, units.len()));
+    }
+
+    #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "integral and small")]
+    fn rounding_goes_to_one_of_the_two_neighbours_by_the_word() {
+        for value in [0.0_f64, 0.25, -0.25, 1.5, -1.5, 2.5, 7.0, -7.0, 1e9 + 0.75, -1e9 - 0.75] {
+            let (down, up) = (value.floor() as i64, value.ceil() as i64);
+            assert_eq!(i64::from(round_stochastically(value, u32::MAX)), down, "{value}");
+            assert_eq!(i64::from(round_stochastically(value, 0)), up, "{value}");
+        }
+        for value in [f64::from(GRID_MAX), 2e9, f64::INFINITY] {
+            assert_eq!(round_stochastically(value, 0), GRID_MAX);
+            assert_eq!(round_stochastically(-value, 0), -GRID_MAX);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! 3 `control` are reserved for what DESIGN.md §6 names.
 
 use crate::ids::{Digest, Round};
+use crate::le;
 use crate::limits::{PARAMETERS_MAX, WORDS_MAX};
 
 const MAGIC: &[u8; 4] = b"CUPD";
@@ -153,8 +154,8 @@ pub fn encode_update(header: &Header, shared: &[i32], words: &[u32]) -> Vec<u8> 
     debug_assert_eq!((shared.len(), words.len()), (header.shared_len, header.words_len));
     let mut out = header.encode();
     out.reserve_exact(4 * (shared.len() + words.len()));
-    out.extend(shared.iter().flat_map(|x| x.to_le_bytes()));
-    out.extend(words.iter().flat_map(|x| x.to_le_bytes()));
+    le::extend_i32(&mut out, shared);
+    le::extend_u32(&mut out, words);
     out
 }
 

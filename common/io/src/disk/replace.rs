@@ -133,7 +133,7 @@ mod tests {
         for cut in (0..new.len()).step_by(997) {
             let error = replace_with(&path, Access::Umask, |writer| {
                 writer.write_all(&new[..cut])?;
-                Err(io::Error::other("the disk is full"))
+                Err::<(), _>(io::Error::other("the disk is full"))
             });
             let text = error.unwrap_err().to_string();
             assert!(text.contains("state") && text.contains("disk is full"), "{text}");
@@ -148,7 +148,7 @@ mod tests {
         let path = folder.path().join("state");
         replace(&path, b"old").unwrap();
         let kill = std::panic::catch_unwind(|| {
-            let _ = replace_with(&path, Access::Private, |writer| {
+            let _ = replace_with::<()>(&path, Access::Private, |writer| {
                 writer.write_all(b"half of the n")?;
                 writer.flush()?;
                 // What a kill leaves: the temporary file, as its destructor never runs.
