@@ -208,9 +208,8 @@ impl Driver {
                 self.session.handle_done(id, done, now);
             }
             Event::Decided { digest, reply, to } => {
-                let decision = self.shared.decision(&digest);
-                if let Some(decision) = decision {
-                    self.session.handle_decision(digest, decision, now);
+                if let Some(judged) = self.shared.judged(&digest) {
+                    self.session.handle_decision(digest, judged, now);
                 }
                 // The person may have gone.
                 let _gone = to.send(reply);

@@ -10,7 +10,7 @@ use consilium_common::time::Clock;
 use crate::config::AgentConfig;
 use crate::link::Dialer;
 use crate::policy::Signers;
-use crate::session::Decision;
+use crate::session::Judged;
 use crate::state::{Cache, KeptStudy, StateFolder};
 use crate::worker::Programs;
 
@@ -62,9 +62,8 @@ impl Shared {
 
     /// What signatures, policy and people say of a kept study now.
     #[must_use]
-    pub fn decision(&self, digest: &Digest) -> Option<Decision> {
-        let kept = self.kept(digest)?;
-        Some(study::judged(self, &kept).decision)
+    pub fn judged(&self, digest: &Digest) -> Option<Judged> {
+        Some(study::judged(self, &self.kept(digest)?))
     }
 }
 

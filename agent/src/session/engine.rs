@@ -10,7 +10,7 @@ use consilium_common::wire::messages::{Message, SitePhase, Welcome};
 use consilium_common::wire::reject::Code;
 
 use super::Setup;
-use super::action::{Action, ActionId, Decision, Done};
+use super::action::{Action, ActionId, Done, Judged};
 use super::link::Link;
 use super::outbox::Outbox;
 use super::queue::Queue;
@@ -171,10 +171,11 @@ impl Session {
         self.advance(now);
     }
 
-    /// A person accepted or refused a study; the edge has made it durable. What the policy or the
-    /// signatures refuse stays refused.
-    pub fn handle_decision(&mut self, digest: Digest, decision: Decision, now: Millis) {
-        let refused = self.studies.decided(&digest, decision, now, &mut self.out);
+    /// A person accepted or refused a study; the edge has made it durable, and judged it anew. What
+    /// the policy or the signatures refuse stays refused.
+    pub fn handle_decision(&mut self, digest: Digest, judged: Judged, now: Millis) {
+        let decision = judged.decision;
+        let refused = self.studies.decided(&digest, judged, now, &mut self.out);
         if let (Some(study), Some(code)) = (refused, decision.code()) {
             self.withdraw(&study, code, now);
         }

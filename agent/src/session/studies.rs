@@ -177,20 +177,20 @@ impl Studies {
     pub(super) fn decided(
         &mut self,
         digest: &Digest,
-        decision: Decision,
+        judged: Judged,
         now: Millis,
         out: &mut Outbox,
     ) -> Option<StudyId> {
         let entry = self.known.get_mut(digest)?;
-        let judged = entry.judged.as_mut()?;
-        let barred = match judged.decision {
+        let barred = match entry.judged.as_ref()?.decision {
             Decision::Refused { code } => code != Code::RefusedBySite,
             Decision::Accepted | Decision::NeedsPerson => false,
         };
         if barred {
             return None;
         }
-        judged.decision = decision;
+        let decision = judged.decision;
+        entry.judged = Some(judged);
         if entry.offer.is_some() {
             answer(*digest, decision.answer(), now, out);
         }

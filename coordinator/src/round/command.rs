@@ -82,8 +82,8 @@ impl Engine {
         }
         (self.state, self.state_since) = (state, Some(record));
         let message = StudyState { study: self.terms.study.id().clone(), state };
-        let connected = self.sessions.iter().filter(|(_, session)| session.connected);
-        for (site, _) in connected {
+        // Also to those who have not accepted the study: whoever is to decide sees what it does.
+        for site in &self.roster {
             self.outbox.send(site, message.clone());
         }
         match state {

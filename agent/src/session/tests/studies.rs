@@ -36,7 +36,7 @@ fn a_study_with_too_few_signatures_is_judged_again_when_offered_again() {
     let judge = id_of(&bench.take(), "judge-study");
     bench.done(judge, Done::Judged(Ok(judged(Decision::Refused { code }))));
     assert_eq!(declined(&bench.take()), Some(code));
-    bench.session.handle_decision(digest(3), Decision::Accepted, bench.now);
+    bench.session.handle_decision(digest(3), judged(Decision::Accepted), bench.now);
     assert!(bench.take().is_empty(), "nobody accepts what the signatures do not carry");
 
     bench.lose_connection();
@@ -54,13 +54,13 @@ fn a_person_accepts_or_refuses_while_the_study_is_on_offer() {
     let judge = id_of(&bench.take(), "judge-study");
     bench.done(judge, Done::Judged(Ok(judged(Decision::NeedsPerson))));
     bench.take();
-    bench.session.handle_decision(digest(3), Decision::Accepted, bench.now);
+    bench.session.handle_decision(digest(3), judged(Decision::Accepted), bench.now);
     let actions = bench.take();
     assert_eq!((actions[0].name(), declined(&actions)), ("send-study-answer", None));
     let code = Code::RefusedBySite;
-    bench.session.handle_decision(digest(3), Decision::Refused { code }, bench.now);
+    bench.session.handle_decision(digest(3), judged(Decision::Refused { code }), bench.now);
     assert_eq!(declined(&bench.take()), Some(code));
-    bench.session.handle_decision(digest(3), Decision::Accepted, bench.now);
+    bench.session.handle_decision(digest(3), judged(Decision::Accepted), bench.now);
     assert_eq!(bench.names(), ["send-study-answer"], "people may change their mind");
 }
 
@@ -71,7 +71,7 @@ fn a_decision_without_a_connection_is_told_at_the_next() {
     let judge = id_of(&bench.take(), "judge-study");
     bench.lose_connection();
     bench.done(judge, Done::Judged(Ok(judged(Decision::NeedsPerson))));
-    bench.session.handle_decision(digest(3), Decision::Accepted, bench.now);
+    bench.session.handle_decision(digest(3), judged(Decision::Accepted), bench.now);
     assert!(bench.take().is_empty());
     bench.reconnect();
     bench.offer("other", 3);
@@ -102,7 +102,7 @@ fn a_refused_study_stops_and_nothing_more_of_it_leaves() {
     let earlier = bench.deliver("ward", 1);
     let train = bench.begin(plan("mnist", 1));
     let code = Code::RefusedBySite;
-    bench.session.handle_decision(digest(1), Decision::Refused { code }, bench.now);
+    bench.session.handle_decision(digest(1), judged(Decision::Refused { code }), bench.now);
     let actions = bench.take();
     assert!(actions.contains(&Action::Stop { id: train }));
     assert_eq!(failed(&actions), Some(code));
@@ -111,7 +111,7 @@ fn a_refused_study_stops_and_nothing_more_of_it_leaves() {
     bench.say(plan("mnist", 2));
     assert_eq!(declined(&bench.take()), Some(code));
 
-    bench.session.handle_decision(digest(2), Decision::Refused { code }, bench.now);
+    bench.session.handle_decision(digest(2), judged(Decision::Refused { code }), bench.now);
     assert_eq!(settles(&bench.take()), [("ward".to_owned(), 1, false)]);
     bench.say(wanted(&earlier));
     assert_eq!(bench.names(), ["send-other"], "refused, not pushed");

@@ -103,7 +103,7 @@ fn pause_lets_the_round_finish_and_start_goes_on() {
     assert_eq!(world.phase(), PhaseName::Idle);
     assert_eq!(world.status().waiting_for, ["an operator to start the study again"]);
     assert!(matches!(world.command(Command::Pause), Err(CommandError::NotRunning(_))));
-    assert_eq!(world.was_sent("a", "StudyState"), 1);
+    assert_eq!(world.was_sent("a", "StudyState"), 2, "that it runs, that it rests");
     world.command(Command::Start).unwrap();
     world.settle();
     assert_eq!(world.plan().round, Round(2));
