@@ -8,7 +8,7 @@
 //! 4. [`update`]: what a site uploads: delta, clip, grid, words
 //! 5. [`wire`]: the protocol, written out; [`worker`]: the one between daemon and worker
 //! 6. [`audit`]: receipts, roll calls, the log's records and tree
-//! 7. [`config`]: files that people write
+//! 7. [`config`]: files that people write; [`planted`]: bugs that tests switch on
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod hex_array;
 pub mod ids;
 pub mod le;
 pub mod limits;
+pub mod planted;
 pub mod random;
 pub mod signed;
 pub mod study;

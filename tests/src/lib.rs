@@ -4,6 +4,7 @@
 
 pub mod harness;
 pub mod samples;
+pub mod simulation;
 
 /// The seed of a randomised test: `CONSILIUM_SEED`, or `default`. Printed, so that a failure can be
 /// replayed.

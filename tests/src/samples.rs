@@ -203,6 +203,7 @@ impl Samples {
                 study: study(),
                 round,
                 accepted: self.sites.to_vec(),
+                excluded: self.sites.iter().map(|site| (site.clone(), Code::Policy)).collect(),
                 remaining: Millis(7_100_000),
             }),
             Record::Receipt(record::ReceiptGiven { signed: self.signed_receipt() }),

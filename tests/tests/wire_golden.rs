@@ -1,7 +1,7 @@
 //! The bytes of every frame, record and document, pinned. A changed line in `golden/` is a changed
 //! protocol: after the first release tag it must become a new kind instead.
 //!
-//! To write the files anew: `CONSILIUM_BLESS=1 cargo nextest run -p consilium-tests wire_golden`.
+//! To write the files anew: `CONSILIUM_BLESS=1 cargo nextest run -p consilium-tests --test wire_golden`.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 

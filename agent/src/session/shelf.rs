@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::audit::{Receipt, RollCall};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{
     Progress, SitePhase, UpdateOffer, UpdateRefused, UpdateWanted,
@@ -193,7 +194,8 @@ impl Shelf {
             let entry = roll_call.sites.get(site);
             let update: Option<Digest> = entry.and_then(|entry| entry.update);
             let same = update == Some(held.retained.digest);
-            held.settle(same && roll_call.counted(site), out);
+            let counted = roll_call.counted(site) || planted::has(Bug::ResidualOnAbandon);
+            held.settle(same && counted, out);
         }
     }
 

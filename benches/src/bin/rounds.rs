@@ -42,7 +42,7 @@ struct Args {
 impl Args {
     fn goal(&self) -> Option<f64> {
         let named = (self.sites, self.parameters) == (4, 1000);
-        self.goal_ms.or(named.then_some(20.0))
+        self.goal_ms.or_else(|| named.then_some(20.0))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::study::Study;
 use crate::time::Millis;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::messages::{RunState, TaskKind};
+use crate::wire::reject::Code;
 
 macro_rules! records {
     ($($number:literal $kind:ident($body:ty), $doc:literal;)*) => {
@@ -123,6 +124,8 @@ pub struct TrainingBegun {
     pub round: Round,
     /// Who accepted.
     pub accepted: Vec<SiteId>,
+    /// Who did not, and why: a roll call after a crash says the same.
+    pub excluded: Vec<(SiteId, Code)>,
     /// The deadline, as time that remains.
     pub remaining: Millis,
 }

@@ -4,6 +4,7 @@ use consilium_common::audit::Record;
 use consilium_common::audit::record::{ReceiptGiven, Refusal};
 use consilium_common::ids::{Digest, SiteId};
 use consilium_common::limits::WEIGHT_SUM_MAX;
+use consilium_common::planted::{self, Bug};
 use consilium_common::update::words::Words;
 use consilium_common::wire::messages::{
     Receipt, TaskKind, UpdateOffer, UpdateRefused, UpdateWanted,
@@ -66,7 +67,7 @@ impl Engine {
             );
             self.log_refusal(site, Code::Equivocation, &detail);
             self.refuse(site, offer, Code::Equivocation, detail);
-        } else if part.state == SiteState::Delivered {
+        } else if part.state == SiteState::Delivered && !planted::has(Bug::DoubleCount) {
             self.send_receipt(site);
         } else if closed {
             // Too late for the sum: the roll call says so when the round ends.
@@ -240,7 +241,8 @@ impl Engine {
         let Some(part) = self.part(site) else {
             return;
         };
-        if part.receipt_durable && part.state == (SiteState::Adding { added: true }) {
+        let durable = part.receipt_durable || planted::has(Bug::ReceiptBeforeDurable);
+        if durable && part.state == (SiteState::Adding { added: true }) {
             part.state = SiteState::Delivered;
             self.send_receipt(site);
         }

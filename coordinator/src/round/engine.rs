@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use consilium_common::ids::{Digest, Round, SiteId, Version};
+use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{
     Message, PlanAnswer, Progress, RunState, TaskFailed, UpdateOffer,
@@ -89,7 +90,9 @@ impl Engine {
             *session = Session { connected: true, declined: None };
             self.attempts.try_again(now);
         }
-        self.tell_again(site);
+        if !planted::has(Bug::LostWakeUp) {
+            self.tell_again(site);
+        }
         self.advance();
     }
 
@@ -109,7 +112,8 @@ impl Engine {
         if !self.roster.contains(site) {
             return;
         }
-        let is_current = self.live_round() == Some(message.round());
+        let is_current =
+            self.live_round() == Some(message.round()) || planted::has(Bug::StaleRound);
         match message {
             SiteMessage::UpdateOffer(offer) => self.take_offer(site, &offer),
             SiteMessage::PlanAnswer(answer) if is_current => self.take_answer(site, answer.answer),

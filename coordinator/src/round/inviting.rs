@@ -88,6 +88,7 @@ impl Engine {
             study: open.plan.study.clone(),
             round: open.plan.round,
             accepted: accepted.into_iter().collect(),
+            excluded: open.excluded(),
             remaining: open.deadline.since(self.now),
         };
         self.outbox.persist(Awaited::Record, Record::Training(record));

@@ -8,6 +8,7 @@ use consilium_common::ids::SiteId;
 use consilium_common::signed::Signed;
 use consilium_common::time::Millis;
 use consilium_common::update::words::Words;
+use consilium_common::wire::reject::Code;
 
 use super::site::{Site, SiteState, Why};
 
@@ -99,6 +100,21 @@ impl OpenRound {
     pub(super) fn sites_where(&self, wanted: impl Fn(SiteState) -> bool) -> BTreeSet<SiteId> {
         let of = self.sites.iter().filter(|(_, site)| wanted(site.state));
         of.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Who is not part of the sum, and why.
+    pub(super) fn excluded(&self) -> Vec<(SiteId, Code)> {
+        let code = |(id, site): (&SiteId, &Site)| match site.state {
+            SiteState::Out(why) => Some((id.clone(), why.code())),
+            SiteState::Invited
+            | SiteState::Working
+            | SiteState::Looking
+            | SiteState::Wanted
+            | SiteState::Verifying
+            | SiteState::Adding { .. }
+            | SiteState::Delivered => None,
+        };
+        self.sites.iter().filter_map(code).collect()
     }
 
     /// The deadline: from here on no site owes anything.

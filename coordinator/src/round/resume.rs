@@ -9,6 +9,7 @@ use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Study, StudyError};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::RunState;
+use consilium_common::wire::reject::Code;
 
 use super::command::stopped_by;
 use super::engine::Engine;
@@ -65,9 +66,20 @@ impl Interrupted {
         training.map_or(self.plan.remaining, |training| training.remaining)
     }
 
-    fn accepted(&self) -> &[SiteId] {
-        let training = self.training.as_ref();
-        training.map_or(&self.plan.invited, |training| &training.accepted)
+    /// Where a site stood when training began; each may still come back and deliver.
+    fn state_of(&self, site: &SiteId) -> SiteState {
+        let Some(training) = &self.training else {
+            return SiteState::Working;
+        };
+        if training.accepted.contains(site) {
+            return SiteState::Working;
+        }
+        let excluded = training.excluded.iter().find(|(excluded, _)| excluded == site);
+        SiteState::Out(match excluded {
+            None | Some((_, Code::NoAnswer)) => Why::NoAnswer,
+            Some((_, Code::Idle)) => Why::Idle,
+            Some((_, code)) => Why::Declined(*code),
+        })
     }
 }
 
@@ -117,6 +129,7 @@ impl Engine {
                 study: open.plan.study.clone(),
                 round: open.plan.round,
                 accepted: open.plan.invited.clone(),
+                excluded: Vec::new(),
                 remaining: open.plan.remaining,
             };
             self.outbox.persist(Awaited::Record, Record::Training(record));
@@ -135,12 +148,7 @@ impl Engine {
     }
 
     fn resume_site(&self, id: &SiteId, interrupted: &Interrupted) -> Site {
-        let state = if interrupted.accepted().contains(id) {
-            SiteState::Working
-        } else {
-            SiteState::Out(Why::NoAnswer)
-        };
-        let mut site = Site::new(state, self.now);
+        let mut site = Site::new(interrupted.state_of(id), self.now);
         let signed = interrupted.receipts.get(id);
         // The history has read it before; were it unreadable, the site would be given another.
         let receipt = signed.and_then(|signed| signed.parse_unverified().ok());

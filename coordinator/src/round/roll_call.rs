@@ -2,6 +2,7 @@
 
 use consilium_common::audit::{Entry, Outcome, RollCall, Status};
 use consilium_common::limits::TEXT_BYTES_MAX;
+use consilium_common::planted::{self, Bug};
 use consilium_common::signed::Signed;
 use consilium_common::time::Millis;
 use consilium_common::update::words::Words;
@@ -23,7 +24,10 @@ pub(super) fn signed(
         Outcome::Committed { .. } | Outcome::Evaluated { .. } => (&open.words, true),
         Outcome::Abandoned { .. } => (&nothing, false),
     };
-    let sites = open.sites.iter();
+    let told = |site: &Site| {
+        !planted::has(Bug::SilentExclusion) || !matches!(site.state, SiteState::Out(_))
+    };
+    let sites = open.sites.iter().filter(|(_, site)| told(site));
     let names = terms.schema.names().iter().cloned();
     let roll_call = RollCall {
         format: 1,

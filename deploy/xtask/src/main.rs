@@ -6,6 +6,7 @@
 //!      ├─ demo       both, then the programs, then `consilium demo`
 //!      ├─ test       both, then the programs, then every test
 //!      ├─ lint       formatting, clippy, licences, house rules ── graph (who depends on what)
+//!      ├─ sim        federations in simulated time, from seeds
 //!      ├─ bench      one suite of consilium-benches, in release
 //!      └─ dist       the tarball that a hospital installs
 //!      shell (commands, said before they run) · workspace (what `cargo metadata` knows)
@@ -25,6 +26,7 @@ mod graph;
 mod libtorch;
 mod lint;
 mod shell;
+mod sim;
 mod test;
 mod workspace;
 
@@ -55,6 +57,8 @@ enum Task {
     Test(test::Options),
     /// Check formatting, lints, licences, house rules and who depends on what
     Lint,
+    /// Run federations in simulated time, with faults, from many seeds
+    Sim(sim::Options),
     /// Run a benchmark suite in release
     Bench(bench::Options),
     /// Pack the programs, units, documents and libtorch into dist/
@@ -79,6 +83,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::run(&workspace, options),
         Task::Test(options) => test::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
+        Task::Sim(options) => sim::run(&workspace, options),
         Task::Bench(options) => bench::run(&workspace, options),
         Task::Dist => dist::run(&workspace),
     }

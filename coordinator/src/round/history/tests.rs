@@ -126,6 +126,7 @@ fn a_submitted_study_stands_at_v0_and_waits() {
 #[test]
 fn an_open_round_is_interrupted_with_its_receipts_until_its_roll_call() {
     let training = Record::Training(TrainingBegun {
+        excluded: Vec::new(),
         study: demo(),
         round: Round(1),
         accepted: vec![],

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use consilium_agent::session as agent;
+use consilium_common::audit::Record;
+use consilium_common::ids::{Round, StudyId};
 use consilium_common::random::Generator;
 use consilium_common::time::Millis;
-use consilium_common::wire::messages::Message;
-use consilium_coordinator::round;
+use consilium_common::wire::messages::{Message, Plan};
+use consilium_coordinator::round::{self, Command};
 
 /// A connection between one site and the coordinator; never used again once it is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
 
 /// What happens at some time. `life` counts the starts of a process: what was on its way to a life
-/// that is over is nothing.
+/// that is over is nothing. `study` is an index into the federation's studies.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A site's attempt to connect comes to its end.
@@ -26,8 +28,14 @@ pub(crate) enum Event {
     Lost { site: usize, life: u64, link: LinkId },
     /// The coordinator notices it.
     Gone { site: usize, life: u64, link: LinkId },
-    /// An action of the engine is done.
-    Worked { life: u64, id: round::ActionId, work: Work },
+    /// A slow connection is quick again.
+    Quick { link: LinkId },
+    /// A connection has carried nothing for too long.
+    IdleOut { link: LinkId },
+    /// An action of an engine is done.
+    Worked { life: u64, study: usize, id: round::ActionId, work: Work },
+    /// A record is on the coordinator's disk although nobody waits for it (a planted bug).
+    Written { life: u64, record: Box<Record> },
     /// An action of a session is done.
     Did { site: usize, life: u64, id: agent::ActionId, deed: Deed },
     /// A worker reports batches.
@@ -40,6 +48,10 @@ pub(crate) enum Event {
     CoordinatorStarts,
     /// A site's process starts.
     SiteStarts { site: usize },
+    /// The coordinator's calendar clock is set right.
+    ClockRight,
+    /// An operator commands.
+    Commanded { study: usize, command: Command },
 }
 
 /// An update on a blob stream.
@@ -55,19 +67,21 @@ pub(crate) struct Push {
 /// What the coordinator's disk and CPU are at.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Persist(Box<consilium_common::audit::Record>),
+    Persist(Box<Record>),
+    /// Answered before the disk has it (a planted bug).
+    Early,
     Other(Box<round::Action>),
 }
 
 /// What a site's disk, network and worker are at.
 #[derive(Debug)]
 pub(crate) enum Deed {
-    Judge { link: Option<LinkId> },
-    Fetch { link: Option<LinkId>, plan: Box<consilium_common::wire::messages::Plan> },
+    Judge { study: usize, link: Option<LinkId> },
+    Fetch { link: Option<LinkId>, plan: Box<Plan> },
     Train { crashes: bool },
-    Encode { plan: Box<consilium_common::wire::messages::Plan> },
+    Encode { plan: Box<Plan>, disk_full: bool },
     Pushed { went: bool },
-    Settle { round: consilium_common::ids::Round, counted: bool },
+    Settle { study: StudyId, round: Round, counted: bool },
 }
 
 pub(crate) struct Sim {
@@ -81,7 +95,7 @@ impl Sim {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: Millis(1),
-            chance: Generator::new("pair", &seed.to_le_bytes()),
+            chance: Generator::new("simulation", &seed.to_le_bytes()),
             events: BTreeMap::new(),
             sequence: 0,
         }
@@ -89,7 +103,7 @@ impl Sim {
 
     /// Uniform in `from..=to`.
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + u64::from(self.chance.below(u32::try_from(to - from + 1).unwrap()))
+        between(&mut self.chance, from, to)
     }
 
     /// True `per_mille` times in a thousand.
@@ -128,4 +142,14 @@ impl Sim {
             self.events.iter().filter(|(_, event)| wanted(event)).map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.events.remove(key)).collect()
     }
+
+    /// How much is on its way.
+    pub(crate) fn pending(&self) -> usize {
+        self.events.len()
+    }
+}
+
+/// Uniform in `from..=to`.
+pub(crate) fn between(generator: &mut Generator, from: u64, to: u64) -> u64 {
+    from + u64::from(generator.below(u32::try_from(to - from + 1).unwrap_or(u32::MAX)))
 }

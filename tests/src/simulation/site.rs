@@ -5,17 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_agent::session::{
     Action, ActionId, Decision, Done, Fault, Judged, KnownStudy, Retained, Session, Setup, Trained,
 };
-use consilium_common::ids::{Digest, Round, SiteId};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
 use consilium_common::update::grid::step_exponent;
 use consilium_common::update::sections::{Header, encode_update};
 use consilium_common::update::words::{Metrics, Words};
-use consilium_common::wire::messages::{Plan, SitePhase, TaskKind};
+use consilium_common::wire::messages::{Message, Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::Outcome;
 
-use super::coordinator::Terms;
 use super::sim::{Deed, Event, LinkId, Push, Sim};
+use super::terms::Terms;
+
+/// A round of a study.
+pub(crate) type Of = (StudyId, Round);
+
+/// What outlives the process.
+#[derive(Clone, Default)]
+pub(crate) struct Disk {
+    judged: BTreeSet<StudyId>,
+    pub(crate) retained: BTreeMap<Of, Retained>,
+    bases: BTreeSet<Digest>,
+}
 
 pub(crate) struct Site {
     pub(crate) name: SiteId,
@@ -24,22 +35,33 @@ pub(crate) struct Site {
     pub(crate) session: Option<Session>,
     pub(crate) life: u64,
     pub(crate) link: Option<LinkId>,
-    // On disk.
-    judged: bool,
-    pub(crate) retained: BTreeMap<Round, Retained>,
-    bases: BTreeSet<Digest>,
+    pub(crate) disk: Disk,
+    /// Copies of the disk, the newest last.
+    pub(crate) backups: Vec<Disk>,
+    /// Went back to a backup: may do again what it has done.
+    pub(crate) restored: bool,
     /// Every settlement: round, whether it counted, whether an update was there.
-    pub(crate) settled: Vec<(Round, bool, bool)>,
+    pub(crate) settled: Vec<(Of, bool, bool)>,
     /// Every update that was ever made, by round: one a round.
-    pub(crate) made: BTreeMap<Round, (Digest, Vec<u8>)>,
-    pub(crate) trainings: u64,
+    pub(crate) made: BTreeMap<Of, (Digest, Vec<u8>)>,
+    /// Rounds whose update breaks a rule on purpose.
+    pub(crate) bad: BTreeSet<Of>,
+    /// Rounds for which it said that it cannot deliver.
+    pub(crate) gave_up: BTreeSet<Of>,
+    /// Until when nothing reaches the coordinator from here.
+    pub(crate) cut_off_until: Millis,
+    // Faults that wait for their moment.
+    pub(crate) workers_to_die: u32,
+    pub(crate) workers_to_hang: u32,
+    pub(crate) disk_full: bool,
+    pub(crate) next_is_bad: bool,
 }
 
 /// What the edge has to ask of the world around it.
 pub(crate) enum Asked {
     Nothing,
-    Close(String),
-    Send(Box<consilium_common::wire::messages::Message>),
+    Close,
+    Send(Box<Message>),
 }
 
 fn judged(terms: &Terms) -> Judged {
@@ -50,6 +72,10 @@ fn judged(terms: &Terms) -> Judged {
     }
 }
 
+fn of_plan(plan: &Plan) -> Of {
+    (plan.study.clone(), plan.round)
+}
+
 impl Site {
     pub(crate) fn new(index: usize, name: SiteId) -> Self {
         Self {
@@ -58,36 +84,44 @@ impl Site {
             session: None,
             life: 0,
             link: None,
-            judged: false,
-            retained: BTreeMap::new(),
-            bases: BTreeSet::new(),
+            disk: Disk::default(),
+            backups: Vec::new(),
+            restored: false,
             settled: Vec::new(),
             made: BTreeMap::new(),
-            trainings: 0,
+            bad: BTreeSet::new(),
+            gave_up: BTreeSet::new(),
+            cut_off_until: Millis::ZERO,
+            workers_to_die: 0,
+            workers_to_hang: 0,
+            disk_full: false,
+            next_is_bad: false,
         }
     }
 
-    pub(crate) fn start(&mut self, terms: &Terms, now: Millis) {
-        let known = KnownStudy {
+    pub(crate) fn start(&mut self, studies: &[Terms], now: Millis) {
+        let known = |terms: &Terms| KnownStudy {
             digest: terms.digest,
             study: terms.study.id().clone(),
             version: 1,
             judged: judged(terms),
         };
         self.life += 1;
+        self.backups.push(self.disk.clone());
+        let kept = studies.iter().filter(|terms| self.disk.judged.contains(terms.study.id()));
         let setup = Setup {
             site: self.name.clone(),
             agent: "consilium-agent 0.1.0".to_owned(),
-            studies: self.judged.then_some(known).into_iter().collect(),
-            data: [terms.study.id().clone()].into(),
-            retained: self.retained.values().cloned().collect(),
+            studies: kept.map(known).collect(),
+            data: studies.iter().map(|terms| terms.study.id().clone()).collect(),
+            retained: self.disk.retained.values().cloned().collect(),
             slots: 1,
         };
         self.session = Some(Session::open(setup, now));
     }
 
     /// The process dies. What was on its way to the disk is there or not.
-    pub(crate) fn die(&mut self, terms: &Terms, sim: &mut Sim) {
+    pub(crate) fn die(&mut self, studies: &[Terms], sim: &mut Sim) {
         let (index, life) = (self.index, self.life);
         self.session = None;
         self.link = None;
@@ -100,9 +134,12 @@ impl Site {
                 && durable
             {
                 match deed {
-                    Deed::Encode { plan } => drop(self.encode(terms, &plan)),
-                    Deed::Settle { round, counted } => self.settle(round, counted),
-                    Deed::Judge { .. }
+                    Deed::Encode { plan, disk_full: false } => {
+                        self.encode(super::world::terms_of(studies, &plan.study), &plan);
+                    }
+                    Deed::Settle { study, round, counted } => self.settle((study, round), counted),
+                    Deed::Encode { .. }
+                    | Deed::Judge { .. }
                     | Deed::Fetch { .. }
                     | Deed::Train { .. }
                     | Deed::Pushed { .. } => {}
@@ -112,26 +149,35 @@ impl Site {
     }
 
     /// Begins what the session asks for.
-    pub(crate) fn perform(&mut self, action: Action, worker_crashes: bool, sim: &mut Sim) -> Asked {
+    pub(crate) fn perform(&mut self, action: Action, studies: &[Terms], sim: &mut Sim) -> Asked {
         let (site, life, link) = (self.index, self.life, self.link);
         let did = |id, deed| Event::Did { site, life, id, deed };
         match action {
             Action::Connect => sim.after(1, 300, Event::Opened { site, life }),
-            Action::Close { reason } => return Asked::Close(reason),
-            Action::Send { message } => return Asked::Send(message),
-            Action::JudgeStudy { id, .. } => sim.after(1, 200, did(id, Deed::Judge { link })),
+            Action::Close { .. } => return Asked::Close,
+            Action::Send { message } => {
+                if let Message::TaskFailed(failed) = &*message {
+                    self.gave_up.insert((failed.study.clone(), failed.round));
+                }
+                return Asked::Send(message);
+            }
+            Action::JudgeStudy { id, offer } => {
+                let study = studies.iter().position(|terms| *terms.study.id() == offer.study);
+                let study = study.unwrap();
+                sim.after(1, 200, did(id, Deed::Judge { study, link }));
+            }
             Action::Fetch { id, plan } => {
                 let plan = Box::new(plan);
                 sim.after(1, 500, did(id, Deed::Fetch { link, plan }));
             }
-            Action::Train { id, .. } => {
-                self.trainings += 1;
-                sim.after(50, 4_000, did(id, Deed::Train { crashes: worker_crashes }));
-                sim.after(0, 400, Event::Moves { site, life, id, batch: 1 });
-            }
+            Action::Train { id, .. } => self.train(id, sim),
             Action::Encode { id, plan, .. } => {
-                let plan = Box::new(plan);
-                sim.after(1, 60, did(id, Deed::Encode { plan }));
+                let (plan, disk_full) = (Box::new(plan), std::mem::take(&mut self.disk_full));
+                let first = !self.made.contains_key(&of_plan(&plan));
+                if first && std::mem::take(&mut self.next_is_bad) {
+                    self.bad.insert(of_plan(&plan));
+                }
+                sim.after(1, 60, did(id, Deed::Encode { plan, disk_full }));
             }
             Action::Push { id, retained } => match link {
                 Some(link) => {
@@ -141,11 +187,25 @@ impl Site {
                 None => sim.after(1, 10, did(id, Deed::Pushed { went: false })),
             },
             Action::Stop { id } => self.stop(id, sim),
-            Action::Settle { id, round, counted, .. } => {
-                sim.after(1, 60, did(id, Deed::Settle { round, counted }));
+            Action::Settle { id, study, round, counted } => {
+                sim.after(1, 60, did(id, Deed::Settle { study, round, counted }));
             }
         }
         Asked::Nothing
+    }
+
+    fn train(&mut self, id: ActionId, sim: &mut Sim) {
+        let (site, life) = (self.index, self.life);
+        let did = |crashes| Event::Did { site, life, id, deed: Deed::Train { crashes } };
+        if self.workers_to_hang > 0 {
+            // The daemon kills it after the study's idle timeout; nothing moves before.
+            self.workers_to_hang -= 1;
+            return sim.after(10_000, 10_200, did(true));
+        }
+        let crashes = self.workers_to_die > 0;
+        self.workers_to_die = self.workers_to_die.saturating_sub(1);
+        sim.after(50, 4_000, did(crashes));
+        sim.after(0, 400, Event::Moves { site, life, id, batch: 1 });
     }
 
     /// A fetch or a worker is stopped, and says so unless it was done already.
@@ -167,20 +227,20 @@ impl Site {
     }
 
     /// A deed is done, and on disk where it belongs there; its answer.
-    pub(crate) fn did(&mut self, terms: &Terms, deed: Deed, link_holds: bool) -> Done {
+    pub(crate) fn did(&mut self, studies: &[Terms], deed: Deed, link_holds: bool) -> Done {
         let fault = |detail: &str| Fault::passing(Code::SiteFault, detail);
         match deed {
             Deed::Judge { .. } if !link_holds => Done::Judged(Err(fault("connection lost"))),
-            Deed::Judge { .. } => {
-                self.judged = true;
-                Done::Judged(Ok(judged(terms)))
+            Deed::Judge { study, .. } => {
+                self.disk.judged.insert(studies[study].study.id().clone());
+                Done::Judged(Ok(judged(&studies[study])))
             }
             Deed::Fetch { plan, .. } => {
-                let here = self.bases.contains(&plan.base);
+                let here = self.disk.bases.contains(&plan.base);
                 if !here && !link_holds {
                     return Done::Fetched(Err(fault("connection lost")));
                 }
-                self.bases.insert(plan.base);
+                self.disk.bases.insert(plan.base);
                 Done::Fetched(Ok(()))
             }
             Deed::Train { crashes: true } => {
@@ -195,11 +255,17 @@ impl Site {
                 },
                 path: None,
             })),
-            Deed::Encode { plan } => Done::Encoded(Ok(self.encode(terms, &plan))),
+            Deed::Encode { disk_full: true, .. } => {
+                Done::Encoded(Err(Fault::lasting(Code::SiteFault, "no space left on device")))
+            }
+            Deed::Encode { plan, .. } => {
+                let terms = super::world::terms_of(studies, &plan.study);
+                Done::Encoded(Ok(self.encode(terms, &plan)))
+            }
             Deed::Pushed { went: true } => Done::Pushed(Ok(())),
             Deed::Pushed { went: false } => Done::Pushed(Err(fault("the stream was reset"))),
-            Deed::Settle { round, counted } => {
-                self.settle(round, counted);
+            Deed::Settle { study, round, counted } => {
+                self.settle((study, round), counted);
                 Done::Settled
             }
         }
@@ -211,14 +277,15 @@ impl Site {
         }
     }
 
-    fn settle(&mut self, round: Round, counted: bool) {
-        let there = self.retained.remove(&round).is_some();
-        self.settled.push((round, counted, there));
+    fn settle(&mut self, of: Of, counted: bool) {
+        let there = self.disk.retained.remove(&of).is_some();
+        self.settled.push((of, counted, there));
     }
 
     /// The update of a plan: it follows from site, round and base alone, as a seed makes it do.
     fn encode(&mut self, terms: &Terms, plan: &Plan) -> Retained {
-        assert!(self.retained.is_empty(), "trained over site state that is not settled");
+        let unsettled = self.disk.retained.keys().any(|(study, _)| *study == plan.study);
+        assert!(!unsettled, "trained over site state that is not settled");
         let mut seed = blake3::Hasher::new();
         seed.update(self.name.as_str().as_bytes()).update(&plan.base.0);
         let seed = *seed.finalize().as_bytes();
@@ -228,8 +295,9 @@ impl Site {
         };
         let units: Vec<i32> =
             seed.iter().take(shared_len).map(|b| (i32::from(*b) - 128) << 18).collect();
+        let is_bad = self.bad.contains(&of_plan(plan));
         let words = terms.schema.encode(&Words {
-            weight: 10 + u64::from(seed[30]),
+            weight: if is_bad { 1_001 } else { 10 + u64::from(seed[30]) },
             clipped: u64::from(seed[31] & 1),
             metrics: Metrics(vec![100, 65_536]),
         });
@@ -249,8 +317,8 @@ impl Site {
             digest: Digest::of(&bytes),
             bytes: bytes.len() as u64,
         };
-        self.retained.insert(plan.round, retained.clone());
-        let known = self.made.entry(plan.round).or_insert((retained.digest, bytes));
+        self.disk.retained.insert(of_plan(plan), retained.clone());
+        let known = self.made.entry(of_plan(plan)).or_insert((retained.digest, bytes));
         assert_eq!(known.0, retained.digest, "one update a round");
         retained
     }
@@ -258,7 +326,7 @@ impl Site {
     /// Nothing is left to do, and the connection stands.
     pub(crate) fn rests(&self, now: Millis) -> bool {
         let session = self.session.as_ref();
-        self.retained.is_empty()
+        self.disk.retained.is_empty()
             && session.is_some_and(|session| session.status(now).tasks.is_empty())
     }
 }

@@ -1,0 +1,127 @@
+//! The whole federation in one thread: real `Engine`s and real `Session`s on a simulated clock, with
+//! simulated disks, links, workers and operators, all from one seed. `cargo xtask sim` runs many.
+//!
+//! ```text
+//!   fault ─► strike ─► world ─┬─ coordinator: engines, log, stage      oracle: after each step over
+//!   (what, when)              ├─ site (any number): session, disk              the log, and at the
+//!                             ├─ links: what passes, how late                  end over everything
+//!                             └─ sim: clock, chance, what is on its way  coverage: what was reached
+//! ```
+//!
+//! # What counts as a failure
+//! * Anything is announced before its record is durable.
+//! * An update counts that its site never made, counts twice, or counts without a receipt; one with a
+//!   receipt does not count although its round committed.
+//! * A version is not the exact sum of its roll call, or two versions have one number.
+//! * A round does not end in exactly one roll call that names every invited site, with a cause that
+//!   happened: nobody is late before the deadline, idle before the idle timeout or while it was there
+//!   and was not told, failed without having said so.
+//! * An honest update is refused. A site trains over state that is not settled, settles twice, or
+//!   otherwise than its roll call says.
+//! * Anything panics, or the federation does not come to rest within a simulated day.
+//!
+//! # What does not
+//! A round may be abandoned and a site left out, if the roll call says so; also a site with a receipt,
+//! if the coordinator died after it and the site did not come back with its update in time (staged
+//! bytes are a cache, DESIGN.md §5). A site that went back to an old backup may do again what it has
+//! done.
+//!
+//! # What is not modelled
+//! Bytes on disk and on the wire (torn log records, bit rot, frames, blob offsets: the tests of
+//! consilium-io and the goldens), TLS and certificates, threads and their timing, the worker's own
+//! arithmetic: the kill tests run the real programs for those.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "what the simulation itself put there, it finds; what it does not is a failed test"
+)]
+
+mod coordinator;
+pub mod coverage;
+mod events;
+pub mod fault;
+mod links;
+mod oracle;
+mod sim;
+mod site;
+mod strike;
+mod terms;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use coverage::Coverage;
+use fault::Fault;
+use world::World;
+
+/// A federation that broke a promise, with the fewest of its faults that still do.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// Indices into the seed's faults.
+    pub faults: Vec<usize>,
+    /// What was found.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seed, faults, what } = self;
+        let plan = fault::plan(*seed);
+        let named: Vec<String> = faults
+            .iter()
+            .filter_map(|index| plan.get(*index))
+            .map(|fault| format!("{:?} at action {}", fault.kind, fault.at))
+            .collect();
+        write!(f, "seed {seed}, faults {faults:?} ({}): {what}", named.join(", "))
+    }
+}
+
+/// Runs the federation of a seed to its end.
+///
+/// # Errors
+/// It breaks a promise.
+pub fn run(seed: u64) -> Result<Coverage, Box<Violation>> {
+    let all: Vec<usize> = (0..fault::plan(seed).len()).collect();
+    run_with(seed, &all)
+}
+
+/// The same with some of its faults only.
+///
+/// # Errors
+/// It breaks a promise.
+pub fn run_with(seed: u64, faults: &[usize]) -> Result<Coverage, Box<Violation>> {
+    let plan = fault::plan(seed);
+    let chosen: Vec<Fault> = faults.iter().filter_map(|index| plan.get(*index).copied()).collect();
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, &chosen);
+        world.run();
+        oracle::check(&mut world)
+    }));
+    ran.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let what = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = what.unwrap_or_else(|| "a panic without words".to_owned());
+        Box::new(Violation { seed, faults: faults.to_vec(), what })
+    })
+}
+
+/// Leaves faults out as long as what remains still fails.
+#[must_use]
+pub fn shrink(violation: Violation) -> Violation {
+    let mut least = violation;
+    let mut index = 0;
+    while index < least.faults.len() {
+        let mut fewer = least.faults.clone();
+        fewer.remove(index);
+        match run_with(least.seed, &fewer) {
+            Err(still) => least = *still,
+            Ok(_) => index += 1,
+        }
+    }
+    least
+}

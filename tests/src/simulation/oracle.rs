@@ -1,0 +1,232 @@
+//! What must hold: after every step ([`World::audit`], over what is new in the log), and of a
+//! federation that ran to its end, computed from the log, the disks and the updates alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use consilium_common::audit::record::PlanMade;
+use consilium_common::audit::{Outcome, Record, RollCall, Status};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::time::Millis;
+use consilium_common::update::grid::step_exponent;
+use consilium_common::wire::messages::RunState;
+use consilium_common::wire::reject::Code;
+use consilium_coordinator::aggregate::Sum;
+
+use super::coverage::Coverage;
+use super::terms::{Terms, next_model, units};
+use super::world::World;
+
+/// Idle is who shows nothing for the idle timeout of the simulated studies; messages take a moment.
+const IDLE: Millis = Millis::from_secs(10);
+const SLACK: Millis = Millis::from_secs(3);
+
+impl World {
+    /// Looks at the records that are new in the log.
+    pub(crate) fn audit(&mut self) {
+        while let Some((at, record)) = self.coordinator.log.get(self.audited) {
+            let (at, record) = (*at, record.clone());
+            self.audited += 1;
+            if let Record::RollCall(ended) = &record {
+                let call = ended.signed.parse_unverified().unwrap();
+                self.nobody_left_out_without_cause(&call, at);
+            }
+        }
+    }
+
+    fn nobody_left_out_without_cause(&self, call: &RollCall, at: Millis) {
+        let began = self.coordinator.log.iter().rev().find_map(|(at, record)| match record {
+            Record::Plan(plan) if (&plan.study, plan.round) == (&call.study, call.round) => {
+                Some(*at)
+            }
+            _ => None,
+        });
+        let lasted = at.since(began.expect("a roll call has a plan before it"));
+        let study = self.index_of(&call.study);
+        let deadline = self.studies[study].study.cohort.deadline;
+        for (name, entry) in &call.sites {
+            let Status::Excluded { code } = entry.status else {
+                continue;
+            };
+            let site = self.sites.iter().find(|site| site.name == *name).unwrap();
+            let round = (call.study.clone(), call.round);
+            match code {
+                Code::Late => assert!(lasted >= deadline, "{name} is late after {lasted}"),
+                Code::Idle | Code::NoAnswer => {
+                    assert!(lasted >= IDLE, "{name} is idle after {lasted}");
+                    let ready = self.ready_since.get(&(site.index, study));
+                    let long = ready.is_some_and(|since| *since + IDLE + SLACK <= at);
+                    let link = site.link.and_then(|link| self.links.get(&link));
+                    let well = link
+                        .is_some_and(|link| link.is_healthy() && link.opened + IDLE + SLACK <= at);
+                    let told = code == Code::NoAnswer && long && well && site.session.is_some();
+                    assert!(!told, "{name} was there all the time and was not told of {round:?}");
+                }
+                Code::WorkerFailed | Code::SiteFault | Code::Diverged => {
+                    assert!(site.gave_up.contains(&round), "{name} never gave {round:?} up");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Panics if a promise is broken; else what the run went through.
+pub(crate) fn check(world: &mut World) -> Coverage {
+    let mut coverage = std::mem::take(&mut world.coverage);
+    let mut rounds = 0;
+    for terms in &world.studies {
+        let roll_calls = roll_calls(world, terms);
+        every_round_ends_once(world, terms, &roll_calls);
+        versions_are_exact_sums(world, terms, &roll_calls);
+        what_counted_was_receipted(world, terms, &roll_calls);
+        sites_settled_by_their_roll_calls(world, terms, &roll_calls);
+        rounds += roll_calls.len() as u64;
+        for call in &roll_calls {
+            coverage.excluded += (call.sites.len() - counted(call).count()) as u64;
+            match call.outcome {
+                Outcome::Committed { .. } => coverage.committed += 1,
+                Outcome::Abandoned { .. } => coverage.abandoned += 1,
+                Outcome::Evaluated { .. } => {}
+            }
+        }
+    }
+    coverage.resumed = world.coordinator.resumed;
+    coverage.sizes = vec![[world.sites.len() as u64, rounds, world.faults_struck]];
+    coverage
+}
+
+fn records<'a>(world: &'a World, study: &'a StudyId) -> impl Iterator<Item = &'a Record> {
+    world.coordinator.log.iter().map(|(_, record)| record).filter(move |record| match record {
+        Record::Plan(plan) => plan.study == *study,
+        Record::Receipt(given) => given.signed.parse_unverified().unwrap().study == *study,
+        Record::RollCall(ended) => ended.signed.parse_unverified().unwrap().study == *study,
+        _ => false,
+    })
+}
+
+fn roll_calls(world: &World, terms: &Terms) -> Vec<RollCall> {
+    let known = [terms.key.public()];
+    let signed = records(world, terms.study.id()).filter_map(|record| match record {
+        Record::RollCall(ended) => Some(&ended.signed),
+        _ => None,
+    });
+    signed.map(|signed| signed.verify(&known, 1).unwrap()).collect()
+}
+
+fn every_round_ends_once(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let invited = |plan: &PlanMade| (plan.round, plan.invited.iter().cloned().collect());
+    let planned = records(world, terms.study.id()).filter_map(|record| match record {
+        Record::Plan(plan) => Some(invited(plan)),
+        _ => None,
+    });
+    let planned: Vec<(Round, BTreeSet<SiteId>)> = planned.collect();
+    let ended = roll_calls.iter().map(|call| (call.round, call.sites.keys().cloned().collect()));
+    let ended: Vec<(Round, BTreeSet<SiteId>)> = ended.collect();
+    assert_eq!(planned, ended, "every plan has its roll call, with all invited");
+    let rounds: BTreeSet<Round> = planned.iter().map(|(round, _)| *round).collect();
+    assert_eq!(rounds.len(), planned.len(), "no round repeats");
+}
+
+/// Weight and update of every site that counted.
+fn counted(call: &RollCall) -> impl Iterator<Item = (&SiteId, u64, Digest)> {
+    call.sites.iter().filter_map(|(site, entry)| match entry.status {
+        Status::Counted { weight } => Some((site, weight.unwrap(), entry.update.unwrap())),
+        Status::Excluded { .. } => None,
+    })
+}
+
+fn bytes_of<'a>(world: &'a World, call: &RollCall, site: &SiteId, update: Digest) -> &'a [u8] {
+    let site = world.sites.iter().find(|known| known.name == *site).unwrap();
+    let (digest, bytes) = &site.made[&(call.study.clone(), call.round)];
+    assert_eq!(*digest, update, "{} never made these bytes", site.name);
+    bytes
+}
+
+fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let mut head = terms.study.initial.unwrap().model;
+    let mut versions = 0;
+    for call in roll_calls {
+        assert_eq!((call.base_version.0, call.base), (versions, head), "round {}", call.round);
+        let Outcome::Committed { version, model, sum, weight } = &call.outcome else {
+            continue;
+        };
+        let mut reference = Sum::new(terms.layout.len());
+        for (site, weight, update) in counted(call) {
+            let share = reference.admit(weight).unwrap();
+            let units = units(bytes_of(world, call, site, update), terms);
+            reference.add(share, 0, &units).unwrap();
+        }
+        let have = (reference.digest(), reference.weight());
+        assert_eq!(have, (*sum, *weight), "round {}", call.round);
+        assert!(counted(call).count() >= terms.study.cohort.min_sites as usize);
+        let exponent = step_exponent(terms.study.aggregation.clip_norm);
+        let next = next_model(terms, &world.coordinator.models[&head], &reference, exponent);
+        assert_eq!(Digest::of(&next), *model, "the model of round {}", call.round);
+        versions += 1;
+        assert_eq!(version.0, versions);
+        head = *model;
+    }
+    if world.coordinator.study(terms).state == RunState::Complete {
+        assert_eq!(versions, terms.study.training.rounds, "the study is complete");
+    }
+}
+
+fn what_counted_was_receipted(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let mut receipts: BTreeMap<(Round, SiteId), (Millis, Digest)> = BTreeMap::new();
+    for (at, record) in &world.coordinator.log {
+        if let Record::Receipt(given) = record {
+            let receipt = given.signed.parse_unverified().unwrap();
+            if receipt.study == *terms.study.id() {
+                let key = (receipt.round, receipt.site);
+                let before = receipts.insert(key, (*at, receipt.update));
+                assert!(before.is_none_or(|(_, update)| update == receipt.update), "one receipt");
+            }
+        }
+    }
+    for call in roll_calls {
+        for (site, _, update) in counted(call) {
+            let receipt = receipts.get(&(call.round, site.clone()));
+            assert_eq!(receipt.map(|(_, update)| *update), Some(update), "a receipt");
+        }
+        // What was receipted counts, unless nothing of the round does.
+        if matches!(call.outcome, Outcome::Abandoned { .. }) {
+            continue;
+        }
+        let of_round = receipts.iter().filter(|((round, _), _)| *round == call.round);
+        for ((_, site), (at, _)) in of_round {
+            // After a death the sum is made again from what sites offer again.
+            let missed = world.coordinator.deaths.iter().any(|death| death >= at);
+            let counts = call.counted(site);
+            assert!(counts || missed, "{site} has a receipt of round {}", call.round);
+        }
+    }
+}
+
+/// A site's state moves with exactly the updates that counted; nothing is left, nothing twice.
+fn sites_settled_by_their_roll_calls(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    for site in &world.sites {
+        let mut settled = BTreeMap::new();
+        for ((study, round), counted, there) in &site.settled {
+            if study != terms.study.id() {
+                continue;
+            }
+            let before = settled.insert(*round, *counted);
+            let name = &site.name;
+            // After a refusal that died with both processes the task is done, and refused, again.
+            let refused = site.bad.contains(&(study.clone(), *round)) || world.stage_was_lost;
+            let again = site.restored || refused;
+            assert!((*there && before.is_none()) || again, "{name} settled round {round} twice");
+        }
+        let of_study = |(study, _): &&(StudyId, Round)| study == terms.study.id();
+        let made = site.made.keys().filter(of_study).count();
+        let name = &site.name;
+        assert!(settled.len() == made || site.restored, "{name} settled all it made");
+        if site.restored {
+            continue;
+        }
+        for call in roll_calls.iter().filter(|call| settled.contains_key(&call.round)) {
+            let says = call.counted(name);
+            assert_eq!(settled[&call.round], says, "{name} round {}", call.round);
+        }
+    }
+}
