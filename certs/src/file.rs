@@ -28,7 +28,8 @@ pub(crate) enum Readers {
 pub enum FileError {
     /// It is not there.
     #[error(
-        "{path} is missing: copy it from the folder that `consilium ca issue` wrote for this machine"
+        "{path} is missing: bundles come from `consilium ca issue` (CA/issued/…), roster.toml and \
+         roster.sig from the CA's folder"
     )]
     Missing {
         /// The file.

@@ -27,7 +27,9 @@ pub enum SignedFileError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Nobody signed it.
-    #[error("{document} is not signed ({sig} is missing): have the operators sign it")]
+    #[error(
+        "{document} is not signed: {sig} is missing. Copy it from where it was signed, or have the operators sign it"
+    )]
     NotSigned {
         /// The document.
         document: PathBuf,

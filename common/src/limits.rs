@@ -15,6 +15,8 @@ pub const STUDY_BYTES_MAX: usize = 256 << 10;
 /// Any other text file that a person writes (agent.toml, consilium.toml).
 pub const CONFIG_BYTES_MAX: usize = 256 << 10;
 
+/// Versions of one study: decades of daily rounds, and a number that screens can show.
+pub const ROUNDS_MAX: u64 = 1_000_000;
 /// Sites in one roster: bounds roll calls, status and the sum of weights.
 pub const SITES_MAX: usize = 1024;
 /// Studies side by side at one coordinator.

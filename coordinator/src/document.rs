@@ -36,7 +36,9 @@ pub struct CoordinatorStatus {
     /// Records in the log.
     pub log_records: u64,
     /// Sites in the roster.
-    pub roster: usize,
+    pub sites: usize,
+    /// Which roster is in force.
+    pub roster_version: u64,
     /// Sites connected now.
     pub connected: usize,
     /// When its certificate ends, in words.

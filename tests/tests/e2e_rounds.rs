@@ -27,7 +27,7 @@ fn four_sites_train_five_versions_that_are_exactly_the_reference() {
     assert_eq!(world.export(&draft), reference, "model export writes the last version");
 
     let status = world.status();
-    assert_eq!((status.coordinator.roster, status.coordinator.connected), (4, 4));
+    assert_eq!((status.coordinator.sites, status.coordinator.connected), (4, 4));
     let study = &status.studies[0];
     assert_eq!((study.state, study.version), (RunState::Complete, Version(5)));
     assert_eq!(Some(&study.model), history.models("thorax").last());

@@ -90,7 +90,7 @@ struct Last {
 pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     let mut study = read_study(&options.study)?;
     study.training.local_epochs = 1;
-    let source = options.source.resolve(common)?;
+    let source = options.source.resolve(common, study.id())?;
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut training = Training::new(&study, &source, &bench)?;

@@ -186,7 +186,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Train(options)) => local::run(&common, &options).await,
             Some(Command::SyntheticWorker) => Ok(()), // taken in `main`, before there is a runtime
         }
-    })
+    })?;
+    output::written()
 }
 
 fn set_up_log(common: &Common) -> Result<(), Failure> {

@@ -1,15 +1,32 @@
 //! Standard output and standard error: the one place that prints.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::Failure;
 
-/// Prints a line. A closed pipe ends the command quietly.
+/// Why standard output took nothing more, once it does not.
+static REFUSED: OnceLock<String> = OnceLock::new();
+
+/// Prints a line. A reader that has gone (`| head`) is no failure; any other is told by [`written`].
 pub(super) fn line(text: impl std::fmt::Display) {
-    let _closed = writeln!(std::io::stdout().lock(), "{text}");
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        REFUSED.get_or_init(|| error.to_string());
+    }
+}
+
+/// Whether all that was printed was written: asked once, at the end of a command.
+pub(super) fn written() -> Result<(), Failure> {
+    match REFUSED.get() {
+        Some(error) => Err(Failure::failed(format!("standard output: {error}"))),
+        None => Ok(()),
+    }
 }
 
 /// Prints one JSON document.

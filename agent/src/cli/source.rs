@@ -9,17 +9,12 @@ use consilium_common::worker::{Holdout, Part, Source, SourceKind, Split};
 
 use super::{Common, Failure};
 
-/// `--data NAME`, or `--source KIND --path PATH …`.
+/// `--data NAME` or nothing, or `--source KIND --path PATH …`.
 #[derive(Debug, Args)]
 #[group(id = "records")]
 pub(super) struct Options {
-    /// The records of [data.NAME] in agent.toml
-    #[arg(
-        long,
-        value_name = "NAME",
-        required_unless_present = "source",
-        conflicts_with = "source"
-    )]
+    /// The records of [data.NAME] in agent.toml; without it those of the study's own name
+    #[arg(long, value_name = "NAME", conflicts_with = "source")]
     data: Option<StudyId>,
     /// Kind of files, where agent.toml is not asked
     #[arg(long, value_enum)]
@@ -71,9 +66,10 @@ fn part(text: &str) -> Result<(u32, u32), String> {
 }
 
 impl Options {
-    /// The records that are meant.
-    pub(super) fn resolve(&self, common: &Common) -> Result<Source, Failure> {
-        if let Some(name) = &self.data {
+    /// The records that are meant for `study`.
+    pub(super) fn resolve(&self, common: &Common, study: &StudyId) -> Result<Source, Failure> {
+        if self.source.is_none() {
+            let name = self.data.as_ref().unwrap_or(study);
             let config = common.load()?;
             return config.data.get(name).cloned().ok_or_else(|| {
                 let file = common.config.display();

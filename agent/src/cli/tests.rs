@@ -42,7 +42,6 @@ fn every_command_is_understood_as_people_type_it() {
 fn wrong_usage_is_refused_with_what_to_write() {
     for (words, said) in [
         ("train --study s.toml --data mnist", "--local"),
-        ("train --local --study s.toml", "--data"),
         ("train --local --study s.toml --data a --source idx", "cannot be used with"),
         ("train --local --study s.toml --source idx --part 4/4", "0/4 for the first"),
         ("train --local --study s.toml --source idx --holdout 1.0", "below 1"),

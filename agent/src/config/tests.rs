@@ -15,14 +15,14 @@ fn refusal(from: &str, to: &str) -> String {
 fn the_example_is_read_with_paths_from_its_folder() {
     let config = read(EXAMPLE).unwrap();
     assert_eq!(config.site.name.as_str(), "st-mary");
-    assert_eq!(config.site.coordinator.to_string(), "fl.consortium.example:4433");
+    assert_eq!(config.site.coordinator.to_string(), "fl.example:443");
     assert_eq!(config.site.certificates(), Path::new("/var/lib/consilium-agent/identity"));
     assert_eq!((config.site.worker.as_ref(), config.site.threads), (None, 1));
-    let study: StudyId = "digits".parse().unwrap();
-    assert_eq!(config.data[&study].path, Path::new("/data/digits"));
+    let study: StudyId = "mnist".parse().unwrap();
+    assert_eq!(config.data[&study].path, Path::new("/data/mnist"));
     let policy = config.policy.unwrap();
-    assert_eq!(policy.operators[0], Path::new("/etc/consilium/operator-1.pub"));
-    assert_eq!(policy.operators_needed, Some(2));
+    assert!(policy.operators.is_empty(), "those of consortium.toml");
+    assert_eq!(policy.operators_needed, None);
 }
 
 #[test]
@@ -42,15 +42,19 @@ fn a_senseless_value_is_refused_with_what_to_write() {
         ("threads = 1 ", "threads = 0 ", "`site.threads` is 0: 1 to 1024"),
         ("device = \"auto\"", "device = \"gpu\"", "write \"auto\", \"cpu\" or \"cuda:0\""),
         ("device = \"auto\"", "device = \"cuda:x\"", "`site.device`"),
-        (":4433", "", "write host:port"),
-        (":4433", ":0", "write host:port"),
-        ("holdout = 0.2", "holdout = 1.0", "`data.digits.holdout` is 1: a fraction"),
-        ("path = \"/data/digits\"", "", "`data.digits.path` is missing"),
+        (":443", "", "write host:port"),
+        (":443", ":0", "write host:port"),
+        ("holdout = 0.2", "holdout = 1.0", "`data.mnist.holdout` is 1: a fraction"),
+        ("path = \"/data/mnist\"", "", "`data.mnist.path` is missing"),
         ("name = \"st-mary\"", "name = \"St. Mary\"", "site name"),
         ("threads = 1 ", "thread = 1 ", "did you mean `threads`?"),
         ("[policy]", "[policies]", "did you mean `policy`?"),
-        ("operators_needed = 2", "operators_needed = 3", "1 to 2 is accepted"),
-        ("operators_needed = 2", "hours = \"20:00-06:00\"", "`policy.hours` is not built yet"),
+        (
+            "# operators_needed = 2 ",
+            "operators = [\"a.pub\", \"b.pub\"]\noperators_needed = 3 #",
+            "1 to 2 is accepted",
+        ),
+        ("# operators_needed = 2 ", "hours = \"20:00-06:00\" #", "`policy.hours` is not built yet"),
     ] {
         let error = refusal(from, to);
         assert!(error.starts_with("agent.toml") && error.contains(said), "{from} → {to}: {error}");
@@ -61,7 +65,7 @@ fn a_senseless_value_is_refused_with_what_to_write() {
 fn a_part_lies_among_its_parts() {
     let part = "holdout = 0.2\npart = { of = 4, index = 4, split = \"iid\", seed = 1 }";
     let error = refusal("holdout = 0.2", part);
-    assert!(error.contains("`data.digits.part` is 4 of 4"), "{error}");
+    assert!(error.contains("`data.mnist.part` is 4 of 4"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::sections::{Codec, DataKind, Metric, Mode, Normalize, Share, Strategy}
 use super::{ModelSpec, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
-use crate::limits::{EXAMPLES_MAX, SITES_MAX, WEIGHT_SUM_MAX};
+use crate::limits::{EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
 use crate::tensor::layout::LayoutError;
 
 /// Why a study was refused.
@@ -75,10 +75,29 @@ impl Study {
         if self.header.version == 0 {
             return range("study.version", 0, "versions count from 1");
         }
+        self.check_texts()?;
         self.check_built()?;
         self.check_training()?;
         self.check_cohort()?;
         self.layout().map(drop)
+    }
+
+    /// People decide by these words on a terminal: nothing in them may move its cursor or turn its
+    /// lines around.
+    fn check_texts(&self) -> Result<(), StudyError> {
+        let purpose = [("study.purpose", &self.header.purpose)];
+        let classes = self.model.classes().iter().map(|class| ("model.classes", class));
+        for (field, text) in purpose.into_iter().chain(classes) {
+            if text.len() > TEXT_BYTES_MAX {
+                let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
+                return range(field, format!("{} bytes long", text.len()), &need);
+            }
+            if let Some(bad) = text.chars().find(|c| !is_plain(*c)) {
+                let have = format!("text with {}", bad.escape_unicode());
+                return range(field, have, "control and direction characters are not accepted");
+            }
+        }
+        Ok(())
     }
 
     fn check_built(&self) -> Result<(), StudyError> {
@@ -124,8 +143,9 @@ impl Study {
         if !(1..=10_000).contains(&t.local_epochs) {
             return range("training.local_epochs", t.local_epochs, "1 to 10000 is accepted");
         }
-        if t.rounds == 0 {
-            return range("training.rounds", 0, "at least 1 is needed");
+        if !(1..=ROUNDS_MAX).contains(&t.rounds) {
+            let need = format!("1 to {ROUNDS_MAX} is accepted");
+            return range("training.rounds", t.rounds, &need);
         }
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
@@ -139,6 +159,12 @@ impl Study {
         let sites = u64::from(c.min_sites).max(c.required.len() as u64);
         if c.min_sites == 0 || sites > SITES_MAX as u64 {
             return range("cohort.min_sites", sites, &format!("1 to {SITES_MAX} is accepted"));
+        }
+        let mut required = c.required.clone();
+        required.sort();
+        required.dedup();
+        if required.len() != c.required.len() {
+            return range("cohort.required", "a list", "a site stands there twice");
         }
         if !(1..=EXAMPLES_MAX).contains(&c.max_examples) {
             let need = format!("1 to {EXAMPLES_MAX} is accepted");
@@ -161,6 +187,27 @@ impl Study {
         }
         Ok(())
     }
+}
+
+/// The file itself may be shown too, comments and all.
+pub(super) fn plain_text(text: &str) -> Result<(), StudyError> {
+    let line_end = |c: char| matches!(c, '\n' | '\r' | '\t');
+    match text.chars().find(|c| !is_plain(*c) && !line_end(*c)) {
+        Some(bad) => {
+            let have = format!("text with {}", bad.escape_unicode());
+            range("the study", have, "control and direction characters are not accepted")
+        }
+        None => Ok(()),
+    }
+}
+
+/// Neither a control character (C0, C1) nor one that turns text around (Unicode TR 9, "Bidi_Control").
+fn is_plain(c: char) -> bool {
+    let turns = matches!(
+        c,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    !c.is_control() && !turns
 }
 
 impl ModelSpec {

@@ -76,6 +76,7 @@ impl Study {
     /// spec. `origin` names the file.
     pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
         let study: Self = config::parse(text, origin)?;
+        check::plain_text(text)?;
         study.check()?;
         Ok(study)
     }

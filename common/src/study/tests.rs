@@ -139,3 +139,23 @@ fn the_example_that_people_copy_says_the_defaults() {
     let cohort = Cohort { max_examples: 100_000, ..bare.cohort };
     assert_eq!(example.cohort, cohort);
 }
+
+#[test]
+fn words_that_could_move_a_terminal_are_refused_wherever_they_stand() {
+    let text = |purpose: &str| {
+        format!(
+            "[study]\nname = \"a\"\npurpose = {purpose}\n[model]\nfamily = \"synthetic\"\n\
+             parameters = 4\n[aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n"
+        )
+    };
+    for purpose in [r#""\u001b[31mred""#, r#""two\nlines""#, r#""\u202eabc""#, r#""a\u009bb""#] {
+        let error = Study::read(&text(purpose), "a.toml").unwrap_err().to_string();
+        assert!(error.contains("`study.purpose` is text with"), "{purpose}: {error}");
+    }
+    let comment = text("\"fine\"") + "# \u{202e}\n";
+    let error = Study::read(&comment, "a.toml").unwrap_err().to_string();
+    assert!(error.contains("`the study` is text with \\u{202e}"), "{error}");
+    let long = Study::read(&text(&format!("\"{}\"", "x".repeat(600))), "a.toml").unwrap_err();
+    assert!(long.to_string().contains("600 bytes long"), "{long}");
+    assert!(Study::read(&text("\"Thoraxaufnahmen, 胸部X光\""), "a.toml").is_ok());
+}

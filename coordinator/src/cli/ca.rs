@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use consilium_certs::ca::Ca;
+use consilium_certs::consortium::{CONSORTIUM_FILE, Consortium};
 use consilium_certs::issue::{Issued, MACHINE_LENGTH, PERSON_LENGTH};
 use consilium_certs::roster::{ROSTER_FILE, Roster};
 use consilium_certs::{keys, signed_file};
@@ -160,6 +161,16 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
         None => issued.folder.clone(),
     };
     tell(&issued, &folder);
+    output::line(match &args.whom {
+        Whom::Site { .. } | Whom::Coordinator { .. } => {
+            "next: bring this folder to its machine, now and at each renewal; it holds secrets"
+        }
+        Whom::Operator { .. } => {
+            "next: bundles that were issued before do not know this operator yet: bring the CA's \
+             consortium.toml to the coordinator and the sites"
+        }
+        Whom::Auditor { .. } => "next: bring this folder to the auditor; it holds secrets",
+    });
     if ca.roster().version() != roster_before {
         output::line(format_args!(
             "the roster is now version {}: have the operators sign it (`consilium ca roster sign`)",
@@ -199,7 +210,16 @@ fn copy_bundle(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 fn sign_roster(ca: &Path, key: &Path, out: Option<&Path>) -> Result<(), Failure> {
-    let key = keys::load(key).map_err(Failure::failed)?;
+    let file = key;
+    let key = keys::load(file).map_err(Failure::failed)?;
+    let consortium = Consortium::load(&ca.join(CONSORTIUM_FILE)).map_err(Failure::failed)?;
+    if !consortium.operator_keys().contains(&key.public()) {
+        return Err(Failure::usage(format!(
+            "{} is no operator's key of consortium {}: a roster is signed with an operator.key",
+            file.display(),
+            consortium.name
+        )));
+    }
     let path = ca.join(ROSTER_FILE);
     let signed: Signed<Roster> = signed_file::sign(&path, &key).map_err(Failure::failed)?;
     let mut shown = path;
@@ -210,12 +230,13 @@ fn sign_roster(ca: &Path, key: &Path, out: Option<&Path>) -> Result<(), Failure>
     }
     let roster = signed.parse_unverified().map_err(Failure::failed)?;
     output::line(format_args!(
-        "signed roster version {} ({} sites, {} signatures): {}",
+        "signed roster version {} ({}, {}): {}",
         roster.version(),
-        roster.sites().count(),
-        signed.signatures.len(),
+        output::count(roster.sites().count(), "site"),
+        output::count(signed.signatures.len(), "signature"),
         shown.display()
     ));
+    output::line("next: bring roster.toml and roster.sig to the coordinator");
     Ok(())
 }
 

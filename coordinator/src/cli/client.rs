@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_certs::credentials::Credentials;
+use consilium_certs::identity::Role;
 use consilium_certs::tls;
 use consilium_common::ids::Digest;
 use consilium_common::time::Clock;
@@ -43,6 +44,13 @@ impl Client {
         let clock = SystemClock::open();
         let credentials =
             Credentials::load(&connection.identity, clock.wall()).map_err(Failure::failed)?;
+        let identity = &credentials.identity;
+        if let Role::Site(_) | Role::Coordinator = identity.role {
+            return Err(Failure::usage(format!(
+                "{} is the bundle of {identity}: this command needs an operator's or an auditor's",
+                connection.identity.display()
+            )));
+        }
         let config = tls::client_config(&credentials, Arc::new(clock)).map_err(Failure::usage)?;
         let (host, address) = resolve(&connection.coordinator).await?;
         let dialer = QuicDialer::bind(address).map_err(connect_failure)?;

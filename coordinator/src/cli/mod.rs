@@ -88,7 +88,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Study(command) => study::run(command),
         Command::Model(command) => model::run(command),
         Command::Status(args) => status::run(&args),
-    }
+    }?;
+    output::written()
 }
 
 /// A runtime for commands that talk to a coordinator.

@@ -88,6 +88,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let file = args.out.clone().unwrap_or_else(|| {
         PathBuf::from(format!("{}-{}.safetensors", document.study, document.version.version))
     });
+    refuse_special(&file)?;
     replace_with(&file, Access::Umask, |out| out.write_all(&bytes)).map_err(Failure::failed)?;
     let exported = Exported {
         study: document.study,
@@ -108,6 +109,17 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             exported.file.display()
         )
     })
+}
+
+/// A file is replaced as a whole, so what is no file must not stand in its place.
+fn refuse_special(path: &Path) -> Result<(), Failure> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => Err(Failure::usage(format!(
+            "--out {}: there is something that is no ordinary file; name a new one",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The model's description and its bytes, whose digest was checked.

@@ -1,7 +1,8 @@
 //! What commands print: a table on a terminal, or with `--json` one document with stable names.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use clap::Args;
 use comfy_table::Table;
@@ -36,10 +37,36 @@ pub fn show<T: Serialize>(
     Ok(())
 }
 
-/// Prints one line. A reader that has gone (`| head`) is no failure.
+/// Why standard output took nothing more, once it does not.
+static REFUSED: OnceLock<String> = OnceLock::new();
+
+/// Prints one line. A reader that has gone (`| head`) is no failure; any other is told by
+/// [`written`].
 pub fn line(text: impl Display) {
     let mut out = std::io::stdout().lock();
-    let _gone = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        REFUSED.get_or_init(|| error.to_string());
+    }
+}
+
+/// Whether all that was printed was written: asked once, at the end of a command.
+///
+/// # Errors
+/// Standard output refused some of it.
+pub fn written() -> Result<(), Failure> {
+    match REFUSED.get() {
+        Some(error) => Err(Failure::failed(format!("standard output: {error}"))),
+        None => Ok(()),
+    }
+}
+
+/// `1 site`, `2 sites`.
+#[must_use]
+pub fn count(number: usize, one: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{many}")
 }
 
 /// A table with these columns.
@@ -86,7 +113,7 @@ pub fn bar(done: u64, total: u64) -> String {
     format!("{}{} {done}/{total}", "█".repeat(full), "░".repeat(10 - full.min(10)))
 }
 
-/// A fraction with four digits, or a dash.
+/// A figure with four digits, or a dash.
 #[must_use]
 pub fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))

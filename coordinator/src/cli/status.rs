@@ -7,12 +7,15 @@ use clap::Args;
 use consilium_common::ids::StudyId;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::operator::Request;
+use consilium_common::wire::reject::Code;
 
 use super::client::Client;
 use super::output::{self, Format};
 use super::{Connection, Failure};
 use crate::document::{RoundStatus, SiteStatus, StatusDocument, StudyStatus, VersionStatus};
 
+/// Versions and rounds of a study on one screen.
+const ROWS_MAX: usize = 8;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Clear the screen and go to its corner (ECMA-48).
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -33,37 +36,55 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     super::on_runtime(async {
-        let client = Client::connect(&args.connection).await?;
-        let request = Request::Status { study: args.study.clone() };
-        let clear = args.watch && !args.format.json && std::io::stdout().is_terminal();
+        let mut client = Client::connect(&args.connection).await?;
         loop {
-            let document: StatusDocument = client.ask(&request).await?;
-            output::show(args.format, &document, |document| {
-                let text = document_text(document);
-                if clear { format!("{CLEAR}{text}") } else { text }
-            })?;
+            let shown = show(args, &client).await;
             if !args.watch {
-                break;
+                client.close().await;
+                return shown;
+            }
+            if let Err(lost) = shown {
+                output::line(format_args!("{lost}; connecting again"));
+                client = reconnect(&args.connection).await;
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
         }
-        client.close().await;
-        Ok(())
     })
+}
+
+async fn show(args: &StatusArgs, client: &Client) -> Result<(), Failure> {
+    let document: StatusDocument =
+        client.ask(&Request::Status { study: args.study.clone() }).await?;
+    let clear = args.watch && !args.format.json && std::io::stdout().is_terminal();
+    output::show(args.format, &document, |document| {
+        let text = document_text(document);
+        if clear { format!("{CLEAR}{text}") } else { text }
+    })
+}
+
+/// A coordinator that restarts is back in a moment: whoever watches goes on watching.
+async fn reconnect(connection: &Connection) -> Client {
+    loop {
+        match Client::connect(connection).await {
+            Ok(client) => return client,
+            Err(_) => tokio::time::sleep(WATCH_INTERVAL).await,
+        }
+    }
 }
 
 fn document_text(document: &StatusDocument) -> String {
     let c = &document.coordinator;
     let mut parts = vec![format!(
-        "{} of consortium {} on {}, up {}: {} of {} sites connected, {} records in the log\n\
+        "{} of consortium {} on {}, up {}: {} of {} connected, roster version {}, {} in the log\n\
          certificate: {}",
         c.program,
         c.consortium,
         c.address,
         output::span(c.uptime_seconds.saturating_mul(1000)),
         c.connected,
-        c.roster,
-        c.log_records,
+        output::count(c.sites, "site"),
+        c.roster_version,
+        output::count(usize::try_from(c.log_records).unwrap_or(usize::MAX), "record"),
         c.certificate
     )];
     if document.studies.is_empty() {
@@ -98,12 +119,17 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
         parts.push(site_table(&study.sites));
     }
     if study.versions.iter().any(|version| version.loss.is_some()) {
-        parts.push(version_table(&study.versions));
+        parts.push(version_table(last(&study.versions)));
     }
     if !study.rounds.is_empty() {
-        parts.push(round_table(&study.rounds));
+        parts.push(round_table(last(&study.rounds)));
     }
     parts.join("\n")
+}
+
+/// The newest rows: a screen holds no more, `--json` and `model list` have all.
+fn last<T>(rows: &[T]) -> &[T] {
+    rows.get(rows.len().saturating_sub(ROWS_MAX)..).unwrap_or(rows)
 }
 
 fn site_table(sites: &[SiteStatus]) -> String {
@@ -111,6 +137,7 @@ fn site_table(sites: &[SiteStatus]) -> String {
         output::table(&["site", "state", "doing", "progress", "last contact", "up", "down"]);
     for site in sites {
         let state = match site.code {
+            Some(Code::NotAccepted) => "waits for the site's decision".to_owned(),
             Some(code) => format!("{} ({code})", site.state),
             None => site.state.clone(),
         };
@@ -133,7 +160,9 @@ pub(super) fn version_table(versions: &[VersionStatus]) -> String {
     for version in versions {
         table.add_row([
             version.version.to_string(),
-            output::number(version.accuracy),
+            version
+                .accuracy
+                .map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share)),
             output::number(version.loss),
             version.round.map(|round| round.to_string()).unwrap_or_default(),
             version.wall.map(output::date).unwrap_or_default(),

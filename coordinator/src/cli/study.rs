@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use consilium_certs::consortium::{CONSORTIUM_FILE, Consortium};
 use consilium_certs::signed_file::SignedFileError;
 use consilium_certs::{keys, signed_file};
 use consilium_common::ids::StudyId;
 use consilium_common::limits::STUDY_BYTES_MAX;
-use consilium_common::signed::Signed;
+use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
+use consilium_common::wire::messages::RunState;
 use consilium_common::wire::operator::Request;
 use consilium_io::disk::{create_folder, read_text};
 use serde::Serialize;
@@ -122,6 +124,7 @@ struct SignedStudy {
 
 fn sign(args: &SignArgs) -> Result<(), Failure> {
     let key = keys::load(&args.key).map_err(Failure::failed)?;
+    refuse_a_sites_key(&args.key, &key)?;
     let text = read_text(&args.file, STUDY_BYTES_MAX).map_err(Failure::failed)?;
     let origin = args.file.display().to_string();
     let study = Study::read(&text, &origin).map_err(Failure::refused)?;
@@ -159,11 +162,10 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
     };
     output::show(args.format, &document, |document| {
         format!(
-            "signed study {} version {} ({} signature{}), digest {}: {}",
+            "signed study {} version {} ({}), digest {}: {}",
             document.study,
             document.version,
-            document.signatures,
-            if document.signatures == 1 { "" } else { "s" },
+            output::count(document.signatures, "signature"),
             document.digest,
             document.file.display()
         )
@@ -192,17 +194,39 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
     })?;
     let changed: CommandDocument = ask(connection, &Request::StudySubmit { signed })?;
     output::show(format, &changed, |changed| {
-        format!(
-            "submitted {} ({}): `consilium study start {}` runs it",
-            changed.study, changed.digest, changed.study
-        )
+        let study = format!("{} ({})", changed.study, changed.digest);
+        match changed.state {
+            RunState::Submitted => {
+                format!("submitted {study}: `consilium study start {}` runs it", changed.study)
+            }
+            known => format!("{study} was submitted before and is {}", status::state_word(known)),
+        }
     })
+}
+
+/// Bundles of sites and of the coordinator hold other keys than operators' ones, and beside them the
+/// list of those.
+fn refuse_a_sites_key(file: &Path, key: &SecretKey) -> Result<(), Failure> {
+    let beside = file.with_file_name(CONSORTIUM_FILE);
+    if !beside.is_file() {
+        return Ok(());
+    }
+    let consortium = Consortium::load(&beside).map_err(Failure::failed)?;
+    if consortium.operator_keys().contains(&key.public()) {
+        return Ok(());
+    }
+    let file = file.display();
+    Err(Failure::usage(format!("{file} is no operator's key: sign with an operator.key")))
 }
 
 fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<(), Failure> {
     let changed: CommandDocument = ask(&one.connection, &request(one.study.clone()))?;
     output::show(one.format, &changed, |changed| {
-        format!("study {} is {}", changed.study, status::state_word(changed.state))
+        let ends = match changed.state {
+            RunState::Paused => "; a round that is open goes on to its end",
+            RunState::Submitted | RunState::Running | RunState::Stopped | RunState::Complete => "",
+        };
+        format!("study {} is {}{ends}", changed.study, status::state_word(changed.state))
     })
 }
 

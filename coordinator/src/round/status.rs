@@ -137,7 +137,7 @@ impl Engine {
         let session = self.sessions.get(site).filter(|session| session.connected);
         match session.and_then(|session| session.declined) {
             Some((until, code)) => format!("{site}: {code}, asked again in {}", until - now),
-            None => format!("{site}: no session that has accepted the study"),
+            None => format!("{site} to connect and accept the study"),
         }
     }
 }

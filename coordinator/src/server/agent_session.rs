@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::sites::{self, Outbox, SessionId};
 use super::{PROGRAM, Server, accept, distribute, intake};
 use crate::driver::{Event, Handle};
-use crate::limits::{HELLO_WAIT_MAX, TRANSFER_IDLE_MAX};
+use crate::limits::{GOODBYE_MAX, HELLO_WAIT_MAX, TRANSFER_IDLE_MAX};
 use crate::round::SiteMessage;
 
 /// Why a session ended from this side.
@@ -90,9 +90,14 @@ pub(super) async fn run(
         }
         sites::close(&*carrier, code, &detail);
     }
-    // Over already in most cases, and then this changes nothing.
-    carrier.close(0, "the session is over");
-    let end = carrier.closed().await;
+    // A site that goes says so: its reason comes a moment after the end of its control stream.
+    let end = match timeout(GOODBYE_MAX, carrier.closed()).await {
+        Ok(end) => end,
+        Err(_) => {
+            carrier.close(0, "the session is over");
+            carrier.closed().await
+        }
+    };
     tracing::info!(%site, %address, "disconnected: {end}");
     if let Some(ready) = server.sites.leave(&site, session.id) {
         gone(&server, &site, ready).await;

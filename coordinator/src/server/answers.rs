@@ -49,7 +49,8 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
         uptime_seconds: server.clock.now().since(server.started).0 / 1000,
         wall,
         log_records: server.store.records(),
-        roster: server.roster.sites().count(),
+        sites: server.roster.sites().count(),
+        roster_version: server.roster.version(),
         connected: server.sites.connected(),
         certificate: server.certificate.standing(wall).to_string(),
     }

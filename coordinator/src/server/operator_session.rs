@@ -140,7 +140,9 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         Request::StudySubmit { signed } => {
             let words = format!("study submit {}", signed.digest());
             let outcome = submit(server, identity, signed).await;
-            changed(server, identity, words, outcome, RunState::Submitted).await
+            // A study that was submitted before may run already.
+            let state = outcome.as_ref().map_or(RunState::Submitted, |study| study.view().state);
+            changed(server, identity, words, outcome, state).await
         }
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,

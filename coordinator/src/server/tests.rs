@@ -203,14 +203,17 @@ async fn a_site_of_the_roster_is_welcome_and_hears_of_studies() {
     let waiting = &status.studies[0].waiting_for;
     assert!(waiting.iter().any(|one| one.contains("1 of at least 2")), "{waiting:?}");
 
-    let again: Failure = operator
-        .ask::<CommandDocument>(&Request::StudySubmit { signed: town.signed_study() })
-        .await
-        .unwrap_err();
-    assert_eq!(again.exit, Exit::Refused, "{again}");
+    // Whoever did not hear the answer asks again, and nothing changes.
+    let signed = town.signed_study();
+    let again: CommandDocument = operator.ask(&Request::StudySubmit { signed }).await.unwrap();
+    assert_eq!(again.state, consilium_common::wire::messages::RunState::Running);
+    let study = "other".parse().unwrap();
+    let unknown: Failure =
+        operator.ask::<CommandDocument>(&Request::StudyStart { study }).await.unwrap_err();
+    assert_eq!(unknown.exit, Exit::Refused, "{unknown}");
     let records = town.end().await;
     let commands = records.iter().filter(|record| matches!(record, Record::Command(_))).count();
-    assert_eq!(commands, 3, "two done and one refused: {records:?}");
+    assert_eq!(commands, 4, "three done and one refused: {records:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

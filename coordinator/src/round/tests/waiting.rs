@@ -37,16 +37,16 @@ fn too_few_sites_is_never_a_silent_hang() {
         [
             "0 of at least 2 sites ready",
             "required site c not ready",
-            "a: no session that has accepted the study",
-            "b: no session that has accepted the study",
-            "c: no session that has accepted the study",
+            "a to connect and accept the study",
+            "b to connect and accept the study",
+            "c to connect and accept the study",
         ]
     );
     world.ready(&["a", "b"]);
     assert_eq!(world.phase(), PhaseName::Idle);
     assert_eq!(
         world.status().waiting_for,
-        ["required site c not ready", "c: no session that has accepted the study"]
+        ["required site c not ready", "c to connect and accept the study"]
     );
     world.ready(&["c"]);
     assert_eq!(world.phase(), PhaseName::Inviting);

@@ -13,8 +13,8 @@ pub enum LogError {
     Io(#[from] IoError),
     /// The file does not start as a log does.
     #[error(
-        "{} is not a Consilium log, or its first bytes are damaged: bring back a copy with \
-         `consilium state restore`",
+        "{} is not a Consilium log, or its first bytes are damaged: bring the state \
+         folder back from a copy",
         path.display()
     )]
     NotALog {
@@ -38,7 +38,7 @@ pub enum LogError {
     /// A record is there but is not what was written.
     #[error(
         "record {index} at byte {offset} of {} is damaged: {what}. Nothing was changed. Bring \
-         back a copy with `consilium state restore`",
+         the state folder back from a copy",
         path.display()
     )]
     Damaged {
@@ -54,8 +54,8 @@ pub enum LogError {
     /// Records that a signed checkpoint covers are missing from the end.
     #[error(
         "{} ends after {records} whole records (byte {offset}), but its last signed checkpoint \
-         covers {checkpoint}: records were lost. Nothing was changed. Bring back a copy with \
-         `consilium state restore`",
+         covers {checkpoint}: records were lost. Nothing was changed. Bring the state \
+         folder back from a copy",
         path.display()
     )]
     Short {

@@ -120,7 +120,7 @@ fn any_flipped_bit_stops_the_start_and_names_the_record() {
             let LogError::Damaged { index, offset, .. } = error else { panic!("{bit}: {error}") };
             let expected = offsets.iter().filter(|&&o| o <= at as u64).count() - 1;
             assert_eq!((index, offset), (expected as u64, offsets[expected]), "bit {bit}");
-            assert!(error.to_string().contains("consilium state restore"), "{error}");
+            assert!(error.to_string().contains("back from a copy"), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
     }
