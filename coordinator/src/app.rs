@@ -12,11 +12,12 @@ use consilium_certs::signed_file::{self, SignedFileError};
 use consilium_certs::tls::{self, TlsError};
 use consilium_common::audit::Record;
 use consilium_common::audit::record::RosterSet;
-use consilium_common::ids::StudyId;
+use consilium_common::ids::{Digest, StudyId, Version};
 use consilium_common::signed::Signed;
 use consilium_common::study::StudyError;
 use consilium_common::time::{Clock, WallMillis};
 use consilium_common::update::words::Schema;
+use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
 use consilium_io::disk::{BlobError, create_folder};
 use consilium_io::net::{ConnectError, QuicListener};
@@ -72,6 +73,21 @@ pub enum AppError {
     /// Blobs or stage.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A model that rounds start from.
+    #[error(
+        "study {study} cannot go on from {version}: {source} (model {model}). Bring the state folder \
+         back from a copy"
+    )]
+    Model {
+        /// Which study.
+        study: StudyId,
+        /// Its newest version.
+        version: Version,
+        /// That version's digest.
+        model: Digest,
+        /// What is wrong with the file.
+        source: BlobError,
+    },
     /// A study of the log that this version cannot serve.
     #[error("a study of the log cannot be served: {0}")]
     Study(#[from] StudyError),
@@ -258,8 +274,24 @@ fn open_state(
         );
     }
     let blobs = Files::open(&folder.join(schema::BLOBS))?;
+    check_heads(&history, &blobs)?;
     let stage = Stage::open(&folder.join(schema::STAGE), STAGE_MEMORY_BYTES_MAX)?;
     Ok((Past { store, report, history, summaries }, blobs, stage))
+}
+
+/// Every study that goes on has its newest model, whole: else each of its rounds would be abandoned.
+fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
+    let over = |state| matches!(state, RunState::Stopped | RunState::Complete);
+    for study in history.studies().filter(|study| !over(study.state)) {
+        let (version, model) = (study.head.version, study.head.model);
+        blobs.verify(model).map_err(|source| AppError::Model {
+            study: study.study.id().clone(),
+            version,
+            model,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// Keeps what screens show of closed rounds.

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use consilium_agent::report::StudyRow;
 use consilium_coordinator::local::{Policy, SiteSpec};
+use consilium_io::disk::Blobs;
 use consilium_tests::harness::{
     Daemon, Draft, Said, World, consilium, consilium_agent, programs, wait_for, with_worker, world,
 };
@@ -235,6 +236,27 @@ fn a_damaged_middle_of_the_log_stops_the_start_and_names_the_record() {
     let said = serve(&world, &configuration(&world));
     said.assert_fails(FAILED, &["record ", " at byte ", log.to_str().unwrap(), "is damaged"]);
     assert_eq!(fs::read(&log).unwrap(), bytes, "nothing was changed");
+}
+
+#[test]
+fn a_damaged_newest_model_stops_the_start_and_names_study_and_version() {
+    let mut world = World::new(&["thorax"]).started();
+    world.run(&Draft { batches: 8, batch_ms: 10, ..Draft::new("thorax", 1_000) });
+    world.reaches("thorax", 2, 60);
+    world.federation.stop().unwrap();
+    let version = world.history().version("thorax");
+    let newest = *world.history().models("thorax").last().unwrap();
+    let blobs = world.federation.coordinator_state().join("blobs");
+    let model = Blobs::open(&blobs).unwrap().path_of(newest);
+    let mut bytes = fs::read(&model).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&model, &bytes).unwrap();
+    let named = format!("study thorax cannot go on from v{version}");
+    let said = serve(&world, &configuration(&world));
+    said.assert_fails(FAILED, &[&named, "back from a copy"]);
+    fs::remove_file(&model).unwrap();
+    let said = serve(&world, &configuration(&world));
+    said.assert_fails(FAILED, &[&named, "back from a copy"]);
 }
 
 #[test]

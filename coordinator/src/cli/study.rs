@@ -199,7 +199,10 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
             RunState::Submitted => {
                 format!("submitted {study}: `consilium study start {}` runs it", changed.study)
             }
-            known => format!("{study} was submitted before and is {}", status::state_word(known)),
+            RunState::Running | RunState::Paused | RunState::Stopped | RunState::Complete => {
+                let state = status::state_word(changed.state);
+                format!("{study} was submitted before and is {state}")
+            }
         }
     })
 }

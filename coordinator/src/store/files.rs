@@ -25,6 +25,14 @@ impl Files {
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
         disk::Blobs::open(folder).map(Self)
     }
+
+    /// Reads a blob through and holds it against its digest. Blocks.
+    ///
+    /// # Errors
+    /// It is not here, is another, or the disk refused.
+    pub fn verify(&self, digest: Digest) -> Result<(), BlobError> {
+        self.0.verify(digest)
+    }
 }
 
 #[async_trait]
