@@ -86,7 +86,7 @@ pub enum AppError {
         /// That version's digest.
         model: Digest,
         /// What is wrong with the file.
-        source: BlobError,
+        source: Box<BlobError>,
     },
     /// A study of the log that this version cannot serve.
     #[error("a study of the log cannot be served: {0}")]
@@ -288,7 +288,7 @@ fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
             study: study.study.id().clone(),
             version,
             model,
-            source,
+            source: Box::new(source),
         })?;
     }
     Ok(())
