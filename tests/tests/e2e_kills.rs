@@ -23,7 +23,7 @@ use consilium_tests::seed;
 const ONE: &str = "thorax";
 const TWO: &str = "retina";
 /// Federations at the same time: they mostly wait for reconnects.
-const WORLDS: usize = 3;
+const WORLDS: usize = 6;
 /// Of agents, this one dies.
 const VICTIM: usize = 0;
 
@@ -105,6 +105,12 @@ fn side_by_side(points: &[&Point], kill: impl Fn(&[&Point]) + Sync) {
     });
 }
 
+/// The coordinator's points that every round passes, and those where a study changes its state: one
+/// that is complete does so no more, so each of these needs a study to itself.
+fn of_rounds_and_of_states(points: &[Point]) -> (Vec<&Point>, Vec<&Point>) {
+    points.iter().partition(|point| !point.name.ends_with("-study-state"))
+}
+
 /// Points that only a run with deaths passes.
 fn after_a_roll_call_that_nobody_heard() -> [Point; 4] {
     let point = |name: &str| Point { name: name.to_owned(), times: 2 };
@@ -125,9 +131,7 @@ fn the_coordinator_dies_before_and_after_every_action() {
             assert!(coordinator.iter().any(|point| point.name == name), "{name} was not passed");
         }
     }
-    // A study that is complete changes its state no more, so each of these has a study to itself.
-    let (state, round): (Vec<&Point>, Vec<&Point>) =
-        coordinator.iter().partition(|point| point.name.ends_with("-study-state"));
+    let (round, state) = of_rounds_and_of_states(coordinator);
     assert_eq!(state.len(), 4, "{state:?}");
     side_by_side(&round, |points| kill_coordinator(points, &[outliving(ONE, points.len())]));
     side_by_side(&state, |points| {
@@ -158,16 +162,11 @@ fn an_agent_dies_before_and_after_every_action() {
 #[test]
 fn deaths_at_fail_points_disturb_neither_of_two_studies() {
     let [coordinator, agent] = enumerated();
-    let some = |points: &'static [Point]| -> Vec<&Point> {
-        let recurring = points.iter().filter(|point| point.times > 2);
-        recurring.step_by(5).collect()
-    };
-    let (coordinator, agent) = (some(coordinator), some(agent));
-    let both = |deaths: usize| [outliving(ONE, deaths), outliving(TWO, deaths)];
-    thread::scope(|scope| {
-        scope.spawn(|| kill_coordinator(&coordinator, &both(coordinator.len())));
-        scope.spawn(|| kill_agent(&agent, &both(agent.len())));
-    });
+    let both = |points: &[&Point]| [outliving(ONE, points.len()), outliving(TWO, points.len())];
+    let (round, _) = of_rounds_and_of_states(coordinator);
+    side_by_side(&round, |points| kill_coordinator(points, &both(points)));
+    let agent: Vec<&Point> = agent.iter().collect();
+    side_by_side(&agent, |points| kill_agent(points, &both(points)));
 }
 
 /// A study whose rounds last long enough to be struck in any of their phases.

@@ -8,8 +8,9 @@ use consilium_certs::credentials::Credentials;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::{PublicKey, SignedError};
 use consilium_common::wire::messages::Message;
+use consilium_common::wire::reject::Code;
 use consilium_io::failpoints;
-use consilium_io::net::{Carrier, QuicDialer};
+use consilium_io::net::{Carrier, Closed, ClosedBy, QuicDialer};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -177,7 +178,7 @@ impl Listener {
         };
         let generation = self.generation;
         let reason = match timeout(REASON_PATIENCE, self.carrier.closed()).await {
-            Ok(closed) => format!("the connection was {closed}"),
+            Ok(closed) => with_advice(&closed),
             Err(_) => reason,
         };
         self.carrier.close(0, "the control stream ended");
@@ -224,6 +225,15 @@ impl Listener {
             Message::RollCall(roll_call) => roll_call.signed.verify(&known, 1).map(drop),
             _ => Ok(()),
         }
+    }
+}
+
+/// Why a connection is over, and what can be done if the coordinator said why.
+fn with_advice(closed: &Closed) -> String {
+    let code = Code::ALL.iter().find(|code| u32::from(**code as u16) == closed.code);
+    match code.filter(|_| closed.by == ClosedBy::Peer) {
+        Some(code) => format!("the connection was {closed}; {}", advice(*code)),
+        None => format!("the connection was {closed}"),
     }
 }
 

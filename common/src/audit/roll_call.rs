@@ -72,6 +72,16 @@ pub enum Outcome {
     },
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Committed { version, .. } => write!(f, "committed {version}"),
+            Self::Evaluated { .. } => f.write_str("evaluated"),
+            Self::Abandoned { reason } => write!(f, "abandoned: {reason}"),
+        }
+    }
+}
+
 /// One invited site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

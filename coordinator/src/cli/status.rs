@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use consilium_common::ids::StudyId;
-use consilium_common::wire::messages::{RunState, TaskKind};
+use consilium_common::wire::messages::TaskKind;
 use consilium_common::wire::operator::Request;
 use consilium_common::wire::reject::Code;
 
@@ -98,10 +98,7 @@ fn document_text(document: &StatusDocument) -> String {
 pub(super) fn study_text(study: &StudyStatus) -> String {
     let mut text = format!(
         "study {}: {}, {} of v{}",
-        study.study,
-        state_word(study.state),
-        study.version,
-        study.rounds_goal
+        study.study, study.state, study.version, study.rounds_goal
     );
     if let Some(task) = study.task {
         let task = task_word(task);
@@ -203,15 +200,5 @@ fn task_word(task: TaskKind) -> &'static str {
     match task {
         TaskKind::Train => "train",
         TaskKind::Evaluate => "evaluate",
-    }
-}
-
-pub(super) fn state_word(state: RunState) -> &'static str {
-    match state {
-        RunState::Submitted => "submitted",
-        RunState::Running => "running",
-        RunState::Paused => "paused",
-        RunState::Stopped => "stopped",
-        RunState::Complete => "complete",
     }
 }

@@ -195,15 +195,10 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
     let changed: CommandDocument = ask(connection, &Request::StudySubmit { signed })?;
     output::show(format, &changed, |changed| {
         let study = format!("{} ({})", changed.study, changed.digest);
-        match changed.state {
-            RunState::Submitted => {
-                format!("submitted {study}: `consilium study start {}` runs it", changed.study)
-            }
-            RunState::Running | RunState::Paused | RunState::Stopped | RunState::Complete => {
-                let state = status::state_word(changed.state);
-                format!("{study} was submitted before and is {state}")
-            }
+        if changed.state == RunState::Submitted {
+            return format!("submitted {study}: `consilium study start {}` runs it", changed.study);
         }
+        format!("{study} was submitted before and is {}", changed.state)
     })
 }
 
@@ -229,7 +224,7 @@ fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<()
             RunState::Paused => "; a round that is open goes on to its end",
             RunState::Submitted | RunState::Running | RunState::Stopped | RunState::Complete => "",
         };
-        format!("study {} is {}{ends}", changed.study, status::state_word(changed.state))
+        format!("study {} is {}{ends}", changed.study, changed.state)
     })
 }
 
@@ -241,7 +236,7 @@ fn study_table(studies: &[StudyLine]) -> String {
     for study in studies {
         table.add_row([
             format!("{} (file version {})", study.study, study.study_version),
-            status::state_word(study.state).to_owned(),
+            study.state.to_string(),
             format!("{} of v{}", study.version, study.rounds_goal),
             study.digest.short(),
             study.purpose.clone(),

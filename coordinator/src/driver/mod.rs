@@ -301,7 +301,7 @@ impl Driver {
             Some(Record::RollCall(ended)) => match ended.signed.parse_unverified() {
                 Ok(call) => {
                     tracing::info!(
-                        study = %call.study, round = %call.round, outcome = ?call.outcome,
+                        study = %call.study, round = %call.round, outcome = %call.outcome,
                         millis = call.duration.0, "round ended"
                     );
                     let wall = self.tools.clock.wall();
@@ -310,7 +310,7 @@ impl Driver {
                 Err(error) => tracing::error!(%error, "our own roll call cannot be read"),
             },
             Some(Record::StudyState(set)) => {
-                tracing::info!(study = %set.study, state = ?set.state, by = set.by, "study state");
+                tracing::info!(study = %set.study, state = %set.state, by = set.by, "study state");
                 self.handle.view().state = set.state;
             }
             _ => {}
