@@ -28,6 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Asked {
     /// What.
     pub request: Request,
+    /// Who asks, as the kernel says: the user id at the other end of the socket.
+    pub uid: Option<u32>,
     /// To whom.
     pub reply: oneshot::Sender<Reply>,
 }
@@ -71,11 +73,12 @@ pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>) {
 }
 
 async fn converse(stream: UnixStream, ask: mpsc::Sender<Asked>) {
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
     let (read, mut write) = stream.into_split();
     let mut lines = LineReader::new(read, REQUEST_BYTES_MAX);
     while let Ok(Ok(line)) = timeout(IDLE, lines.next()).await {
         let reply = match line {
-            Line::Whole(line) => answer(&line, &ask).await,
+            Line::Whole(line) => answer(&line, uid, &ask).await,
             Line::TooLong(_) => failed(format!("a request has at most {REQUEST_BYTES_MAX} bytes")),
             Line::End => return,
         };
@@ -89,13 +92,13 @@ async fn converse(stream: UnixStream, ask: mpsc::Sender<Asked>) {
     }
 }
 
-async fn answer(line: &[u8], ask: &mpsc::Sender<Asked>) -> Reply {
+async fn answer(line: &[u8], uid: Option<u32>, ask: &mpsc::Sender<Asked>) -> Reply {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(error) => return failed(format!("not a request: {error}")),
     };
     let (reply, answer) = oneshot::channel();
-    if ask.send(Asked { request, reply }).await.is_err() {
+    if ask.send(Asked { request, uid, reply }).await.is_err() {
         return failed("the agent is stopping".to_owned());
     }
     answer.await.unwrap_or_else(|_| failed("the agent is stopping".to_owned()))

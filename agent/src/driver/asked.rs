@@ -18,7 +18,7 @@ use crate::state::{Decided, KeptStudy, Studies};
 impl Driver {
     /// Answers at once, except what must be durable first.
     pub(super) fn answer(&self, asked: Asked) {
-        let Asked { request, reply: to } = asked;
+        let Asked { request, uid, reply: to } = asked;
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::StudyList => Reply::StudyList {
@@ -32,6 +32,8 @@ impl Driver {
                 Err(message) => Reply::Failed { message },
             },
             Request::StudyDecide { which, person, by } => {
+                // The name is the person's word, the number the kernel's.
+                let by = uid.map_or_else(|| by.clone(), |uid| format!("{by} (uid {uid})"));
                 return self.decide(which, person, by, to);
             }
         };
