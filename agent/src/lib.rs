@@ -22,7 +22,6 @@ pub mod control_socket;
 pub mod driver;
 mod lines;
 pub mod link;
-pub mod memory;
 pub mod policy;
 pub mod report;
 pub mod session;

@@ -5,6 +5,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    consilium_agent::memory::return_what_is_freed();
+    consilium_io::memory::return_what_is_freed();
     consilium_agent::cli::main(std::env::args_os())
 }

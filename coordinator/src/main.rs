@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 const LOG_VARIABLE: &str = "CONSILIUM_LOG";
 
 fn main() -> ExitCode {
+    consilium_io::memory::return_what_is_freed();
     let cli = Cli::parse();
     log_to_stderr(cli.log_format, cli.serves());
     match cli::run(cli) {

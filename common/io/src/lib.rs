@@ -14,6 +14,7 @@
 //!    frames         whole control frames on a stream
 //!    transfer       blobs by digest, resumable at an offset
 //!  failpoints       where tests kill both programs; without the feature nothing
+//!  memory           the allocator's settings of a daemon
 //!  clock            the one place that reads the system's clocks
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod disk;
 pub mod error;
 pub mod failpoints;
+pub mod memory;
 pub mod net;
 
 pub use clock::SystemClock;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BufMut;
-use consilium_common::limits::CHUNK_BYTES;
+use consilium_common::limits::TRANSFER_CHUNK_BYTES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -83,7 +83,7 @@ pub(super) async fn receive_into(
     let mut chunk = Vec::new();
     let mut have = sink.received();
     while have < length {
-        let want = usize::try_from(length - have).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        let want = usize::try_from(length - have).unwrap_or(usize::MAX).min(TRANSFER_CHUNK_BYTES);
         chunk.reserve(want);
         let filled = fill(recv, &mut chunk, want, have, pace).await;
         let arrived = chunk.len() as u64;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consilium_common::ids::Digest;
-use consilium_common::limits::CHUNK_BYTES;
+use consilium_common::limits::TRANSFER_CHUNK_BYTES;
 
 use super::TransferError;
 use crate::disk::{BlobError, Blobs};
@@ -61,7 +61,7 @@ impl Source {
         mut buffer: Vec<u8>,
     ) -> Result<Vec<u8>, TransferError> {
         let left = usize::try_from(self.length().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let want = left.min(CHUNK_BYTES);
+        let want = left.min(TRANSFER_CHUNK_BYTES);
         match self {
             Self::Bytes(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);

@@ -1,12 +1,13 @@
-//! What the daemon frees goes back to the system, so that it is small between rounds (DESIGN.md §10).
+//! What a daemon frees goes back to the system, so that it is small between rounds (DESIGN.md §10).
 //!
 //! glibc gives large buffers mappings of their own, but raises what counts as large each time that
-//! one is freed, up to 32 MiB: after the first round, models and updates would lie in its arenas,
-//! and their pages stay. A threshold that was set stays as it is (mallopt(3)).
+//! one is freed, up to 32 MiB: after the first round, sums and models would lie in its arenas, and
+//! their pages stay. A threshold that was set stays as it is (mallopt(3)).
 
-/// Buffers from this size on are mapped apart and unmapped when freed.
+/// Buffers from this size on are mapped apart and unmapped when freed: whatever is as large as a
+/// model. Chunks of transfers are smaller and used again: mapping each would cost its page faults.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_BYTES_MIN: libc::c_int = 256 << 10;
+const MAPPED_BYTES_MIN: libc::c_int = 1 << 20;
 /// Arenas of small things: the runtime's threads share them.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS_MAX: libc::c_int = 2;
