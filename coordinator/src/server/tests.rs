@@ -12,7 +12,9 @@ use consilium_certs::{keys, signed_file, tls};
 use consilium_common::audit::Record;
 use consilium_common::study::Study;
 use consilium_common::time::{Clock, WallMillis};
-use consilium_common::wire::messages::{Answer, Hello, Message, Progress, SitePhase, StudyAnswer};
+use consilium_common::wire::messages::{
+    Answer, Hello, Message, Progress, RunState, SitePhase, StudyAnswer,
+};
 use consilium_common::wire::operator::Request;
 use consilium_common::wire::reject::Code;
 use consilium_io::SystemClock;
@@ -195,7 +197,9 @@ async fn a_site_of_the_roster_is_welcome_and_hears_of_studies() {
     let _started: CommandDocument = operator.ask(&Request::StudyStart { study }).await.unwrap();
     let status = loop {
         let status: StatusDocument = operator.ask(&Request::Status { study: None }).await.unwrap();
-        if status.studies[0].sites.iter().any(|site| site.state == "ready") {
+        // The command is durable before the engine has taken it in.
+        let runs = status.studies[0].state == RunState::Running;
+        if runs && status.studies[0].sites.iter().any(|site| site.state == "ready") {
             break status;
         }
     };
@@ -206,7 +210,7 @@ async fn a_site_of_the_roster_is_welcome_and_hears_of_studies() {
     // Whoever did not hear the answer asks again, and nothing changes.
     let signed = town.signed_study();
     let again: CommandDocument = operator.ask(&Request::StudySubmit { signed }).await.unwrap();
-    assert_eq!(again.state, consilium_common::wire::messages::RunState::Running);
+    assert_eq!(again.state, RunState::Running);
     let study = "other".parse().unwrap();
     let unknown: Failure =
         operator.ask::<CommandDocument>(&Request::StudyStart { study }).await.unwrap_err();
