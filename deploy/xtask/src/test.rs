@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::Result;
 use clap::Args;
@@ -44,7 +45,19 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Runner::Nextest => &["nextest", "run"],
         Runner::CargoTest => &["test", "--no-fail-fast", "--lib", "--bins", "--tests"],
     };
-    shell::run(workspace.cargo(runner).args(&selection).args(&options.arguments))
+    let mut tests = workspace.cargo(runner);
+    if env::var_os(TEST_THREADS).is_none() {
+        tests.env(TEST_THREADS, tests_at_once().to_string());
+    }
+    shell::run(tests.args(&selection).args(&options.arguments))
+}
+
+/// nextest's own variable; `--test-threads` among the arguments wins over it.
+const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
+
+/// Two tests a core: the long ones mostly wait for a reconnect or an idle timeout.
+fn tests_at_once() -> usize {
+    2 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The workspace, with the kill tests' code in the programs.
