@@ -53,7 +53,7 @@ pub const BLOB_STREAMS_MAX: u32 = 16;
 /// One read or write of a blob on a disk, and the unit of streaming aggregation.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// One read or write of a blob on a stream: every transfer under way holds two.
-pub const TRANSFER_CHUNK_BYTES: usize = 256 << 10;
+pub const TRANSFER_CHUNK_BYTES: usize = 128 << 10;
 /// Largest blob: a model of `PARAMETERS_MAX` f32 with its header, rounded up.
 pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 4) + (64 << 20);
 

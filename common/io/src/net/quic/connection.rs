@@ -1,6 +1,7 @@
 //! One established QUIC connection as a [`Carrier`], and how it ended.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::windows::{Leased, Windows};
 use crate::net::carrier::{Carrier, CarrierError, Closed, ClosedBy, Traffic};
 use crate::net::stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};
 
@@ -23,14 +25,23 @@ pub(super) const UNKNOWN_KIND: u32 = 8;
 #[derive(Debug)]
 pub(super) struct QuicCarrier {
     connection: quinn::Connection,
+    /// Of the listener that this connection came to.
+    windows: Option<Arc<Windows>>,
     /// A stream whose first byte has not come yet: kept here so that a dropped `accept` loses
     /// nothing.
     waiting: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
 }
 
 impl QuicCarrier {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
-        Self { connection, waiting: Mutex::new(None) }
+    pub(super) fn new(connection: quinn::Connection, windows: Option<Arc<Windows>>) -> Self {
+        Self { connection, windows, waiting: Mutex::new(None) }
+    }
+
+    fn stream(&self, kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
+        let windows = self.windows.as_ref().filter(|_| kind == StreamKind::Blob);
+        let lease = windows.map(|windows| windows.lease(&self.connection));
+        let send = SendHalf::new(Leased::new(send, lease.clone()));
+        Stream { kind, send, recv: RecvHalf::new(Leased::new(recv, lease)) }
     }
 }
 
@@ -42,7 +53,7 @@ impl Carrier for QuicCarrier {
         send.write_all(&[kind.tag()])
             .await
             .map_err(|error| CarrierError::Stream(error.to_string()))?;
-        Ok(stream(kind, send, recv))
+        Ok(self.stream(kind, send, recv))
     }
 
     async fn accept(&self) -> Result<Stream, CarrierError> {
@@ -61,7 +72,7 @@ impl Carrier for QuicCarrier {
             match tag {
                 Ok(Ok(tag)) if let Some(kind) = StreamKind::from_tag(tag) => {
                     prioritise(&send, kind);
-                    return Ok(stream(kind, send, recv));
+                    return Ok(self.stream(kind, send, recv));
                 }
                 unknown => {
                     tracing::debug!(?unknown, peer = %self.remote_address(), "stream refused");
@@ -100,10 +111,6 @@ impl Carrier for QuicCarrier {
         let stats = self.connection.stats();
         Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
     }
-}
-
-fn stream(kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
-    Stream { kind, send: SendHalf::new(send), recv: RecvHalf::new(recv) }
 }
 
 fn prioritise(send: &quinn::SendStream, kind: StreamKind) {

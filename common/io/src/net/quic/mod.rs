@@ -3,6 +3,7 @@
 mod connection;
 mod reset;
 mod tuning;
+mod windows;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 
 use self::connection::{QuicCarrier, canonical, closed};
 use self::tuning::Side;
+use self::windows::Windows;
 use super::carrier::{Carrier, Closed, ClosedBy, ConnectError};
 
 /// A listener gives up on a handshake after this long.
@@ -33,6 +35,7 @@ pub struct QuicListener {
     endpoint: Endpoint,
     tls: RwLock<ServerConfigs>,
     handshakes: Arc<Semaphore>,
+    windows: Arc<Windows>,
 }
 
 /// The same TLS configuration, with the transport for either kind of network.
@@ -100,7 +103,8 @@ impl QuicListener {
         let server = quinn::ServerConfig::clone(&configs.ordinary);
         let endpoint = endpoint(address, Some(server), config)?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        Ok(Self { endpoint, tls: RwLock::new(configs), handshakes })
+        let windows = Arc::default();
+        Ok(Self { endpoint, tls: RwLock::new(configs), handshakes, windows })
     }
 
     /// Uses another TLS configuration (renewed certificate, new revocation list) from the next
@@ -137,7 +141,8 @@ impl QuicListener {
                 self.tls.read().unwrap_or_else(PoisonError::into_inner).for_peer(peer.ip());
             match incoming.accept_with(config) {
                 Ok(connecting) => {
-                    return Some(Handshake { connecting, peer, _permit: permit });
+                    let windows = Arc::clone(&self.windows);
+                    return Some(Handshake { connecting, peer, windows, _permit: permit });
                 }
                 Err(error) => tracing::debug!(%peer, %error, "no handshake"),
             }
@@ -163,6 +168,7 @@ impl QuicListener {
 pub struct Handshake {
     connecting: quinn::Connecting,
     peer: SocketAddr,
+    windows: Arc<Windows>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -178,7 +184,7 @@ impl Handshake {
     /// # Errors
     /// One side refused the other, or the peer fell silent.
     pub async fn finish(self) -> Result<Arc<dyn Carrier>, ConnectError> {
-        establish(self.connecting, self.peer, HANDSHAKE_MAX).await
+        establish(self.connecting, self.peer, HANDSHAKE_MAX, Some(self.windows)).await
     }
 }
 
@@ -226,7 +232,7 @@ impl QuicDialer {
             .endpoint
             .connect_with(config, peer, server_name)
             .map_err(|error| ConnectError::Configuration(error.to_string()))?;
-        establish(connecting, peer, patience).await
+        establish(connecting, peer, patience, None).await
     }
 
     /// The local address of the socket.
@@ -281,6 +287,7 @@ async fn establish(
     connecting: quinn::Connecting,
     address: SocketAddr,
     patience: Duration,
+    windows: Option<Arc<Windows>>,
 ) -> Result<Arc<dyn Carrier>, ConnectError> {
     let connection = match timeout(patience, connecting).await {
         Ok(Ok(connection)) => connection,
@@ -293,7 +300,7 @@ async fn establish(
             return Err(ConnectError::Unreachable { address, reason });
         }
     };
-    Ok(Arc::new(QuicCarrier::new(connection)))
+    Ok(Arc::new(QuicCarrier::new(connection, windows)))
 }
 
 fn connect_error(address: SocketAddr, error: &ConnectionError) -> ConnectError {
