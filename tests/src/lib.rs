@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod harness;
 pub mod samples;
 pub mod simulation;

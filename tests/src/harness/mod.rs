@@ -79,9 +79,10 @@ pub const BUILD: &str = "cargo build -p consilium-coordinator -p consilium-agent
                          consilium-io/failpoints";
 
 fn beside() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    // target/debug/deps/e2e_rounds-0123456789abcdef
-    test.ancestors().nth(2).unwrap().to_owned()
+    // target/debug/deps/e2e_rounds-0123456789abcdef, or target/release/chaos
+    let own = std::env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    if folder.ends_with("deps") { folder.parent().unwrap() } else { folder }.to_owned()
 }
 
 /// The worker, if it was built; else says that the test skips.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use consilium_certs::consortium::Consortium;
@@ -175,6 +176,12 @@ impl World {
         let changed = change(&text);
         assert_ne!(text, changed, "the edit of {} found nothing to change", path.display());
         fs::write(path, changed).unwrap();
+    }
+
+    /// Sends a site to another address than the coordinator's own.
+    pub fn route(&self, site: usize, address: SocketAddr) {
+        let (own, through) = (self.federation.address(), address.to_string());
+        self.edit(&self.agent_toml(site), |text| text.replace(own, &through));
     }
 
     /// An operator's command, to its end whatever that is.
