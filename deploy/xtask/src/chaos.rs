@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Of the first campaign; each kills 50 processes of one federation, and the next has the next
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead, time studies over lines that lose and delay
+    #[arg(long)]
+    lines: bool,
     /// Print one JSON array of rows {name, value, unit, goal, ok}
     #[arg(long)]
     json: bool,
@@ -35,5 +38,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let program = ["run", "--release", "-p", "consilium-tests", "--bin", "chaos", "--"];
     let mut chaos = workspace.cargo(&program);
     chaos.args(["--kills", &options.kills.to_string(), "--seed", &options.seed.to_string()]);
+    chaos.args(options.lines.then_some("--lines"));
     shell::run(chaos.args(options.json.then_some("--json")))
 }

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use consilium_tests::chaos::{Campaign, Tally};
+use consilium_tests::chaos::{Campaign, Tally, Trip, Weather};
 use serde_json::json;
 
 /// Kills of one federation, after which its log is judged and the next begins.
@@ -17,16 +17,24 @@ const CAMPAIGN_KILLS: u64 = 50;
 /// Federations at the same time: a struck one mostly waits for reconnects.
 const AT_ONCE: usize = 4;
 
+/// Datagrams of an ordinary network at most: Ethernet less the headers of IP, UDP and a tunnel.
+const ETHERNET_BYTES: usize = 1452;
+
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(message) => {
-            eprintln!("chaos: {message}\nusage: chaos [--kills N] [--seed SEED] [--json]");
+            eprintln!(
+                "chaos: {message}\nusage: chaos [--kills N] [--seed SEED] [--lines] [--json]"
+            );
             return ExitCode::from(2);
         }
     };
     #[expect(clippy::disallowed_methods, reason = "how long a run took")]
     let began = Instant::now();
+    if options.lines {
+        return lines(&options);
+    }
     let (tally, failed) = all(&options);
     report(&options, &tally, failed, began.elapsed().as_secs())
 }
@@ -34,12 +42,13 @@ fn main() -> ExitCode {
 struct Options {
     kills: u64,
     seed: u64,
+    lines: bool,
     json: bool,
 }
 
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { kills: 100, seed: 1, json: false };
+        let mut options = Self { kills: 100, seed: 1, lines: false, json: false };
         while let Some(word) = words.next() {
             let mut number = || -> Result<u64, String> {
                 let text = words.next().ok_or_else(|| format!("{word} needs a number"))?;
@@ -48,6 +57,7 @@ impl Options {
             match word.as_str() {
                 "--kills" => options.kills = number()?,
                 "--seed" => options.seed = number()?,
+                "--lines" => options.lines = true,
                 "--json" => options.json = true,
                 other => return Err(format!("unknown option {other}")),
             }
@@ -86,6 +96,40 @@ fn all(options: &Options) -> (Tally, u64) {
         }
     });
     (total.into_inner().unwrap_or_else(|e| e.into_inner()), failed.into_inner())
+}
+
+/// Studies over bad lines, each beside the same study over a good one.
+fn lines(options: &Options) -> ExitCode {
+    let line = |loss, round_trip_ms: u64| Weather {
+        loss,
+        delay: Duration::from_millis(round_trip_ms / 2),
+        mtu: ETHERNET_BYTES,
+        ..Weather::CALM
+    };
+    let trips = [(8, 1_000_000, 5, line(0.05, 200)), (8, 10_000, 3, line(0.3, 1_000))];
+    let mut rows = Vec::new();
+    for (sites, parameters, rounds, bad) in trips {
+        for weather in [line(0.0, 0), bad] {
+            let seconds = 3_600;
+            let went = Trip { sites, parameters, rounds, weather, seconds }.go(options.seed);
+            let name = format!(
+                "{sites} sites × {parameters} parameters × {rounds} rounds, {} % loss, {} ms round trip",
+                100.0 * weather.loss,
+                2 * weather.delay.as_millis()
+            );
+            let ok = went.verdict.abandoned == 0 && went.verdict.lost == 0;
+            eprintln!("{name}: {:?}", went.tally);
+            rows.push(json!({ "name": name, "value": went.took.as_secs_f64(), "unit": "s", "goal": "completes", "ok": ok }));
+        }
+    }
+    if options.json {
+        println!("{}", json!(rows));
+    } else {
+        for row in &rows {
+            println!("{:8.1} s  {}", row["value"].as_f64().unwrap_or_default(), row["name"]);
+        }
+    }
+    if rows.iter().all(|row| row["ok"] == true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn report(options: &Options, tally: &Tally, failed: u64, seconds: u64) -> ExitCode {
