@@ -1,7 +1,8 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share, and the targets of the fuzzer.
 
 #![forbid(unsafe_code)]
 
+pub mod fuzz;
 pub mod harness;
 pub mod samples;
 pub mod simulation;

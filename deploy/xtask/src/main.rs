@@ -7,6 +7,7 @@
 //!      ├─ test       both, then the programs, then every test
 //!      ├─ lint       formatting, clippy, licences, house rules ── graph (who depends on what)
 //!      ├─ sim        federations in simulated time, from seeds
+//!      ├─ fuzz       hostile input under libFuzzer
 //!      ├─ bench      one suite of consilium-benches, in release
 //!      └─ dist       the tarball that a hospital installs
 //!      shell (commands, said before they run) · workspace (what `cargo metadata` knows)
@@ -22,6 +23,7 @@ mod bench;
 mod data;
 mod demo;
 mod dist;
+mod fuzz;
 mod graph;
 mod libtorch;
 mod lint;
@@ -59,6 +61,8 @@ enum Task {
     Lint,
     /// Run federations in simulated time, with faults, from many seeds
     Sim(sim::Options),
+    /// Fuzz the decoders: hostile input, guided by coverage
+    Fuzz(fuzz::Options),
     /// Run a benchmark suite in release
     Bench(bench::Options),
     /// Pack the programs, units, documents and libtorch into dist/
@@ -84,6 +88,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
         Task::Sim(options) => sim::run(&workspace, options),
+        Task::Fuzz(options) => fuzz::run(&workspace, options),
         Task::Bench(options) => bench::run(&workspace, options),
         Task::Dist => dist::run(&workspace),
     }
