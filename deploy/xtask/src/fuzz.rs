@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -149,6 +150,8 @@ impl Fuzzer {
             .args(bound(options).map(|seconds| format!("-max_total_time={seconds}")))
             .args([&found, &self.corpus.join(name), &seeds]);
         let said = shell::say(&command);
+        #[expect(clippy::disallowed_methods, reason = "how long a session took")]
+        let began = Instant::now();
         let output = command.stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot start `{said}`"))?;
         let told = String::from_utf8_lossy(&output.stderr);
@@ -156,7 +159,7 @@ impl Fuzzer {
             let artifacts = artifacts.display();
             bail!("{told}\ntarget {name} broke: its input is in {artifacts}/{name}-*");
         }
-        Ok(Session::read(&told))
+        Ok(Session { seconds: began.elapsed().as_secs_f64(), ..Session::read(&told) })
     }
 
     /// Replaces the committed corpus by the fewest inputs that reach what it and what was found
@@ -216,7 +219,7 @@ fn host() -> Result<String> {
 #[derive(Debug, Default, PartialEq)]
 struct Session {
     executions: u64,
-    per_second: u64,
+    seconds: f64,
     /// Inputs that each reach something.
     corpus: u64,
     process_mib: u64,
@@ -231,9 +234,8 @@ impl Session {
         for line in told.lines() {
             let number =
                 |prefix: &str| line.strip_prefix(prefix)?.split_whitespace().next()?.parse().ok();
-            let fields: [(&str, &mut u64); 5] = [
+            let fields: [(&str, &mut u64); 4] = [
                 ("stat::number_of_executed_units:", &mut session.executions),
-                ("stat::average_exec_per_sec:", &mut session.per_second),
                 ("stat::peak_rss_mb:", &mut session.process_mib),
                 ("heap before:", &mut session.heap_before),
                 ("heap peak:", &mut session.heap_peak),
@@ -255,25 +257,32 @@ impl Session {
         self.heap_peak.saturating_sub(self.heap_before) as f64 / f64::from(1 << 20)
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "display only")]
+    fn per_second(&self) -> f64 {
+        (self.executions as f64 / self.seconds.max(0.001)).round()
+    }
+
     fn line(&self, name: &str) -> String {
         format!(
-            "{name:<18} {:>10} executions, {:>7}/s, corpus {:>4}, heap grown by {:.1} MiB, process \
+            "{name:<18} {:>10} executions, {:>7.0}/s, corpus {:>4}, heap grown by {:.1} MiB, process \
              {} MiB",
             self.executions,
-            self.per_second,
+            self.per_second(),
             self.corpus,
             self.heap_mib(),
             self.process_mib
         )
     }
 
-    fn rows(&self, name: &str) -> [Value; 4] {
+    fn rows(&self, name: &str) -> [Value; 6] {
         let row = |what: &str, value: Value, unit: &str, goal: &str, ok: bool| json!({ "name": format!("{name}: {what}"), "value": value, "unit": unit, "goal": goal, "ok": ok });
         let heap = self.heap_mib();
         [
             row("executions", self.executions.into(), "", "", true),
-            row("executions per second", self.per_second.into(), "1/s", "", true),
+            row("executions per second", self.per_second().into(), "1/s", "", true),
+            row("seconds", self.seconds.into(), "s", "", true),
             row("corpus", self.corpus.into(), "inputs", "", true),
+            row("process at its peak", self.process_mib.into(), "MiB", "", true),
             row("heap grown by", heap.into(), "MiB", "< 64", heap < HEAP_MIB_MAX),
         ]
     }
@@ -292,7 +301,7 @@ mod tests {
         let session = Session::read(told);
         let expected = Session {
             executions: 9,
-            per_second: 4,
+            seconds: 0.0,
             corpus: 7,
             process_mib: 41,
             heap_before: 1 << 20,

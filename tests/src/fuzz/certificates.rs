@@ -65,7 +65,7 @@ pub(super) fn certificate(bytes: &[u8]) {
     }
 }
 
-/// tls.pem, root.pem and tls.key of a bundle.
+/// tls.pem, root.pem and tls.key of a bundle; one that is good now is not before or after its time.
 pub(super) fn credentials(bytes: &[u8]) {
     let [chain, root, key] = parts(bytes);
     let folder = scratch::folder("bundle");
@@ -74,7 +74,11 @@ pub(super) fn credentials(bytes: &[u8]) {
     }
     match Credentials::load(&folder, NOW) {
         Ok(credentials) => {
-            assert!(credentials.validity.from <= NOW && NOW <= credentials.validity.until);
+            let Validity { from, until } = credentials.validity;
+            assert!(from <= NOW && NOW <= until);
+            for wrong in [WallMillis(from.0 - 1000), WallMillis(until.0 + 1000)] {
+                shown(&Credentials::load(&folder, wrong).unwrap_err(), &[0; 512]);
+            }
         }
         Err(error) => shown(&error, &vec![0; bytes.len() + 256]),
     }
@@ -203,7 +207,10 @@ pub(super) fn consortiums() -> Vec<Vec<u8>> {
     let shared = text.replace(&key(2).public().to_string(), &key(1).public().to_string());
     let later = text.replace("format = 1", "format = 2");
     let none = text.replace("operators_needed = 2", "operators_needed = 0");
-    written.extend([text, shared, later, none].map(String::into_bytes));
+    let operator = |n: usize| format!("o{n} = \"{}\"\n", key(1).public());
+    let many: String = (0..=SIGNATURES_MAX).map(operator).collect();
+    let many = [text.split_once("ada = ").unwrap().0.to_owned(), many].concat();
+    written.extend([text, shared, later, none, many].map(String::into_bytes));
     written
 }
 
@@ -214,8 +221,12 @@ pub(super) fn rosters() -> Vec<Vec<u8>> {
     let text = String::from_utf8(two.to_toml().unwrap()).unwrap();
     let shared = text.replace(&key(2).public().to_string(), &key(1).public().to_string());
     let later = text.replace("format = 1", "format = 2");
+    // A name more than a coordinator serves; the one key is refused only after the count.
+    let site = |n: usize| format!("s{n} = \"{}\"\n", key(1).public());
+    let head = text.split_once("charite").unwrap().0;
+    let many = [head.to_owned(), (0..=SITES_MAX).map(site).collect()].concat();
     let written = [empty, one, two].map(|roster| roster.to_toml().unwrap());
-    [written.to_vec(), [shared, later].map(String::into_bytes).to_vec()].concat()
+    [written.to_vec(), [shared, later, many].map(String::into_bytes).to_vec()].concat()
 }
 
 pub(super) fn all_names() -> Vec<Vec<u8>> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use consilium_agent::config::{AgentConfig, Endpoint};
+use consilium_common::limits::{CONFIG_BYTES_MAX, STUDIES_MAX};
 use consilium_coordinator::config::Config;
 
 use super::{join, parts, scratch, shown, text};
@@ -21,7 +22,7 @@ pub(super) fn agent(bytes: &[u8]) {
     match AgentConfig::read(file, "agent.toml", Path::new("/etc/consilium"), variables) {
         Ok(config) => {
             assert!((1..=1024).contains(&config.site.threads));
-            assert!(config.data.len() <= consilium_common::limits::STUDIES_MAX);
+            assert!(config.data.len() <= STUDIES_MAX);
             let endpoint = config.site.coordinator;
             assert_eq!(endpoint.to_string().parse::<Endpoint>().as_ref(), Ok(&endpoint));
             assert!(config.policy.is_none_or(|policy| policy.check().is_ok()));
@@ -54,15 +55,24 @@ pub(super) fn agents() -> Vec<Vec<u8>> {
         ("# operators", "operators"),
         ("fl.example:443", "[::1]:4433"),
         ("modes =", "hours = \"20:00-06:00\"\nmodes ="),
-        ("within-policy", "sometimes"),
+        ("modes =", "operators_needed = 0\nmodes ="),
+        ("accept = \"manual\"", "accept = \"sometimes\""),
         ("source = \"idx\"", "sorce = \"idx\""),
     ];
     let edited = edits.iter().map(|(from, to)| AGENT.replace(from, to).into_bytes());
     let with_environment = join(&[AGENT.as_bytes(), environment]);
-    edited.chain([AGENT.as_bytes().to_vec(), with_environment]).collect()
+    let study = |n: usize| format!("[data.s{n}]\nsource = \"synthetic\"\n");
+    let studies: String = (0..=STUDIES_MAX).map(study).collect();
+    let studies = AGENT.replace("[policy]", &format!("{studies}[policy]")).into_bytes();
+    let operators = format!("operators = [{}]\nmodes =", "\"a.pub\", ".repeat(65));
+    let operators = AGENT.replace("modes =", &operators).into_bytes();
+    let large = vec![b' '; CONFIG_BYTES_MAX + 1];
+    let more = [AGENT.as_bytes().to_vec(), with_environment, studies, operators, large];
+    edited.chain(more).collect()
 }
 
 pub(super) fn coordinators() -> Vec<Vec<u8>> {
     let relative = "[coordinator]\nstate = \"s\"\ncertificates = \"c\"\nroster = \"r.toml\"\n";
-    [COORDINATOR, relative].map(|text| text.as_bytes().to_vec()).to_vec()
+    let large = " ".repeat(CONFIG_BYTES_MAX + 1);
+    [COORDINATOR, relative, &large].map(|text| text.as_bytes().to_vec()).to_vec()
 }

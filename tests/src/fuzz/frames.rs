@@ -1,5 +1,6 @@
 //! Control frames, the messages in them, and operators' requests.
 
+use consilium_common::limits::FRAME_BODY_BYTES_MAX;
 use consilium_common::wire::codec;
 use consilium_common::wire::frame::{Decoder, Frame, FrameError};
 use consilium_common::wire::messages::{Message, UpdateContext};
@@ -114,7 +115,8 @@ pub(super) fn streams() -> Vec<Vec<u8>> {
 
 pub(super) fn messages() -> Vec<Vec<u8>> {
     let with_kind = |frame: &Frame| [&frame.kind.to_le_bytes(), frame.body.as_slice()].concat();
-    samples().iter().map(with_kind).collect()
+    let long = Frame { kind: 1, flags: 0, body: vec![0; FRAME_BODY_BYTES_MAX + 1] };
+    samples().iter().chain([&long]).map(with_kind).collect()
 }
 
 pub(super) fn requests() -> Vec<Vec<u8>> {

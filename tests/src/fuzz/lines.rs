@@ -3,6 +3,7 @@
 use consilium_agent::control_socket::{Reply as Shown, Request as Asked, Which};
 use consilium_agent::lines::{Line, LineReader};
 use consilium_agent::policy::Person;
+use consilium_common::limits::WORKER_LINE_BYTES_MAX;
 use consilium_common::worker::{
     FailureCode, Holdout, Outcome, Phase, Reply, Request, Task, Work, from_line, source, to_line,
 };
@@ -105,7 +106,8 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
     ];
     let requests = [Request::Task(Box::new(task)), Request::Stop];
     let requests = requests.iter().map(|request| to_line(request).unwrap());
-    replies.iter().map(|reply| to_line(reply).unwrap()).chain(requests).collect()
+    let long = vec![b' '; WORKER_LINE_BYTES_MAX + 1];
+    replies.iter().map(|reply| to_line(reply).unwrap()).chain(requests).chain([long]).collect()
 }
 
 pub(super) fn requests() -> Vec<Vec<u8>> {

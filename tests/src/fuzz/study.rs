@@ -2,8 +2,9 @@
 
 use consilium_certs::signed_file;
 use consilium_common::ids::Digest;
+use consilium_common::limits::{CONFIG_BYTES_MAX, WORDS_MAX};
 use consilium_common::signed::Document;
-use consilium_common::study::{Initial, Study};
+use consilium_common::study::{Initial, Study, StudyError};
 use consilium_common::update::words::Schema;
 
 use super::documents::KEY;
@@ -63,7 +64,7 @@ pub(super) fn draft(bytes: &[u8]) {
     let written = study.to_text().unwrap();
     assert_eq!(Study::read(&written, "again.toml").as_ref(), Ok(&study));
     let layout = study.layout().unwrap();
-    assert!(Schema::of(&study).words_len() <= consilium_common::limits::WORDS_MAX);
+    assert!(Schema::of(&study).words_len() <= WORDS_MAX);
     if layout.len() <= PARAMETERS_MADE_MAX {
         let resolved = study.resolve().unwrap();
         let signed = resolved.to_text().unwrap();
@@ -79,7 +80,7 @@ pub(super) fn resolved(bytes: &[u8]) {
     };
     let unsealed = text.replace("LAYOUT", &Digest([0; 32]).to_string());
     let layout = match Study::parse(unsealed.as_bytes()) {
-        Err(consilium_common::study::StudyError::Layout { need, .. }) => need,
+        Err(StudyError::Layout { need, .. }) => need,
         Err(error) => return shown(&error, bytes),
         Ok(_) => Digest([0; 32]),
     };
@@ -111,15 +112,52 @@ pub(super) fn signature_file(bytes: &[u8]) {
     }
 }
 
+/// One change each to [`TINY`], for every rule that a study can break.
+const EDITS: [(&str, &str); 30] = [
+    ("inspectable", "private"),
+    ("classes", "clases"),
+    ("cnn", "rnn"),
+    ("name = \"tiny\"", "name = \"tiny\"\nformat = 2"),
+    ("name = \"tiny\"", "name = \"tiny\"\nversion = 0"),
+    ("name = \"tiny\"", "name = \"tiny\"\npurpose = \"\\u001b[31m\""),
+    ("height = 8", "height = 9000"),
+    ("height = 8", "height = 2"),
+    ("[\"no\", \"yes\"]", "[\"no\", \"no\"]"),
+    ("[\"no\", \"yes\"]", "[\"no\"]"),
+    ("dense = [3]", "dense = [0]"),
+    ("clip_norm = 16.0", "clip_norm = nan"),
+    ("clip_norm = 16.0", "clip_norm = 1.0\nstrategy = \"median\""),
+    ("clip_norm = 16.0", "clip_norm = 1.0\ncodec = \"int8\""),
+    ("clip_norm = 16.0", "clip_norm = 1.0\ncodec = \"ring32\""),
+    ("[privacy]", "[data]\nnormalize = \"federated\"\n[privacy]"),
+    ("[privacy]", "[data]\nkind = \"table\"\n[privacy]"),
+    ("[privacy]", "[data]\nmin_examples = 9999999\n[privacy]"),
+    ("[privacy]", "[evaluation]\nmetric = \"auc\"\n[privacy]"),
+    ("[privacy]", "[evaluation]\nshare = \"per-site\"\n[privacy]"),
+    ("[privacy]", "[training]\nlearning_rate = -inf\n[privacy]"),
+    ("[privacy]", "[training]\nbatch_size = 0\n[privacy]"),
+    ("[privacy]", "[training]\nlocal_epochs = 0\n[privacy]"),
+    ("[privacy]", "[training]\nrounds = 0\n[privacy]"),
+    ("[privacy]", "[cohort]\nmin_sites = 0\n[privacy]"),
+    ("[privacy]", "[cohort]\nrequired = [\"a\", \"a\"]\n[privacy]"),
+    ("[privacy]", "[cohort]\nmax_examples = 0\n[privacy]"),
+    ("[privacy]", "[cohort]\nmin_sites = 100\nmax_examples = 67108864\n[privacy]"),
+    ("[privacy]", "[cohort]\ndeadline = \"1ms\"\n[privacy]"),
+    ("[privacy]", "# \u{202e}\n[privacy]"),
+];
+
 pub(super) fn drafts() -> Vec<Vec<u8>> {
-    let private = TINY.replace("inspectable", "private");
-    let control = TINY.replace("tiny", "tiny\"\npurpose = \"\\u001b[31m");
-    let wide = TINY.replace("height = 8", "height = 9000");
-    let unknown = TINY.replace("classes", "clases");
-    [EXAMPLE, TINY, SYNTHETIC, &private, &control, &wide, &unknown]
-        .iter()
-        .map(|text| text.as_bytes().to_vec())
-        .collect()
+    let long = format!("name = \"tiny\"\npurpose = \"{}\"", "x".repeat(600));
+    let deep = format!("dense = [{}]", "3, ".repeat(64));
+    let many = format!("parameters = {}", u32::MAX);
+    let edited = EDITS.iter().map(|(from, to)| TINY.replace(from, to));
+    let mut drafts: Vec<String> = edited.collect();
+    drafts.extend([EXAMPLE, TINY, SYNTHETIC].map(str::to_owned));
+    drafts.push(TINY.replace("name = \"tiny\"", &long));
+    drafts.push(TINY.replace("dense = [3]", &deep));
+    drafts.push(SYNTHETIC.replace("parameters = 100", &many));
+    drafts.push(" ".repeat(CONFIG_BYTES_MAX + 1));
+    drafts.into_iter().map(String::into_bytes).collect()
 }
 
 pub(super) fn resolved_ones() -> Vec<Vec<u8>> {
