@@ -20,7 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod driver;
-mod lines;
+pub mod lines;
 pub mod link;
 pub mod policy;
 pub mod report;

@@ -6,7 +6,7 @@ const READ_BYTES: usize = 8 << 10;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub enum Line {
     /// A whole line without its line feed.
     Whole(Vec<u8>),
     /// The first bytes of a line over the bound; its rest is not read.
@@ -17,7 +17,7 @@ pub(crate) enum Line {
 
 /// Reads lines of at most `max` bytes.
 #[derive(Debug)]
-pub(crate) struct LineReader<R> {
+pub struct LineReader<R> {
     from: R,
     max: usize,
     buffer: Vec<u8>,
@@ -27,12 +27,16 @@ pub(crate) struct LineReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
-    pub(crate) fn new(from: R, max: usize) -> Self {
+    /// Reads from `from`.
+    pub fn new(from: R, max: usize) -> Self {
         Self { from, max, buffer: Vec::new(), searched: 0, ended: false }
     }
 
     /// The next line. A dropped call loses no bytes.
-    pub(crate) async fn next(&mut self) -> std::io::Result<Line> {
+    ///
+    /// # Errors
+    /// The peer is gone.
+    pub async fn next(&mut self) -> std::io::Result<Line> {
         loop {
             if let Some(line) = self.take_line() {
                 return Ok(line);

@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::limits::CONFIG_BYTES_MAX;
+use crate::limits::{CONFIG_BYTES_MAX, NAME_BYTES_MAX};
 
 /// First letters of every environment variable that is ours.
 const VARIABLES: &str = "CONSILIUM_";
@@ -134,9 +134,15 @@ pub fn with_nearest(message: &str) -> String {
     }
 }
 
-/// The known word that `unknown` was most likely meant to be.
+/// The known word that `unknown` was most likely meant to be. None is as long as
+/// [`NAME_BYTES_MAX`]: beyond it nothing is compared, as a distance takes memory and time of both
+/// lengths multiplied, and the text may be hostile.
 pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if unknown.len() > NAME_BYTES_MAX {
+        return None;
+    }
     known
+        .filter(|word| word.len() <= NAME_BYTES_MAX)
         .map(|word| (strsim::damerau_levenshtein(unknown, word), word))
         .min()
         .filter(|(distance, word)| *distance <= word.len().max(unknown.len()).div_ceil(2))
@@ -194,6 +200,18 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("a.toml, line 2: unknown field `lerning_rate`"), "{text}");
         assert!(text.ends_with("did you mean `learning_rate`?"), "{text}");
+    }
+
+    #[test]
+    fn a_giant_field_is_named_and_compared_with_nothing() {
+        // 250 kB against `learning_rate` would take 30 MB; a second word hides behind a backtick.
+        let giant = "x".repeat(CONFIG_BYTES_MAX - 100);
+        for word in [giant.clone(), format!("a`b`{giant}")] {
+            let error = parse::<Sample>(&format!("'{word}' = 1\n"), "a.toml").unwrap_err();
+            assert!(error.to_string().contains(&word), "the field is not named");
+        }
+        assert_eq!(nearest(&giant, ["learning_rate"].into_iter()), None);
+        assert_eq!(nearest("learning_rat", [giant.as_str()].into_iter()), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share, and the targets of the fuzzer.
 
 #![forbid(unsafe_code)]
 
 pub mod chaos;
+pub mod fuzz;
 pub mod harness;
 pub mod samples;
 pub mod simulation;

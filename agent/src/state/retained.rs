@@ -158,7 +158,10 @@ pub fn open(path: &Path, record: &Record) -> Result<Source, StateError> {
 }
 
 /// Reads and verifies one file, a chunk of the update in memory at a time.
-fn read(path: &Path) -> Result<Record, StateError> {
+///
+/// # Errors
+/// Not the file that was written, one of a newer release, or the disk refused.
+pub fn read(path: &Path) -> Result<Record, StateError> {
     let damaged =
         |reason: &str| StateError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     let mut file = File::open(path).map_err(IoError::at("open", path))?;

@@ -49,6 +49,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 fn rustfmt(workspace: &Workspace) -> Result<Outcome> {
     shell::run(&mut workspace.cargo(&["fmt", "--all", "--check"]))?;
+    // The fuzzer is a workspace of its own.
+    let fuzzer = ["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"];
+    shell::run(&mut workspace.cargo(&fuzzer))?;
     Ok(Outcome::Passed)
 }
 

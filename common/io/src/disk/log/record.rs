@@ -131,10 +131,17 @@ fn holds_a_record(bytes: &[u8]) -> bool {
 /// A record whose payload should be longer than the `rest` of the file was either never written to
 /// its end, or its length field is damaged. True if it is the latter: the checksum holds for a
 /// shorter payload, or an intact record stands in what should be the payload.
+///
+/// A payload may hold what peers wrote: its bytes are summed only up to where a whole header stands
+/// (no text of ours has such bytes), not at every word that looks like its first four.
 pub(super) fn length_is_damaged(header: &Header, rest: &[u8]) -> bool {
     (0..=rest.len()).any(|end| {
         let (payload, after) = rest.split_at(end);
-        if !starts_like_a_record(after) {
+        let begins = match after.first_chunk() {
+            Some(header) => Header::decode(header).is_ok(),
+            None => starts_like_a_record(after),
+        };
+        if !begins {
             return false;
         }
         let shorter = u32::try_from(end).map(|length| Header { length, ..*header });
@@ -162,6 +169,21 @@ mod tests {
         assert_eq!(header.checksum, 0x1575_77d2, "computed apart, bit by bit");
         assert_eq!(Header::decode(&header.encode()), Ok(header));
         assert_eq!(file_header().len() as u64, FILE_HEADER_BYTES);
+    }
+
+    #[test]
+    fn a_payload_full_of_magic_words_is_not_summed_at_each_of_them() {
+        // At each of the 262,144 words this would be 15 seconds of a start.
+        let payload = MAGIC.repeat(RECORD_BYTES_MAX / MAGIC.len());
+        let header = Header::of(2, WallMillis(7), &payload).unwrap();
+        let torn = payload.split_last().unwrap().1;
+        assert!(!length_is_damaged(&header, torn));
+        // A length that was made longer is still found out, whatever the payload holds.
+        let honest = Header::of(2, WallMillis(7), torn).unwrap();
+        let longer = Header { length: header.length, ..honest };
+        let next = Header::of(1, WallMillis(8), b"").unwrap().encode();
+        assert!(length_is_damaged(&longer, torn));
+        assert!(length_is_damaged(&longer, &[torn, &next].concat()));
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! Update files: the header, the whole file as the coordinator validates it, and the words.
+
+use std::sync::LazyLock;
+
+use consilium_common::ids::{Digest, Round};
+use consilium_common::limits::{GRID_MAX, PARAMETERS_MAX, WORDS_MAX};
+use consilium_common::update::sections::{
+    HEADER_BYTES, Header, UpdateError, decode_i32, decode_words, encode_update,
+};
+use consilium_common::update::words::{Metrics, Schema, Words};
+use consilium_coordinator::aggregate::validate::{Validator, validate};
+use consilium_coordinator::round::{Fault, Rules};
+
+use super::{shown, study};
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&study::tiny()));
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
+    study_digest: Digest([1; 32]),
+    round: Round(5),
+    base: Digest([2; 32]),
+    layout: Digest([3; 32]),
+    shared_len: 4,
+    words_len: SCHEMA.words_len(),
+    step_exponent: -26,
+    clip_norm: 16.0,
+    max_examples: 1000,
+});
+
+/// A header has one encoding, and never speaks of more than a model may have.
+pub(super) fn header(bytes: &[u8]) {
+    let header = match Header::decode(bytes, bytes.len() as u64) {
+        // A header alone is as good as one before its sections.
+        Err(UpdateError::Length { need, .. }) => Header::decode(bytes, need),
+        decoded => decoded,
+    };
+    match header {
+        Ok(header) => {
+            assert!(bytes.starts_with(&header.encode()), "another encoding");
+            assert!(header.shared_len as u64 <= PARAMETERS_MAX && header.words_len <= WORDS_MAX);
+            assert!(header.words_offset() <= header.update_bytes_len());
+        }
+        Err(error) => shown(&error, bytes),
+    }
+}
+
+/// An update gets the same verdict in pieces of any size; one that passes keeps every rule.
+pub(super) fn update(bytes: &[u8]) {
+    let whole = validate(&RULES, &SCHEMA, bytes);
+    for piece in [1, 5, 160] {
+        assert_eq!(in_pieces(bytes, piece), whole, "another verdict in pieces of {piece}");
+    }
+    let body = match whole {
+        Ok(_) => bytes.split_at(HEADER_BYTES).1,
+        Err(fault) => return shown(&fault.detail, bytes),
+    };
+    let (shared, words) = body.split_at(4 * RULES.shared_len);
+    assert!(decode_i32(shared).all(|unit| unit.unsigned_abs() <= GRID_MAX.unsigned_abs()));
+    let words = SCHEMA.decode(&decode_words(words)).unwrap();
+    assert!((1..=RULES.max_examples).contains(&words.weight));
+}
+
+fn in_pieces(bytes: &[u8], piece: usize) -> Result<Words, Fault> {
+    let mut validator = Validator::new(&RULES, &SCHEMA, bytes.len() as u64)?;
+    bytes.chunks(piece).try_for_each(|piece| validator.feed(piece))?;
+    validator.finish()
+}
+
+/// Words that are accepted have one encoding and do not contradict one another.
+pub(super) fn words(bytes: &[u8]) {
+    let encoded = decode_words(bytes);
+    match SCHEMA.decode(&encoded) {
+        Ok(words) => {
+            assert_eq!(SCHEMA.encode(&words), encoded);
+            let accuracy = SCHEMA.accuracy(&words.metrics).unwrap_or(0.0);
+            assert!((0.0..=1.0).contains(&accuracy), "{accuracy}");
+            assert!(SCHEMA.loss(&words.metrics).unwrap_or(0.0) >= 0.0);
+            drop(words.checked_add(&words));
+        }
+        Err(error) => shown(&error, bytes),
+    }
+}
+
+/// correct, total, loss, confusion 2×2.
+fn good_words() -> Vec<u32> {
+    let metrics = Metrics(vec![7, 10, 65_536, 4, 2, 1, 3]);
+    SCHEMA.encode(&Words { weight: 300, clipped: 1, metrics })
+}
+
+pub(super) fn updates() -> Vec<Vec<u8>> {
+    let rules = &*RULES;
+    let header = Header {
+        round: rules.round,
+        step_exponent: rules.step_exponent,
+        study: rules.study_digest,
+        base: rules.base,
+        layout: rules.layout,
+        shared_len: rules.shared_len,
+        words_len: rules.words_len,
+    };
+    let words = good_words();
+    let good = encode_update(&header, &[1, -2, 3, GRID_MAX / 2], &words);
+    let far = encode_update(&header, &[GRID_MAX, GRID_MAX, 0, 0], &words);
+    let outside = encode_update(&header, &[0, i32::MIN, 0, 0], &words);
+    let other = Header { round: Round(6), ..header };
+    let late = encode_update(&other, &[0; 4], &words);
+    let shape = Header { layout: Digest([9; 32]), ..header };
+    let shape = encode_update(&shape, &[0; 4], &words);
+    let mut weight = words;
+    if let Some(first) = weight.first_mut() {
+        *first = 0;
+    }
+    let weightless = encode_update(&header, &[0; 4], &weight);
+    vec![good, far, outside, late, shape, weightless]
+}
+
+pub(super) fn word_lists() -> Vec<Vec<u8>> {
+    let good: Vec<u8> = good_words().into_iter().flat_map(u32::to_le_bytes).collect();
+    let mut contradiction = good.clone();
+    if let Some(correct) = contradiction.get_mut(8) {
+        *correct = 11;
+    }
+    vec![good, contradiction]
+}
