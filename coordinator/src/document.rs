@@ -43,6 +43,23 @@ pub struct CoordinatorStatus {
     pub connected: usize,
     /// When its certificate ends, in words.
     pub certificate: String,
+    /// Sites in quarantine, whatever studies they take part in.
+    pub quarantined: Vec<QuarantinedSite>,
+}
+
+/// A site that was put out for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedSite {
+    /// Its name.
+    pub site: SiteId,
+    /// What it did.
+    pub code: Code,
+    /// In a sentence.
+    pub detail: String,
+    /// How often, less what was forgiven.
+    pub strikes: u32,
+    /// Milliseconds until it may come back.
+    pub remaining_ms: u64,
 }
 
 /// One study.
@@ -87,7 +104,7 @@ pub struct SiteStatus {
     pub site: SiteId,
     /// Whether it is connected.
     pub connected: bool,
-    /// Its state in the round, or its answer to the study, in a word.
+    /// Its state in the round, or its answer to the study, in a word; `quarantined` if it is.
     pub state: String,
     /// What it is doing.
     pub phase: Option<String>,
@@ -95,8 +112,10 @@ pub struct SiteStatus {
     pub done: u64,
     /// Of how many; 0 if unknown.
     pub total: u64,
-    /// Why it does not take part, if it does not.
+    /// Why it does not take part, if it does not; what it did, if it is in quarantine.
     pub code: Option<Code>,
+    /// Milliseconds until it may come back, if it is in quarantine.
+    pub quarantine_ms: Option<u64>,
     /// Milliseconds since anything was heard from it, if ever since the coordinator started.
     pub last_contact_ms_ago: Option<u64>,
     /// Bytes received from it since the coordinator started.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use consilium_common::time::Millis;
 
+use crate::conduct::Rate;
+
 /// Requests that wait for the log's thread. More than every site's receipt of one round; whoever
 /// comes later waits at the door.
 pub const STORE_QUEUE_MAX: usize = 2048;
@@ -40,6 +42,10 @@ pub const TRANSFER_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Operators connected at once.
 pub const OPERATORS_MAX: usize = 64;
+/// Connections of one operator: some terminals, a dashboard, and a few that a laptop left behind.
+pub const OPERATOR_CONNECTIONS_MAX: usize = 8;
+/// Requests of one connection: a script may loop; who asks faster waits.
+pub const OPERATOR_STREAMS: Rate = Rate::a_second(200, 50);
 /// Requests that one operator's connection may have open.
 pub const OPERATOR_REQUESTS_MAX: usize = 8;
 
@@ -50,3 +56,57 @@ pub const VERSIONS_SHOWN_MAX: usize = 4096;
 
 /// Going down waits this long for sessions to end.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// The first strike keeps a site out for this long: an operator sees it, a repaired agent is back soon.
+pub const QUARANTINE_FIRST: Millis = Millis::from_secs(10);
+/// No strike keeps it out for longer: nobody has to restart a coordinator to let a repaired site in.
+pub const QUARANTINE_LONGEST: Millis = Millis::from_secs(3600);
+/// This much good behaviour after a term takes one strike back.
+pub const QUARANTINE_FORGIVE: Millis = Millis::from_secs(3600);
+/// Faults that happen to honest sites too: two are passed over, and one more every five minutes.
+pub const FAULTS: Rate = Rate::new(2, 1, Millis::from_secs(300));
+
+/// Connections of one site. A cable that flaps makes two a second for a moment; two agents with one
+/// identity, each replacing the other, some four a second without end.
+pub const CONNECTIONS: Rate = Rate::a_second(120, 1);
+/// Connections of one site that have not said Hello yet: the newest, and those that a dying link left.
+pub const GREETINGS_MAX: usize = 4;
+/// Control messages of one site. Agents report twice a second and task, and some ten times a round:
+/// the fastest rounds ever measured make 700 a second. What a stall held up comes at once.
+pub const MESSAGES: Rate = Rate::a_second(10_000, 1_000);
+/// Studies that a site becomes ready for, or not: all of them at each reconnect. Each may open a
+/// round, so this bounds what a site can make the log grow by.
+pub const READINESS_CHANGES: Rate = Rate::a_second(256, 2);
+/// Offers for rounds that are not open: after a reconnect one a study. Each is answered from the
+/// disk, with up to 400 KiB.
+pub const OLD_OFFERS: Rate = Rate::a_second(128, 10);
+/// What had to be refused, or broke off: it happens around each change of a study or a round.
+pub const VAIN: Rate = Rate::a_second(200, 2);
+/// Streams of one site: two a round and study, 140 a second in the fastest rounds ever measured. Who
+/// opens more waits.
+pub const STREAMS: Rate = Rate::a_second(1_000, 200);
+/// Fetches of one site that are served at once, and pushes that are taken at once: each holds a file
+/// and two chunks. Times `SITES_MAX` this stays far below the descriptors that the unit asks for.
+pub const TRANSFERS_PER_SITE_MAX: usize = 4;
+/// How often a site may fetch the base of a round: once, and once more for what broke off.
+pub const BASE_FETCHES_MAX: u64 = 2;
+/// Bases below this may be fetched more often: they cost streams, and those are counted.
+pub const SMALL_FETCH_BYTES: u64 = 256 << 10;
+/// Anything else that a site fetches: the texts of `STUDIES_MAX` studies at once, then 1 MiB a second.
+pub const OTHER_FETCH_BYTES: Rate = Rate::a_second(16 << 20, 1 << 20);
+/// A transfer must move this much in each `TRANSFER_IDLE_MAX`: 1 KiB a second, which the slowest
+/// line has. It counts as progress of the round in steps of as many bytes as that is a second.
+pub const TRANSFER_BYTES_MIN: u64 = 30 << 10;
+/// Updates that a site may offer in one round before one is accepted. Training is deterministic; an
+/// agent that lost its state on other hardware may have a second, and a third.
+pub const OFFERS_PER_ROUND_MAX: u32 = 3;
+
+/// Addresses that something is known of.
+pub const ADDRESSES_MAX: usize = 1024;
+/// Handshakes of an address from which a quarantined site came: some 1 ms of CPU each, so 2 % of a
+/// core. Honest sites behind the same gateway share them.
+pub const RATIONED_HANDSHAKES: Rate = Rate::a_second(20, 20);
+/// Handshakes of an address that may fail: an expired certificate knocks twice a minute.
+pub const FAILED_HANDSHAKES: Rate = Rate::a_second(64, 1);
+/// Once more than that fail, its handshakes are rationed for this long.
+pub const RATIONED_FOR: Millis = Millis::from_secs(60);

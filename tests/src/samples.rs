@@ -159,7 +159,12 @@ impl Samples {
         };
         vec![
             m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall }.into(),
-            m::Refused { code: Code::NotInRoster, detail: detail.clone() }.into(),
+            m::Refused {
+                code: Code::Quarantined,
+                detail: detail.clone(),
+                retry_after: Some(Millis(10_000)),
+            }
+            .into(),
             offer.into(),
             m::StudyState { study: study(), state: m::RunState::Paused }.into(),
             self.plan().into(),

@@ -15,6 +15,11 @@ pub fn advice(code: Code) -> &'static str {
         Code::Replaced => "another agent runs with this site's identity: stop one of the two",
         Code::SlowReader => "this machine is too busy to listen; the agent tries again by itself",
         Code::ShuttingDown => "the coordinator is going down; the agent tries again by itself",
+        Code::Quarantined => {
+            "the coordinator holds this site off for a time, for the reason it gives; the agent \
+             comes back by itself"
+        }
+        Code::Flood => "is there a second agent with this site's identity? Is this one up to date?",
         Code::UnknownStudy => "the coordinator no longer has this study; nothing to do here",
         Code::BadSignature => "too few pinned operators signed: ask the consortium's operators",
         Code::Policy => "[policy] of agent.toml does not allow it; change it if that is not meant",

@@ -96,7 +96,7 @@ impl Session {
             Message::UpdateRefused(refused) => self.handle_update_refused(&refused),
             Message::Receipt(receipt) => self.handle_receipt(kind, &receipt, now),
             Message::RollCall(roll_call) => self.handle_roll_call(kind, &roll_call, now),
-            Message::Refused(refused) => self.link.refused(&refused),
+            Message::Refused(refused) => self.link.refused(&refused, now),
             Message::Refusal(refusal) => {
                 let text = format!(
                     "the coordinator refused message {} ({}): {}",
@@ -123,7 +123,7 @@ impl Session {
     fn handle_greeting(&mut self, message: Message, now: Millis) {
         match message {
             Message::Welcome(welcome) => self.handle_welcome(welcome, now),
-            Message::Refused(refused) => self.link.refused(&refused),
+            Message::Refused(refused) => self.link.refused(&refused, now),
             _ => {}
         }
     }

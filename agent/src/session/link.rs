@@ -34,7 +34,12 @@ pub(super) struct Link {
     clock: (WallMillis, Millis),
     coordinator: Option<String>,
     trouble: Option<String>,
+    /// The coordinator does not let this site in before.
+    held_off: Option<Millis>,
 }
+
+/// The longest that a coordinator may hold this site off: its own longest quarantine.
+const HELD_OFF_MAX: Millis = Millis::from_secs(3600);
 
 impl Link {
     pub(super) fn open(now: Millis, out: &mut Outbox) -> Self {
@@ -46,6 +51,7 @@ impl Link {
             clock: (WallMillis::default(), now),
             coordinator: None,
             trouble: None,
+            held_off: None,
         }
     }
 
@@ -99,7 +105,8 @@ impl Link {
     }
 
     /// The coordinator refuses and will close.
-    pub(super) fn refused(&mut self, refused: &Refused) {
+    pub(super) fn refused(&mut self, refused: &Refused, now: Millis) {
+        self.held_off = refused.retry_after.map(|wait| now + wait.min(HELD_OFF_MAX));
         self.trouble =
             Some(format!("refused by the coordinator ({}): {}", refused.code, refused.detail));
     }
@@ -116,7 +123,9 @@ impl Link {
             return;
         }
         out.close();
-        let until = now + self.backoff.next_wait(jitter);
+        // Not all at once when a time is over, either.
+        let from = self.held_off.take().map_or(now, |until| until.max(now));
+        let until = from + self.backoff.next_wait(jitter);
         self.enter(State::Waiting { until }, now);
     }
 

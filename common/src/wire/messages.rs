@@ -204,6 +204,8 @@ pub struct Refused {
     pub code: Code,
     /// In a sentence.
     pub detail: String,
+    /// How long from now until it may come back, if the coordinator knows.
+    pub retry_after: Option<Millis>,
 }
 
 /// A study that the site may take part in. Its bytes are a blob of this digest.

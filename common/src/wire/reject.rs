@@ -70,6 +70,10 @@ codes! {
         SlowReader = 9, "slow-reader";
         /// The coordinator is going down in good order.
         ShuttingDown = 10, "shutting-down";
+        /// The site did what no agent does, and may not come back before a time.
+        Quarantined = 11, "quarantined";
+        /// More connections, streams, messages or fetches than an agent has use for.
+        Flood = 12, "flood";
 
         // Studies.
         /// No such study here.

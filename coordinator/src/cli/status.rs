@@ -12,7 +12,9 @@ use consilium_common::wire::reject::Code;
 use super::client::Client;
 use super::output::{self, Format};
 use super::{Connection, Failure};
-use crate::document::{RoundStatus, SiteStatus, StatusDocument, StudyStatus, VersionStatus};
+use crate::document::{
+    QuarantinedSite, RoundStatus, SiteStatus, StatusDocument, StudyStatus, VersionStatus,
+};
 
 /// Versions and rounds of a study on one screen.
 const ROWS_MAX: usize = 8;
@@ -87,11 +89,19 @@ fn document_text(document: &StatusDocument) -> String {
         output::count(usize::try_from(c.log_records).unwrap_or(usize::MAX), "record"),
         c.certificate
     )];
+    parts.extend(document.coordinator.quarantined.iter().map(quarantine_text));
     if document.studies.is_empty() {
         parts.push("no studies".to_owned());
     }
     parts.extend(document.studies.iter().map(study_text));
     parts.join("\n\n")
+}
+
+/// What an operator has to know of a site that was put out: who, why, how often, how long.
+fn quarantine_text(site: &QuarantinedSite) -> String {
+    let QuarantinedSite { site, code, detail, strikes, remaining_ms } = site;
+    let left = output::span(*remaining_ms);
+    format!("site {site} is quarantined for {left} more (strike {strikes}): {code}: {detail}")
 }
 
 /// One study: what goes on, its sites, its metrics, its last rounds.
@@ -134,6 +144,9 @@ fn site_table(sites: &[SiteStatus]) -> String {
         output::table(&["site", "state", "doing", "progress", "last contact", "up", "down"]);
     for site in sites {
         let state = match site.code {
+            Some(code) if let Some(left) = site.quarantine_ms => {
+                format!("{} for {} ({code})", site.state, output::span(left))
+            }
             Some(Code::NotAccepted) => "waits for the site's decision".to_owned(),
             Some(code) => format!("{} ({code})", site.state),
             None => site.state.clone(),

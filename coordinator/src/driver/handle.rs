@@ -20,6 +20,8 @@ pub enum Event {
     Ready(SiteId),
     /// It has not any more.
     Gone(SiteId),
+    /// It was put out for a time.
+    Quarantined(SiteId),
     /// A site's word on a round.
     Message(SiteId, SiteMessage),
     /// May these bytes be pushed?

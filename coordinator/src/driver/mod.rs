@@ -134,6 +134,7 @@ impl Driver {
         match event {
             Event::Ready(site) => engine.handle_site_ready(&site, now),
             Event::Gone(site) => engine.handle_site_gone(&site, now),
+            Event::Quarantined(site) => engine.handle_site_quarantined(&site, now),
             Event::Message(site, message) => engine.handle_message(&site, message, now),
             // Whoever asked may have gone meanwhile; the same below.
             Event::Push { site, round, digest, bytes, answer } => {
@@ -167,6 +168,10 @@ impl Driver {
                 Action::Persist { id, record } => self.persist(id, name, record).await?,
                 Action::Send { site, message } => {
                     self.tools.outbox.send(&site, *message);
+                    failpoints::after(name);
+                }
+                Action::Strike { site, code, detail } => {
+                    self.tools.outbox.strike(&site, code, &detail);
                     failpoints::after(name);
                 }
                 Action::SendRollCall { site, round, update } => {

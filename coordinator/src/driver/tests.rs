@@ -115,6 +115,8 @@ impl Outbox for Letters {
     }
 
     fn broadcast(&self, _message: &Message) {}
+
+    fn strike(&self, _site: &SiteId, _code: Code, _detail: &str) {}
 }
 
 struct Bench {

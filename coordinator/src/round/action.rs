@@ -31,6 +31,15 @@ pub enum Action {
         /// What.
         message: Box<Message>,
     },
+    /// The site did what no agent does: it is to be put out for a time.
+    Strike {
+        /// Who.
+        site: SiteId,
+        /// What it did.
+        code: Code,
+        /// In a sentence.
+        detail: String,
+    },
     /// Send the roll call of a closed round from the log, or [`Code::WrongRound`] if there was no
     /// such round.
     SendRollCall {
@@ -118,6 +127,7 @@ impl Action {
                 Message::StudyState(_) => "send-study-state",
                 _ => "send-other",
             },
+            Self::Strike { .. } => "strike",
             Self::SendRollCall { .. } => "send-old-roll-call",
             Self::Look { .. } => "look",
             Self::Verify { .. } => "verify",

@@ -66,6 +66,7 @@ impl Engine {
                 offer.round, offer.digest
             );
             self.log_refusal(site, Code::Equivocation, &detail);
+            self.strike(site, Code::Equivocation, &detail);
             self.refuse(site, offer, Code::Equivocation, detail);
         } else if part.state == SiteState::Delivered && !planted::has(Bug::DoubleCount) {
             self.send_receipt(site);
@@ -73,7 +74,12 @@ impl Engine {
             // Too late for the sum: the roll call says so when the round ends.
         } else if let Err(code) = size {
             let detail = format!("the update has {} bytes, {need} expected", offer.bytes);
-            self.quarantine(site, offer.digest, code, detail);
+            self.strike(site, code, &detail);
+            self.exclude(site, offer.digest, code, detail);
+        } else if !part.may_offer(offer.digest) {
+            let detail = format!("{site} offers one update after the other in one round");
+            self.strike(site, Code::Flood, &detail);
+            self.exclude(site, offer.digest, Code::Flood, detail);
         } else {
             part.moved = now;
             self.look_for(site, offer.digest);
@@ -145,7 +151,7 @@ impl Engine {
         self.outbox.request(awaited, |id| Action::Verify { id, site, update, rules });
     }
 
-    /// The verdict on an update: refused and quarantined, or accepted: it binds the site, is added,
+    /// The verdict on an update: refused, and its site excluded, or accepted: it binds the site, is added,
     /// and its receipt is written.
     pub(super) fn verified(
         &mut self,
@@ -162,13 +168,21 @@ impl Engine {
         if part.state != SiteState::Verifying || part.offered != Some(update) {
             return;
         }
-        let accepted = verdict.and_then(|words| {
-            let weight = words.weight;
-            sum_of_words(&open.words, &words).map(|sum| (sum, weight))
-        });
-        let (sum, weight) = match accepted {
-            Ok(accepted) => accepted,
-            Err(fault) => return self.quarantine(site, update, fault.code, fault.detail),
+        let words = match verdict {
+            Ok(words) => words,
+            // A disk of ours that fails is not the site's doing.
+            Err(fault) if fault.code == Code::CoordinatorFault => {
+                return self.exclude(site, update, fault.code, fault.detail);
+            }
+            Err(fault) => {
+                self.strike(site, fault.code, &fault.detail);
+                return self.exclude(site, update, fault.code, fault.detail);
+            }
+        };
+        let (sum, weight) = match sum_of_words(&open.words, &words) {
+            Ok(sum) => (sum, words.weight),
+            // Nor is what the others delivered.
+            Err(fault) => return self.exclude(site, update, fault.code, fault.detail),
         };
         open.words = sum;
         part.bound = Some(update);
@@ -266,7 +280,7 @@ impl Engine {
     }
 
     /// The update breaks a rule: told, logged, and the site is out for this round.
-    fn quarantine(&mut self, site: &SiteId, digest: Digest, code: Code, detail: String) {
+    fn exclude(&mut self, site: &SiteId, digest: Digest, code: Code, detail: String) {
         self.log_refusal(site, code, &detail);
         let Some(open) = &mut self.open else {
             return;
@@ -277,6 +291,12 @@ impl Engine {
         }
         let refused = UpdateRefused { study, round, digest, code, detail };
         self.outbox.send(site, refused);
+    }
+
+    /// Agents do not do this: the site is to be put out.
+    fn strike(&mut self, site: &SiteId, code: Code, detail: &str) {
+        let (site, detail) = (site.clone(), detail.to_owned());
+        self.outbox.push(Action::Strike { site, code, detail });
     }
 
     fn refuse(&mut self, site: &SiteId, offer: &UpdateOffer, code: Code, detail: String) {

@@ -105,6 +105,15 @@ impl Engine {
         self.advance();
     }
 
+    /// The site was put out for a time: it is gone, and nothing that it owes is waited for.
+    pub fn handle_site_quarantined(&mut self, site: &SiteId, now: Millis) {
+        let live = self.open.as_mut().filter(|open| open.is_live() && !open.uploads_closed);
+        if let Some(part) = live.and_then(|open| open.sites.get_mut(site)) {
+            part.put_out();
+        }
+        self.handle_site_gone(site, now);
+    }
+
     /// A site's word. Messages of other studies, of rounds that are over (but for offers) and of
     /// sites that were not invited change nothing.
     pub fn handle_message(&mut self, site: &SiteId, message: SiteMessage, now: Millis) {

@@ -7,6 +7,8 @@ use consilium_common::time::Millis;
 use consilium_common::wire::messages::SitePhase;
 use consilium_common::wire::reject::Code;
 
+use crate::limits::OFFERS_PER_ROUND_MAX;
+
 /// A site's session, across rounds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Session {
@@ -53,7 +55,7 @@ pub(super) enum Why {
     Declined(Code),
     Idle,
     Failed(Code),
-    /// Quarantined: what it delivered broke a rule.
+    /// What it delivered broke a rule, or it is in quarantine.
     Refused(Code),
     Late,
 }
@@ -111,6 +113,8 @@ pub(super) struct Site {
     pub(super) state: SiteState,
     /// The update that it offered last.
     pub(super) offered: Option<Digest>,
+    /// How many it has offered.
+    pub(super) offers: u32,
     /// The update that was accepted or receipted: no other counts in this round.
     pub(super) bound: Option<Digest>,
     /// Given to the log.
@@ -132,6 +136,7 @@ impl Site {
         Self {
             state,
             offered: None,
+            offers: 0,
             bound: None,
             receipt: None,
             receipt_durable: false,
@@ -149,6 +154,24 @@ impl Site {
             matches!(self.state, SiteState::Invited | SiteState::Out(Why::NoAnswer | Why::Idle));
         if back {
             self.state = SiteState::Working;
+        }
+    }
+
+    /// Counts an offer; false if it is one too many. Each costs a place in the stage.
+    pub(super) fn may_offer(&mut self, update: Digest) -> bool {
+        if self.offered != Some(update) {
+            self.offers = self.offers.saturating_add(1);
+        }
+        self.offers <= OFFERS_PER_ROUND_MAX
+    }
+
+    /// The site is in quarantine: nothing is waited for. What was accepted of it counts.
+    pub(super) fn put_out(&mut self) {
+        let waits = self.state.owes()
+            || matches!(self.state, SiteState::Looking | SiteState::Verifying)
+            || matches!(self.state, SiteState::Out(Why::NoAnswer | Why::Idle));
+        if waits {
+            self.state = SiteState::Out(Why::Refused(Code::Quarantined));
         }
     }
 

@@ -8,14 +8,16 @@ use consilium_certs::tls::{self, Door};
 use consilium_common::ids::SiteId;
 use consilium_common::wire::messages::{Message, Refused};
 use consilium_common::wire::reject::Code;
-use consilium_io::net::{Carrier, FrameWriter, Handshake, QuicListener, StreamKind};
+use consilium_io::net::{Carrier, ConnectError, FrameWriter, Handshake, QuicListener, StreamKind};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::broken::Broken;
 use super::{Server, agent_session, operator_session, sites};
-use crate::limits::{GOODBYE_MAX, HELLO_WAIT_MAX, OPERATORS_MAX};
+use crate::conduct::{Deed, Term};
+use crate::limits::{GOODBYE_MAX, HELLO_WAIT_MAX, OPERATOR_CONNECTIONS_MAX, OPERATORS_MAX};
 
 /// Accepts connections until `stop`; returns when the sessions are over.
 pub async fn run(server: Arc<Server>, listener: &QuicListener, stop: CancellationToken) {
@@ -24,7 +26,7 @@ pub async fn run(server: Arc<Server>, listener: &QuicListener, stop: Cancellatio
     loop {
         let handshake = tokio::select! {
             () = stop.cancelled() => break,
-            next = listener.accept() => next,
+            next = listener.accept_past(&**server.sites.guard()) => next,
         };
         let Some(handshake) = handshake else { break };
         let (server, operators) = (Arc::clone(&server), Arc::clone(&operators));
@@ -45,7 +47,13 @@ async fn admit(
         () = stop.cancelled() => return,
         finished = handshake.finish() => match finished {
             Ok(carrier) => carrier,
-            Err(error) => return tracing::warn!(peer = %address, "no connection: {error}"),
+            Err(error) => {
+                tracing::warn!(peer = %address, "no connection: {error}");
+                if matches!(error, ConnectError::Refused { .. }) {
+                    server.sites.guard().failed_handshake(address.ip());
+                }
+                return;
+            }
         },
     };
     let alpn = carrier.alpn();
@@ -57,15 +65,20 @@ async fn admit(
         Err(error) => {
             let name = tls::peer_identity(Some(&chain))
                 .map_or_else(|_| address.to_string(), |identity| identity.to_string());
+            server.sites.guard().failed_handshake(address.ip());
             return refuse(&server, &*carrier, name, Code::WrongRole, &error.to_string()).await;
         }
     };
     match (door, identity.role.clone()) {
         (Door::Agent, Role::Site(site)) => agent(&server, carrier, &identity, site, stop).await,
         _ => {
-            let Ok(_place) = operators.try_acquire() else {
-                let name = identity.to_string();
-                let detail = format!("{OPERATORS_MAX} operators are connected: try again later");
+            let name = identity.to_string();
+            let own = server.sites.guard().place(name.clone(), OPERATOR_CONNECTIONS_MAX);
+            let (Ok(_place), Some(_own)) = (operators.try_acquire(), own) else {
+                let detail = format!(
+                    "{OPERATORS_MAX} operators are connected, or {OPERATOR_CONNECTIONS_MAX} times \
+                     this one: try again later"
+                );
                 return refuse(&server, &*carrier, name, Code::Busy, &detail).await;
             };
             operator_session::run(server, carrier, identity, stop).await;
@@ -80,16 +93,34 @@ async fn agent(
     site: SiteId,
     stop: CancellationToken,
 ) {
-    if server.roster.contains(&site) {
-        return agent_session::run(Arc::clone(server), carrier, site, stop).await;
+    let guard = server.sites.guard();
+    if !server.roster.contains(&site) {
+        guard.failed_handshake(carrier.remote_address().ip());
+        let detail = format!(
+            "site {site} is not in roster version {}: have the operators sign one that has it, and \
+             restart the coordinator with it",
+            server.roster.version()
+        );
+        let name = identity.to_string();
+        return refuse(server, &*carrier, name, Code::NotInRoster, &detail).await;
     }
-    let detail = format!(
-        "site {site} is not in roster version {}: have the operators sign one that has it, and \
-         restart the coordinator with it",
-        server.roster.version()
-    );
-    let name = identity.to_string();
-    refuse(server, &*carrier, name, Code::NotInRoster, &detail).await;
+    if guard.term(&site).is_none() && !guard.allows(&site, Deed::Connect) {
+        server.sites.blame(&site, &Broken::flood(Deed::Connect), None);
+    }
+    match guard.term(&site) {
+        None => agent_session::run(Arc::clone(server), carrier, site, stop).await,
+        Some(term) => refuse_quarantined(server, &*carrier, &site, &term).await,
+    }
+}
+
+/// Tells a quarantined site why and for how long. It may knock as often as its address's ration of
+/// handshakes lets it: that is not held against it, and not said each time.
+async fn refuse_quarantined(server: &Server, carrier: &dyn Carrier, site: &SiteId, term: &Term) {
+    server.sites.guard().ration(carrier.remote_address().ip(), term);
+    let (code, detail) = (Code::Quarantined, term.to_string());
+    tracing::debug!(%site, %code, "refused: {detail}");
+    server.refusals.record(&*server.store, site.to_string(), code, &detail).await;
+    send_away(carrier, Refused { code, detail, retry_after: Some(term.left) }).await;
 }
 
 /// Tells a peer why it may not come in: on its control stream if it opens one, and as the reason of
@@ -102,18 +133,22 @@ pub(super) async fn refuse(
     detail: &str,
 ) {
     server.refusals.note(&*server.store, peer, code, detail).await;
+    send_away(carrier, Refused { code, detail: detail.to_owned(), retry_after: None }).await;
+}
+
+async fn send_away(carrier: &dyn Carrier, refused: Refused) {
+    let (code, detail) = (refused.code, refused.detail.clone());
     let goodbye = async {
         let stream = carrier.accept().await.ok()?;
         if stream.kind != StreamKind::Control {
             return None;
         }
-        let refused = Message::from(Refused { code, detail: detail.to_owned() });
-        say_refused(carrier, &mut FrameWriter::new(stream.send), &refused).await;
+        say_refused(carrier, &mut FrameWriter::new(stream.send), &refused.into()).await;
         Some(())
     };
     let told = timeout(HELLO_WAIT_MAX.min(GOODBYE_MAX), goodbye).await;
     tracing::debug!(?told, "a refused peer's control stream");
-    sites::close(carrier, code, detail);
+    sites::close(carrier, code, &detail);
 }
 
 /// Sends the refusal and gives the peer a moment to read it.

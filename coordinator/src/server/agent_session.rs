@@ -9,44 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_common::ids::{SiteId, StudyId};
-use consilium_common::limits::{
-    BLOB_STREAMS_MAX, CLOCK_SKEW_MAX, HEARTBEAT_INTERVAL, TEXT_BYTES_MAX,
-};
-use consilium_common::time::WallMillis;
+use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
-use consilium_common::wire::messages::{
-    Answer, Heartbeat, Hello, Message, Refusal, Refused, StudyAnswer, Welcome,
-};
+use consilium_common::wire::messages::{Answer, Heartbeat, Message, Refusal, StudyAnswer, Welcome};
 use consilium_common::wire::reject::Code;
-use consilium_io::net::transfer::{self, Incoming};
-use consilium_io::net::{Carrier, FrameReader, FrameWriter, StreamKind};
+use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::broken::{Blame, Broken};
 use super::sites::{self, Outbox, SessionId};
-use super::{PROGRAM, Server, accept, distribute, intake};
+use super::{PROGRAM, Server, blobs, greeting};
+use crate::conduct::Deed;
 use crate::driver::{Event, Handle};
-use crate::limits::{GOODBYE_MAX, HELLO_WAIT_MAX, TRANSFER_IDLE_MAX};
+use crate::limits::GOODBYE_MAX;
 use crate::round::SiteMessage;
-
-/// Why a session ended from this side.
-struct Broken {
-    code: Code,
-    detail: String,
-}
-
-impl Broken {
-    fn new(code: Code, detail: impl ToString) -> Self {
-        Self { code, detail: detail.to_string() }
-    }
-}
 
 /// A site that is connected and welcome.
 struct Session<'a> {
     server: &'a Arc<Server>,
-    carrier: &'a dyn Carrier,
     site: &'a SiteId,
     id: SessionId,
 }
@@ -60,35 +42,35 @@ pub(super) async fn run(
 ) {
     let hello = tokio::select! {
         () = stop.cancelled() => return,
-        hello = timeout(HELLO_WAIT_MAX, say_hello(&server, &carrier, &site)) => hello,
+        hello = greeting::hear(&server, &carrier, &site) => hello,
     };
     let (hello, reader, writer) = match hello {
-        Ok(Ok(said)) => said,
-        Ok(Err(Broken { code, detail })) => {
-            tracing::warn!(%site, %code, "no session: {detail}");
-            return sites::close(&*carrier, code, &detail);
+        Ok(said) => said,
+        Err(broken) => {
+            tracing::info!(%site, code = %broken.code, "no session: {}", broken.detail);
+            return end(&server, &*carrier, &site, broken).await;
         }
-        Err(_) => return sites::close(&*carrier, Code::Unexpected, "no Hello came"),
     };
     let address = carrier.remote_address();
     tracing::info!(%site, %address, agent = hello.agent, "connected");
     let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall() };
     let arrival = server.sites.arrive(&site, Arc::clone(&carrier), welcome.into());
     gone(&server, &site, arrival.replaced).await;
-    let session = Session { server: &server, carrier: &*carrier, site: &site, id: arrival.id };
+    let session = Session { server: &server, site: &site, id: arrival.id };
     session.offer_studies();
 
     let ended = tokio::select! {
         () = stop.cancelled() => Err(Broken::new(Code::ShuttingDown, "the coordinator goes down")),
         ended = session.listen(reader) => ended,
         ended = session.speak(writer, arrival.queue) => ended,
-        ended = session.serve_blobs() => ended,
+        ended = blobs::serve(&server, &*carrier, &site) => ended,
     };
-    if let Err(Broken { code, detail }) = ended {
-        if code != Code::ShuttingDown {
-            tracing::warn!(%site, %code, "session ended: {detail}");
+    if let Err(broken) = ended {
+        let code = broken.code;
+        if code != Code::ShuttingDown && broken.blame == Blame::Nobody {
+            tracing::warn!(%site, %code, "session ended: {}", broken.detail);
         }
-        sites::close(&*carrier, code, &detail);
+        end(&server, &*carrier, &site, broken).await;
     }
     // A site that goes says so: its reason comes a moment after the end of its control stream.
     let end = match timeout(GOODBYE_MAX, carrier.closed()).await {
@@ -99,51 +81,27 @@ pub(super) async fn run(
         }
     };
     tracing::info!(%site, %address, "disconnected: {end}");
+    record_quarantine(&server, &site).await;
     if let Some(ready) = server.sites.leave(&site, session.id) {
         gone(&server, &site, ready).await;
     }
 }
 
-/// The control stream and its first message.
-async fn say_hello(
-    server: &Server,
-    carrier: &Arc<dyn Carrier>,
-    site: &SiteId,
-) -> Result<(Hello, FrameReader, FrameWriter), Broken> {
-    let stream = carrier.accept().await.map_err(|error| Broken::new(Code::Unexpected, error))?;
-    if stream.kind != StreamKind::Control {
-        return Err(Broken::new(Code::Unexpected, "the first stream must be the control stream"));
+/// Ends a connection for a reason, and holds it against the site if it is its doing.
+async fn end(server: &Server, carrier: &dyn Carrier, site: &SiteId, broken: Broken) {
+    if server.sites.blame(site, &broken, Some(carrier)) {
+        record_quarantine(server, site).await;
+    } else {
+        sites::close(carrier, broken.code, &broken.detail);
     }
-    let (mut reader, mut writer) = (FrameReader::new(stream.recv), FrameWriter::new(stream.send));
-    let frame = reader.next().await.map_err(|error| Broken::new(Code::Malformed, error))?;
-    let message = frame.as_ref().map(Message::from_frame).transpose();
-    let message = message.map_err(|error| Broken::new(Code::Malformed, error))?.flatten();
-    let Some(Message::Hello(hello)) = message else {
-        return Err(Broken::new(Code::Unexpected, "the first message must be Hello"));
-    };
-    if let Err(detail) = check_skew(hello.wall, server.clock.wall()) {
-        let code = Code::ClockSkew;
-        let refused = Message::from(Refused { code, detail: detail.clone() });
-        accept::say_refused(&**carrier, &mut writer, &refused).await;
-        server.refusals.note(&*server.store, site.to_string(), code, &detail).await;
-        return Err(Broken { code, detail });
-    }
-    let agent = hello.agent.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX).collect();
-    Ok((Hello { agent, ..hello }, reader, writer))
 }
 
-fn check_skew(theirs: WallMillis, ours: WallMillis) -> Result<(), String> {
-    let skew = Duration::from_millis(theirs.0.abs_diff(ours.0));
-    if skew.as_millis() <= u128::from(CLOCK_SKEW_MAX.0) {
-        return Ok(());
+/// A site that was put out stands in the log of record, once.
+async fn record_quarantine(server: &Server, site: &SiteId) {
+    if let Some(term) = server.sites.guard().term(site) {
+        let (peer, detail) = (site.to_string(), term.to_string());
+        server.refusals.record(&*server.store, peer, Code::Quarantined, &detail).await;
     }
-    let way = if theirs.0 > ours.0 { "ahead of" } else { "behind" };
-    Err(format!(
-        "the site's clock is {} s {way} the coordinator's, at most {} s are possible: set both \
-         clocks (NTP)",
-        skew.as_secs(),
-        CLOCK_SKEW_MAX.0 / 1000
-    ))
 }
 
 fn study_of(message: &SiteMessage) -> &StudyId {
@@ -157,9 +115,11 @@ fn study_of(message: &SiteMessage) -> &StudyId {
 
 /// Tells drivers that a site's session is over.
 async fn gone(server: &Server, site: &SiteId, studies: BTreeSet<StudyId>) {
+    let quarantined = server.sites.guard().term(site).is_some();
+    let event = if quarantined { Event::Quarantined } else { Event::Gone };
     for study in studies {
         if let Some(study) = server.studies.get(&study)
-            && study.tell(Event::Gone(site.clone())).await.is_err()
+            && study.tell(event(site.clone())).await.is_err()
         {
             tracing::debug!(%site, "left while the coordinator goes down");
         }
@@ -207,22 +167,31 @@ impl Session<'_> {
             let frame = match reader.next().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Err(Broken::new(Code::Unexpected, "its control stream ended")),
-                Err(consilium_io::net::FramesError::Stream(error)) => {
+                Err(FramesError::Stream(error)) => {
                     tracing::debug!(site = %self.site, %error, "the control stream is gone");
                     return Ok(());
                 }
-                Err(error) => return Err(Broken::new(Code::Malformed, error)),
+                Err(error) => return Err(greeting::broken_frames(error)),
             };
             self.server.sites.heard(self.site);
+            self.counts(Deed::Message)?;
             match Message::from_frame(&frame) {
                 Ok(Some(message)) => self.take(message).await?,
                 Ok(None) if frame.must_know() => {
                     let detail = format!("message kind {} is not known here", frame.kind);
-                    return Err(Broken::new(Code::UnknownKind, detail));
+                    return Err(Broken::strike(Code::UnknownKind, detail));
                 }
-                Ok(None) => self.refuse(&frame, Code::UnknownKind, "skipped"),
-                Err(error) => return Err(Broken::new(Code::Malformed, error)),
+                Ok(None) => self.skip(&frame),
+                Err(error) => return Err(Broken::strike(Code::Malformed, error)),
             }
+        }
+    }
+
+    /// Counts a deed of the site: too much of one is a flood.
+    fn counts(&self, deed: Deed) -> Result<(), Broken> {
+        match self.server.sites.guard().allows(self.site, deed) {
+            true => Ok(()),
+            false => Err(Broken::flood(deed)),
         }
     }
 
@@ -238,13 +207,14 @@ impl Session<'_> {
             Message::Heartbeat(_) => Ok(()),
             Message::Refusal(refusal) => {
                 let Refusal { kind, code, detail } = refusal;
+                let detail: String =
+                    detail.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX).collect();
                 tracing::warn!(site = %self.site, kind, %code, detail, "the site refused");
-                Ok(())
+                self.counts(Deed::Vain)
             }
             other => {
                 let detail = format!("{} is not expected here", other.name());
-                self.refuse_kind(kind, Code::Unexpected, &detail);
-                Ok(())
+                self.refuse(kind, Code::Unexpected, &detail)
             }
         }
     }
@@ -252,9 +222,15 @@ impl Session<'_> {
     async fn to_driver(&self, kind: u16, message: SiteMessage) -> Result<(), Broken> {
         let named = study_of(&message);
         let Some(study) = self.server.studies.get(named) else {
-            self.refuse_kind(kind, Code::UnknownStudy, &format!("there is no study {named}"));
-            return Ok(());
+            let detail = format!("there is no study {named}");
+            return self.refuse(kind, Code::UnknownStudy, &detail);
         };
+        if let SiteMessage::UpdateOffer(offer) = &message {
+            let open = study.view().serving.map(|(round, _)| round);
+            if open != Some(offer.round) {
+                self.counts(Deed::OldOffer)?;
+            }
+        }
         let event = Event::Message(self.site.clone(), message);
         self.tell(&study, event).await;
         Ok(())
@@ -271,74 +247,42 @@ impl Session<'_> {
     async fn study_answer(&self, kind: u16, answer: StudyAnswer) -> Result<(), Broken> {
         let StudyAnswer { digest, answer } = answer;
         let Some(study) = self.server.studies.by_digest(digest) else {
-            self.refuse_kind(kind, Code::UnknownStudy, "no such study digest here");
-            return Ok(());
+            return self.refuse(kind, Code::UnknownStudy, "no such study digest here");
         };
-        match &answer {
-            Answer::Accepted => tracing::info!(site = %self.site, study = %study.id(), "accepted"),
-            Answer::Declined { code, .. } => {
-                tracing::info!(site = %self.site, study = %study.id(), %code, "study declined");
-            }
-        }
+        let declined = match &answer {
+            Answer::Accepted => None,
+            Answer::Declined { code, .. } => Some(*code),
+        };
         let changed = self.server.sites.answered(self.site, self.id, study.id(), answer);
         let event = match changed {
             Some(true) => Event::Ready(self.site.clone()),
             Some(false) => Event::Gone(self.site.clone()),
             None => return Ok(()),
         };
+        match declined {
+            None => tracing::info!(site = %self.site, study = %study.id(), "accepted"),
+            Some(code) => {
+                tracing::info!(site = %self.site, study = %study.id(), %code, "study declined");
+            }
+        }
+        self.counts(Deed::Readiness)?;
         self.tell(&study, event).await;
         Ok(())
     }
 
-    fn refuse(&self, frame: &Frame, code: Code, detail: &str) {
-        self.refuse_kind(frame.kind, code, detail);
-    }
-
-    fn refuse_kind(&self, kind: u16, code: Code, detail: &str) {
-        tracing::info!(site = %self.site, kind, %code, "message refused: {detail}");
-        let detail = detail.to_owned();
+    /// A kind of a later version that need not be known.
+    fn skip(&self, frame: &Frame) {
+        let Frame { kind, .. } = *frame;
+        tracing::debug!(site = %self.site, kind, "a message of an unknown kind is skipped");
+        let (code, detail) = (Code::UnknownKind, "skipped".to_owned());
         self.server.sites.send(self.site, Refusal { kind, code, detail }.into());
     }
 
-    /// Serves the agent's blob streams, each on its own.
-    async fn serve_blobs(&self) -> Result<(), Broken> {
-        let mut streams = JoinSet::new();
-        loop {
-            let stream = tokio::select! {
-                stream = self.carrier.accept(), if streams.len() < BLOB_STREAMS_MAX as usize => stream,
-                Some(_) = streams.join_next() => continue,
-            };
-            let Ok(stream) = stream else { return Ok(()) };
-            if stream.kind != StreamKind::Blob {
-                return Err(Broken::new(Code::Unexpected, "a second control stream"));
-            }
-            let (server, site) = (Arc::clone(self.server), self.site.clone());
-            streams.spawn(async move {
-                match transfer::receive(stream, TRANSFER_IDLE_MAX).await {
-                    Ok(Incoming::Push(push)) => intake::take(&server, &site, push).await,
-                    Ok(Incoming::Fetch(fetch)) => {
-                        distribute::serve(&server, Some(&site), fetch).await;
-                    }
-                    Err(error) => tracing::info!(%site, %error, "a blob stream broke off"),
-                }
-                server.sites.heard(&site);
-            });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clocks_may_differ_by_five_minutes_and_no_more() {
-        let ours = WallMillis(1_764_000_000_000);
-        for (theirs, fine) in [(0, true), (300_000, true), (300_001, false)] {
-            assert_eq!(check_skew(WallMillis(ours.0 + theirs), ours).is_ok(), fine, "{theirs}");
-            assert_eq!(check_skew(WallMillis(ours.0 - theirs), ours).is_ok(), fine, "{theirs}");
-        }
-        let told = check_skew(WallMillis(0), ours).unwrap_err();
-        assert!(told.contains("behind") && told.contains("NTP"), "{told}");
+    /// The message changes nothing, and the site is told so.
+    fn refuse(&self, kind: u16, code: Code, detail: &str) -> Result<(), Broken> {
+        tracing::info!(site = %self.site, kind, %code, "message refused: {detail}");
+        let detail = detail.to_owned();
+        self.server.sites.send(self.site, Refusal { kind, code, detail }.into());
+        self.counts(Deed::Vain)
     }
 }

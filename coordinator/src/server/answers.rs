@@ -1,15 +1,16 @@
 //! What operators are told, gathered from where it is.
 
 use consilium_common::audit::Outcome;
-use consilium_common::ids::{StudyId, Version};
+use consilium_common::ids::{SiteId, StudyId, Version};
 use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::wire::messages::Answer;
 
 use super::operator_session::Fault;
 use super::{PROGRAM, Server};
+use crate::conduct::Term;
 use crate::document::{
-    CoordinatorStatus, ModelListDocument, ModelShowDocument, SiteStatus, StatusDocument, StudyLine,
-    StudyListDocument, StudyShowDocument, StudyStatus, VersionStatus,
+    CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite, SiteStatus,
+    StatusDocument, StudyLine, StudyListDocument, StudyShowDocument, StudyStatus, VersionStatus,
 };
 use crate::driver::{Event, Handle};
 use crate::limits::ROUNDS_SHOWN_MAX;
@@ -53,7 +54,13 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
         roster_version: server.roster.version(),
         connected: server.sites.connected(),
         certificate: server.certificate.standing(wall).to_string(),
+        quarantined: server.sites.guard().terms().into_iter().map(quarantined).collect(),
     }
+}
+
+fn quarantined((site, term): (SiteId, Term)) -> QuarantinedSite {
+    let Term { code, detail, strikes, left } = term;
+    QuarantinedSite { site, code, detail, strikes, remaining_ms: left.0 }
 }
 
 async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, Fault> {
@@ -103,11 +110,14 @@ fn site_status(server: &Server, study: &StudyId, site: &round::status::SiteStatu
         Answer::Accepted => None,
         Answer::Declined { code, .. } => Some(*code),
     });
+    let term = server.sites.guard().term(&site.site);
     let state = match (&*site.state, contact.connected, declined) {
+        _ if term.is_some() => "quarantined",
         ("absent", true, Some(_)) => "declined",
         ("absent", true, None) => "connected",
         (state, _, _) => state,
     };
+    let did = term.as_ref().map(|term| term.code);
     SiteStatus {
         site: site.site.clone(),
         connected: contact.connected,
@@ -115,7 +125,8 @@ fn site_status(server: &Server, study: &StudyId, site: &round::status::SiteStatu
         phase: site.phase.map(|phase| site_phase_word(phase).to_owned()),
         done: site.done,
         total: site.total,
-        code: site.code.or(declined),
+        code: did.or(site.code).or(declined),
+        quarantine_ms: term.map(|term| term.left.0),
         last_contact_ms_ago: contact.last.map(|last| now.since(last).0),
         bytes_up: contact.traffic.received,
         bytes_down: contact.traffic.sent,

@@ -5,20 +5,26 @@ use consilium_common::time::Millis;
 use consilium_common::wire::codec;
 use consilium_common::wire::messages::UpdateContext;
 use consilium_common::wire::reject::Code;
+use consilium_io::disk::BlobError;
 use consilium_io::net::transfer::{Pace, PushRequest, Refusal, TransferError};
 
 use super::Server;
+use super::blobs::in_vain;
+use super::broken::Broken;
+use super::pace::{Through, TooSlow};
 use crate::driver::{Event, Handle};
-use crate::limits::{TRANSFER_IDLE_MAX, TRANSFER_REPORT_INTERVAL};
+use crate::limits::{TRANSFER_BYTES_MIN, TRANSFER_IDLE_MAX, TRANSFER_REPORT_INTERVAL};
 use crate::stage::{Begun, Purpose};
 
 /// Takes one pushed update of a site, or says why not.
-pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) {
+pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) -> Result<(), Broken> {
     let Ok(context) = codec::decode::<UpdateContext>(&push.context) else {
-        return refuse(push, site, Code::Malformed).await;
+        refuse(push, site, Code::Malformed).await;
+        return Err(Broken::strike(Code::Malformed, "the context of a push cannot be read"));
     };
     let Some(study) = server.studies.get(&context.study) else {
-        return refuse(push, site, Code::UnknownStudy).await;
+        refuse(push, site, Code::UnknownStudy).await;
+        return in_vain(server, site);
     };
     let (round, digest, bytes) = (context.round, push.digest, push.length);
     let asked = study.ask(|answer| {
@@ -27,8 +33,14 @@ pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) {
     });
     match asked.await {
         Ok(Ok(())) => {}
-        Ok(Err(code)) => return refuse(push, site, code).await,
-        Err(_) => return push.refuse(Refusal::Code(Code::ShuttingDown)).await,
+        Ok(Err(code)) => {
+            refuse(push, site, code).await;
+            return not_admitted(server, site, code);
+        }
+        Err(_) => {
+            push.refuse(Refusal::Code(Code::ShuttingDown)).await;
+            return Ok(());
+        }
     }
     let purpose = Purpose { study: context.study, round };
     let mut moved = Moved::new(server, &study, site, round, Way::Up);
@@ -47,7 +59,38 @@ pub(super) async fn take(server: &Server, site: &SiteId, push: PushRequest) {
         if study.tell(event).await.is_err() {
             tracing::debug!(%site, "an update was staged while the coordinator goes down");
         }
+        return Ok(());
     }
+    match taken {
+        Err(error @ Failed::Transfer(TransferError::Blob(BlobError::Digest { .. }))) => {
+            Err(Broken::fault(Code::DigestMismatch, error))
+        }
+        Err(error @ Failed::TooSlow(TooSlow::Trickled)) => Err(Broken::fault(Code::Idle, error)),
+        Err(Failed::Transfer(_) | Failed::TooSlow(TooSlow::Stalled)) | Ok(()) => {
+            in_vain(server, site)
+        }
+    }
+}
+
+/// Agents push what was asked of them. A size that no update of the round has, or another update
+/// than the one that counts, was never asked for; the rest happens when a round ends meanwhile.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that a round's end can cause")]
+fn not_admitted(server: &Server, site: &SiteId, code: Code) -> Result<(), Broken> {
+    match code {
+        Code::TooLarge | Code::WrongShape | Code::Equivocation => {
+            Err(Broken::strike(code, "it pushes an update that it was not asked for"))
+        }
+        _ => in_vain(server, site),
+    }
+}
+
+/// Why an update did not arrive.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("fewer than {TRANSFER_BYTES_MIN} bytes moved in {} s", TRANSFER_IDLE_MAX.as_secs())]
+    TooSlow(TooSlow),
 }
 
 async fn receive(
@@ -55,23 +98,32 @@ async fn receive(
     purpose: &Purpose,
     push: PushRequest,
     moved: &mut Moved<'_>,
-) -> Result<(), TransferError> {
+) -> Result<(), Failed> {
     let mut sink = match server.stage.begin(purpose, push.digest, push.length).await {
-        Ok(Begun::Already) => return push.already_stored().await,
+        Ok(Begun::Already) => return Ok(push.already_stored().await?),
         Ok(Begun::Sink(sink)) => sink,
         Err(error) => {
             push.refuse(Refusal::Failed).await;
-            return Err(error);
+            return Err(error.into());
         }
     };
-    moved.start(consilium_io::net::transfer::Sink::received(&sink));
-    let mut progress = |through| moved.through(through);
+    let received = consilium_io::net::transfer::Sink::received(&sink);
+    moved.start(received);
+    let whole = Through::default();
+    whole.set(received);
+    let mut progress = |through| {
+        whole.set(through);
+        moved.through(through);
+    };
     let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress: &mut progress };
-    push.take(&mut sink, &mut pace).await
+    tokio::select! {
+        taken = push.take(&mut sink, &mut pace) => Ok(taken?),
+        slow = whole.too_slow() => Err(Failed::TooSlow(slow)),
+    }
 }
 
 async fn refuse(push: PushRequest, site: &SiteId, code: Code) {
-    tracing::info!(%site, digest = ?push.digest, %code, "a push is refused");
+    tracing::debug!(%site, digest = ?push.digest, %code, "a push is refused");
     push.refuse(Refusal::Code(code)).await;
 }
 

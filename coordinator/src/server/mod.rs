@@ -1,18 +1,24 @@
 //! The network's edge: who comes in, what they say, and what they get.
 //!
 //! ```text
-//!   QUIC ─► accept ─┬─► agent_session ─┬─ control frames ─► drivers (one a study)
-//!                   │                  └─ blob streams ───► intake (updates) · distribute (models)
+//!   QUIC ─► accept ─┬─► greeting ─► agent_session ─┬─ control frames ─► drivers (one a study)
+//!                   │                     blobs ───┴─► intake (updates) · distribute (models)
 //!                   └─► operator_session ── requests ─────► studies · answers
 //!   drivers ─► sites ─► agent_session ─► the site
+//!   all of them ─► guard ─► conduct: rates, quarantine, rationed addresses
 //! ```
 
 pub mod accept;
 mod agent_session;
 mod answers;
+mod blobs;
+mod broken;
 mod distribute;
+mod greeting;
+pub mod guard;
 mod intake;
 mod operator_session;
+mod pace;
 mod refusals;
 pub mod sites;
 

@@ -2,6 +2,7 @@
 //! Every command that changes something is a record of the log, done or refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use consilium_certs::identity::{Identity, Role};
 use consilium_common::audit::Record;
@@ -24,9 +25,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, answers, distribute, sites};
+use crate::conduct::Bucket;
 use crate::document::CommandDocument;
 use crate::driver::{Event, Handle};
-use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, TRANSFER_IDLE_MAX};
+use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, OPERATOR_STREAMS, TRANSFER_IDLE_MAX};
 use crate::round::Command;
 
 /// How a request failed.
@@ -57,6 +59,7 @@ pub(super) async fn run(
     tracing::debug!(peer = %identity, "an operator is connected");
     let identity = Arc::new(identity);
     let mut streams = JoinSet::new();
+    let mut rate = Bucket::new(OPERATOR_STREAMS, server.clock.now());
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => {
@@ -67,6 +70,10 @@ pub(super) async fn run(
             Some(_) = streams.join_next() => continue,
         };
         let Ok(stream) = stream else { return };
+        let delay = rate.delay(server.clock.now());
+        if delay.0 > 0 {
+            tokio::time::sleep(Duration::from_millis(delay.0)).await;
+        }
         let (server, identity) = (Arc::clone(&server), Arc::clone(&identity));
         streams.spawn(async move {
             match stream.kind {
@@ -82,7 +89,10 @@ pub(super) async fn run(
 
 async fn blob(server: &Server, stream: Stream) {
     match transfer::receive(stream, TRANSFER_IDLE_MAX).await {
-        Ok(Incoming::Fetch(fetch)) => distribute::serve(server, None, fetch).await,
+        Ok(Incoming::Fetch(fetch)) => {
+            // Nothing is held against operators.
+            let _served = distribute::serve(server, None, fetch).await;
+        }
         Ok(Incoming::Push(push)) => push.refuse(Refusal::Code(Code::WrongRole)).await,
         Err(error) => tracing::info!(%error, "an operator's blob stream broke off"),
     }

@@ -19,6 +19,11 @@ impl Refusals {
     /// Notes that `peer` was refused.
     pub(super) async fn note(&self, store: &dyn Store, peer: String, code: Code, detail: &str) {
         tracing::warn!(%peer, %code, "refused: {detail}");
+        self.record(store, peer, code, detail).await;
+    }
+
+    /// The same for what the program's log tells elsewhere.
+    pub(super) async fn record(&self, store: &dyn Store, peer: String, code: Code, detail: &str) {
         if !self.is_new(&peer, code) {
             return;
         }

@@ -13,12 +13,17 @@ use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, Traffic};
 use tokio::sync::mpsc;
 
+use super::broken::{Blame, Broken};
+use super::guard::Guard;
+
 /// Where drivers put messages for sites.
 pub trait Outbox: Send + Sync + fmt::Debug {
     /// Sends to one site if it is connected.
     fn send(&self, site: &SiteId, message: Message);
     /// Sends to every connected site.
     fn broadcast(&self, message: &Message);
+    /// Puts a site out for a time, for what no agent does.
+    fn strike(&self, site: &SiteId, code: Code, detail: &str);
 }
 
 /// Names a session; a site's newer session has a higher number.
@@ -42,6 +47,7 @@ pub struct Contact {
 #[derive(Debug)]
 pub struct Sites {
     clock: Arc<dyn Clock>,
+    guard: Arc<Guard>,
     desk: Mutex<Desk>,
 }
 
@@ -83,7 +89,41 @@ impl Sites {
     /// Nobody is connected.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, desk: Mutex::default() }
+        let guard = Arc::new(Guard::new(Arc::clone(&clock)));
+        Self { clock, guard, desk: Mutex::default() }
+    }
+
+    /// Who may do what, and who is in quarantine.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    /// Holds against a site why a session of it, on `carrier`, ended. True if it is put out for that:
+    /// this connection is closed, and its session if that is another.
+    pub(super) fn blame(
+        &self,
+        site: &SiteId,
+        broken: &Broken,
+        carrier: Option<&dyn Carrier>,
+    ) -> bool {
+        let Broken { code, detail, blame } = broken;
+        let term = match blame {
+            Blame::Nobody => None,
+            Blame::Fault => self.guard.fault(site, *code, detail),
+            Blame::Strike => self.guard.strike(site, *code, detail),
+        };
+        let Some(term) = term else {
+            return false;
+        };
+        tracing::warn!(%site, code = %Code::Quarantined, "{term}");
+        let desk = self.desk();
+        let session = desk.sites.get(site).and_then(|site| site.session.as_ref());
+        for carrier in carrier.into_iter().chain(session.map(|session| &*session.carrier)) {
+            self.guard.ration(carrier.remote_address().ip(), &term);
+            close(carrier, Code::Quarantined, &term.to_string());
+        }
+        true
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -211,6 +251,10 @@ impl Outbox for Sites {
                 put(site, session, message.clone());
             }
         }
+    }
+
+    fn strike(&self, site: &SiteId, code: Code, detail: &str) {
+        self.blame(site, &Broken::strike(code, detail), None);
     }
 }
 

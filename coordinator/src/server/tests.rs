@@ -301,7 +301,9 @@ async fn what_does_not_fit_is_refused_and_the_session_lives() {
     assert_eq!((refusal.code, refusal.kind), (Code::UnknownKind, 60_000));
     let must_know = consilium_common::wire::frame::Frame { flags: 1, ..unknown };
     agent.writer.write(&must_know).await.unwrap();
-    assert_eq!(agent.peer.closed().await.code, u32::from(Code::UnknownKind as u16));
+    let closed = agent.peer.closed().await;
+    assert_eq!(closed.code, u32::from(Code::Quarantined as u16));
+    assert!(closed.reason.contains("unknown-kind: message kind 60000"), "{closed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

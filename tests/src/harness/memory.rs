@@ -16,6 +16,12 @@ pub fn kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Files and sockets that the process has open.
+#[must_use]
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 /// Whether the process exists and is no zombie.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {

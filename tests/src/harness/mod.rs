@@ -6,6 +6,7 @@
 //!  draft      study files as an operator would write them
 //!  history    the coordinator's log, read as an auditor would: the oracle
 //!  reference  the models that a history must have led to, computed apart
+//!  hostile    a site with a valid certificate that is no agent, and `attacks`, by name
 //!  chaos      processes that die at fail points, at random moments and by signals
 //!  memory     what a process maps and holds
 //!  command    one command to its end: exit code and what it said
@@ -23,18 +24,22 @@
     reason = "only tests run this: a panic is a failed test, and waiting is what it is for"
 )]
 
+pub mod attacks;
 pub mod chaos;
 pub mod command;
 pub mod draft;
 pub mod history;
+pub mod hostile;
 pub mod memory;
 pub mod reference;
 pub mod world;
 
+pub use attacks::Attack;
 pub use chaos::Daemon;
 pub use command::{Said, consilium, consilium_agent};
 pub use draft::Draft;
 pub use history::History;
+pub use hostile::Hostile;
 pub use world::World;
 
 use std::path::PathBuf;

@@ -80,22 +80,39 @@ impl Reference {
 
     /// The site's update in grid units.
     fn units(&self, site: &SiteId, round: Round) -> Vec<i32> {
-        let seed = self.study.header.seed;
-        let goal = optimum(seed, &self.sources[site], self.vector.len());
-        let trained = half_way(&self.vector, &goal);
-        let layout = self.study.layout().unwrap();
-        let delta = delta(&layout, &self.vector, &trained).unwrap();
-        let clip = self.study.aggregation.clip_norm;
-        let scale = clip_scale(l2_norm(&delta), clip);
-        let mut generator = Generator::new("rounding", &task_root(seed, round, site).0);
-        quantise(&delta, scale, step_exponent(clip), &mut generator)
+        units(&self.study, &self.sources[site], &self.vector, round, site)
     }
 
-    /// Training records: what the default hold-out of a fifth leaves.
     fn weight(&self, site: &SiteId) -> u64 {
-        let all = self.sources[site].examples.unwrap();
-        all - all / 5
+        weight(&self.sources[site])
     }
+}
+
+/// What a site that trains from `base` delivers, in grid units.
+#[must_use]
+pub fn units(
+    study: &Study,
+    source: &Source,
+    base: &[f32],
+    round: Round,
+    site: &SiteId,
+) -> Vec<i32> {
+    let seed = study.header.seed;
+    let goal = optimum(seed, source, base.len());
+    let trained = half_way(base, &goal);
+    let layout = study.layout().unwrap();
+    let delta = delta(&layout, base, &trained).unwrap();
+    let clip = study.aggregation.clip_norm;
+    let scale = clip_scale(l2_norm(&delta), clip);
+    let mut generator = Generator::new("rounding", &task_root(seed, round, site).0);
+    quantise(&delta, scale, step_exponent(clip), &mut generator)
+}
+
+/// Training records: what the default hold-out of a fifth leaves.
+#[must_use]
+pub fn weight(source: &Source) -> u64 {
+    let all = source.examples.unwrap();
+    all - all / 5
 }
 
 #[expect(

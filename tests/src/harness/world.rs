@@ -5,17 +5,20 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use consilium_certs::consortium::Consortium;
+use consilium_common::config;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::PublicKey;
 use consilium_common::tensor::file::from_safetensors;
+use consilium_common::worker::Source;
 use consilium_coordinator::document::StatusDocument;
 use consilium_coordinator::local::{Federation, Policy, Process, SiteSpec};
 use tempfile::TempDir;
 
-use super::reference::Reference;
-use super::{Daemon, Draft, History, Said, consilium, programs, wait_for};
+use super::reference::{self, Reference};
+use super::{Daemon, Draft, History, Hostile, Said, consilium, programs, wait_for};
 
 /// Names of the sites; the first is the one that gets killed.
 const NAMES: [&str; 4] = ["charite", "mayo", "karolinska", "tokyo"];
@@ -156,6 +159,20 @@ impl World {
         self.federation.operator(words, Some(&file)).unwrap();
         let bytes = fs::read(&file).unwrap();
         from_safetensors(&bytes, &draft.study().layout().unwrap()).unwrap()
+    }
+
+    /// A site that has an identity and is no agent; it could train honestly.
+    #[must_use]
+    pub fn hostile(&self, site: usize, draft: &Draft) -> Hostile {
+        let (id, study) = (name(site), draft.study());
+        let bundle = self.root().join("ca/issued/site").join(id.as_str());
+        let mut hostile = Hostile::new(self.federation.address(), &bundle, study.clone());
+        let source: Source = config::parse(&self.sections()[&id], "data").unwrap();
+        hostile.train = Arc::new(move |plan, base| {
+            let units = reference::units(&study, &source, &base, plan.round, &id);
+            (units, reference::weight(&source))
+        });
+        hostile
     }
 
     /// The folder of everything.

@@ -182,6 +182,8 @@ impl Coordinator {
                 self.assert_durable(&message);
                 Some((site, *message))
             }
+            // The world has seen that the site deserves it, and lets it go on.
+            Action::Strike { .. } => None,
             Action::SendRollCall { site, round, update } => {
                 let message = self.old_roll_call(terms, round).unwrap_or_else(|| {
                     let (study, detail) = (terms.study.id().clone(), "no such round".to_owned());

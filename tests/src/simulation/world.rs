@@ -190,6 +190,10 @@ impl World {
             self.count_crash("coordinator", name, Kind::DiesBefore);
             return self.coordinator_dies();
         }
+        if let consilium_coordinator::round::Action::Strike { site, code, detail } = &action {
+            let bad = self.sites.iter().any(|one| one.name == *site && !one.bad.is_empty());
+            assert!(bad, "an honest site is put out: {site}, {code}: {detail}");
+        }
         let terms = &self.studies[study];
         if let Some((site, message)) = self.coordinator.perform(study, terms, action, &mut self.sim)
         {

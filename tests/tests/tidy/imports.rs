@@ -8,15 +8,16 @@ struct Pure {
     siblings: Option<&'static [&'static str]>,
 }
 
-const PURE: [Pure; 6] = [
+const PURE: [Pure; 7] = [
     Pure { folder: "common/src", siblings: None },
     Pure { folder: "coordinator/src/round", siblings: Some(COORDINATOR) },
     Pure { folder: "coordinator/src/aggregate", siblings: Some(COORDINATOR) },
+    Pure { folder: "coordinator/src/conduct", siblings: Some(COORDINATOR) },
     Pure { folder: "coordinator/src/registry", siblings: Some(COORDINATOR) },
     Pure { folder: "agent/src/session", siblings: Some(AGENT) },
     Pure { folder: "agent/src/policy", siblings: Some(AGENT) },
 ];
-const COORDINATOR: &[&str] = &["round", "aggregate", "registry"];
+const COORDINATOR: &[&str] = &["round", "aggregate", "conduct", "registry", "limits"];
 const AGENT: &[&str] = &["session", "policy"];
 
 /// What no pure file may name, however it writes the path.

@@ -56,12 +56,36 @@ fn a_connection_that_is_accepted_and_refused_without_welcome_counts_as_failed() 
     let mut bench = Bench::new(setup());
     bench.take();
     bench.session.handle_connected(WALL, bench.now);
-    bench.say(Refused { code: Code::NotInRoster, detail: "ask the operator".to_owned() });
+    let detail = "ask the operator".to_owned();
+    bench.say(Refused { code: Code::NotInRoster, detail, retry_after: None });
     bench.lose_connection();
     let connection = bench.session.status(bench.now).connection;
     assert_eq!(connection.failed_attempts, 1);
     assert!(connection.trouble.unwrap().contains("not-in-roster"));
     assert_eq!(connection.state, ConnectionState::Waiting);
+}
+
+#[test]
+fn a_site_in_quarantine_does_not_knock_before_its_time() {
+    for (told, held_off) in [(40_000, 40_000), (u64::MAX, 3_600_000), (0, 0)] {
+        let mut bench = Bench::new(setup());
+        bench.take();
+        bench.session.handle_connected(WALL, bench.now);
+        bench.take();
+        let detail = "malformed: no frame".to_owned();
+        let retry_after = Some(Millis(told));
+        bench.say(Refused { code: Code::Quarantined, detail, retry_after });
+        bench.lose_connection();
+        let until = bench.now + Millis(held_off) + Millis(500);
+        assert_eq!(bench.session.next_deadline(), Some(until));
+        let connection = bench.session.status(bench.now).connection;
+        assert!(connection.trouble.unwrap().contains("(quarantined): malformed"));
+        bench.pass(held_off + 500);
+        assert_eq!(bench.names(), ["connect"]);
+        bench.connect();
+        bench.lose_connection();
+        assert_eq!(bench.session.next_deadline(), Some(bench.now + Millis(500)), "forgotten");
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub trait Carrier: Send + Sync + fmt::Debug {
     /// A dropped call loses no stream. Call it from one task: a second caller waits.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is gone, or too many of its streams were of unknown kinds.
     async fn accept(&self) -> Result<Stream, CarrierError>;
 
     /// The peer's certificate chain, its own first; already verified. Empty if the peer showed

@@ -10,5 +10,5 @@ pub mod transfer;
 
 pub use carrier::{Carrier, CarrierError, Closed, ClosedBy, ConnectError, Traffic};
 pub use frames::{FrameReader, FrameWriter, FramesError};
-pub use quic::{Handshake, QuicDialer, QuicListener};
+pub use quic::{Gate, Handshake, QuicDialer, QuicListener};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};

@@ -130,7 +130,7 @@ fn an_update_of_a_round_to_come_is_refused() {
 }
 
 #[test]
-fn a_replayed_update_is_quarantined_and_the_round_goes_on() {
+fn a_replayed_update_excludes_its_site_and_the_round_goes_on() {
     let mut world = training();
     let old = world.roll_calls()[0].sites[&site("a")].update.unwrap();
     // The bytes of round 1, offered as those of round 2.
@@ -140,7 +140,7 @@ fn a_replayed_update_is_quarantined_and_the_round_goes_on() {
     assert_eq!(world.state_of("a"), "refused");
     let honest = world.make_update("a", &world.plan());
     world.offers("a", Round(2), honest);
-    assert_eq!(world.refusals("a"), [Code::WrongRound; 2], "quarantined for the round");
+    assert_eq!(world.refusals("a"), [Code::WrongRound; 2], "out for the round");
     world.delivers(&["b", "c"]);
     assert_eq!(world.commits().len(), 2);
     let roll_calls = world.roll_calls();
@@ -149,6 +149,62 @@ fn a_replayed_update_is_quarantined_and_the_round_goes_on() {
     assert_eq!(refusals_in_log(&world), [("a".to_owned(), "wrong-round".to_owned())]);
     world.accepts(&["a", "b", "c"]);
     assert_eq!(world.state_of("a"), "working", "it takes part in the next round");
+    assert_eq!(world.struck, [(site("a"), Code::WrongRound)]);
+}
+
+#[test]
+fn whoever_offers_one_update_after_the_other_is_put_out_before_they_fill_the_stage() {
+    let mut world = training();
+    let plan = world.plan();
+    let honest = world.make_update("a", &plan);
+    let need = world.made[&honest].len() as u64;
+    for n in 0..5 {
+        world.offers_sized("a", plan.round, Digest([n; 32]), need);
+    }
+    assert_eq!(world.was_sent("a", "UpdateWanted"), 1 + 3, "that of round 1, and three");
+    assert_eq!(world.refusals("a"), [Code::Flood; 2]);
+    assert_eq!(world.struck, [(site("a"), Code::Flood)], "once");
+    world.delivers(&["b", "c"]);
+    assert_eq!(world.commits().len(), 2);
+    assert_eq!(excluded(&world, "a"), Code::Flood);
+}
+
+#[test]
+fn a_site_in_quarantine_is_not_waited_for() {
+    let mut world = training();
+    world.delivers(&["b", "c"]);
+    assert_eq!(world.status().waiting_for, ["a: its update"]);
+    world.engine.handle_site_quarantined(&site("a"), world.now);
+    world.settle();
+    assert_eq!(world.commits().len(), 2);
+    assert_eq!(excluded(&world, "a"), Code::Quarantined);
+}
+
+#[test]
+fn what_was_accepted_before_the_quarantine_counts() {
+    let mut world = training();
+    world.hold.insert("persist-receipt");
+    world.delivers(&["a"]);
+    assert_eq!(world.state_of("a"), "adding");
+    world.engine.handle_site_quarantined(&site("a"), world.now);
+    world.release();
+    world.delivers(&["b", "c"]);
+    assert_eq!(world.commits().len(), 2);
+    assert!(world.roll_calls()[1].counted(&site("a")));
+}
+
+#[test]
+fn a_verdict_that_comes_after_the_quarantine_changes_nothing() {
+    let mut world = training();
+    world.hold.insert("verify");
+    let update = world.make_update("a", &world.plan());
+    world.offers("a", Round(2), update);
+    world.pushes("a", Round(2), update).unwrap();
+    world.engine.handle_site_quarantined(&site("a"), world.now);
+    world.release();
+    assert_eq!(world.state_of("a"), "refused");
+    world.delivers(&["b", "c"]);
+    assert_eq!(world.commits().len(), 2);
 }
 
 #[test]
@@ -252,6 +308,7 @@ fn weights_that_would_overflow_the_sum_are_refused_when_added_up() {
     world.release();
     let refused: Vec<Code> = ["a", "b", "c"].iter().flat_map(|name| world.refusals(name)).collect();
     assert_eq!(refused, [Code::WeightOutOfRange; 2]);
+    assert!(world.struck.is_empty(), "each of them alone was right");
 }
 
 #[test]

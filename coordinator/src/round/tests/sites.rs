@@ -148,8 +148,13 @@ impl World {
     }
 
     pub(super) fn offers(&mut self, name: &str, round: Round, digest: Digest) {
-        let study = self.plan().study;
         let bytes = self.made.get(&digest).map_or(0, |bytes| bytes.len() as u64);
+        self.offers_sized(name, round, digest, bytes);
+    }
+
+    /// Offers an update that nobody made.
+    pub(super) fn offers_sized(&mut self, name: &str, round: Round, digest: Digest, bytes: u64) {
+        let study = self.plan().study;
         let offer = UpdateOffer { study, round, digest, bytes };
         self.says(name, SiteMessage::UpdateOffer(offer));
     }

@@ -59,6 +59,7 @@ pub(super) struct World {
     pub(super) now: Millis,
     pub(super) log: Vec<Record>,
     pub(super) sent: Vec<(SiteId, Message)>,
+    pub(super) struck: Vec<(SiteId, Code)>,
     pub(super) queue: VecDeque<Event>,
     /// Answers to actions of these names stay away until `release`.
     pub(super) hold: BTreeSet<&'static str>,
@@ -106,6 +107,7 @@ impl World {
             now: Millis::ZERO,
             log,
             sent: Vec::new(),
+            struck: Vec::new(),
             queue: VecDeque::new(),
             hold: BTreeSet::new(),
             held: Vec::new(),
@@ -154,6 +156,10 @@ impl World {
             Action::Send { site, message } => {
                 self.deliver(&site, &message);
                 self.sent.push((site, *message));
+                return true;
+            }
+            Action::Strike { site, code, .. } => {
+                self.struck.push((site, code));
                 return true;
             }
             Action::SendRollCall { site, round, .. } => {

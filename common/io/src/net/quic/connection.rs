@@ -18,6 +18,9 @@ use crate::net::stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, Str
 
 /// A stream that its opener leaves without its first byte for this long is refused.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
+/// Streams of unknown kinds, or without their first byte, that a connection may open. A later version
+/// may open a few of a kind of its own; more are a flood.
+const STRANGE_STREAMS_MAX: u32 = 64;
 /// Streams are refused with this code if their kind is unknown.
 pub(super) const UNKNOWN_KIND: u32 = 8;
 
@@ -29,12 +32,18 @@ pub(super) struct QuicCarrier {
     windows: Option<Arc<Windows>>,
     /// A stream whose first byte has not come yet: kept here so that a dropped `accept` loses
     /// nothing.
-    waiting: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    stream: Option<(quinn::SendStream, quinn::RecvStream)>,
+    strange: u32,
 }
 
 impl QuicCarrier {
     pub(super) fn new(connection: quinn::Connection, windows: Option<Arc<Windows>>) -> Self {
-        Self { connection, windows, waiting: Mutex::new(None) }
+        Self { connection, windows, waiting: Mutex::default() }
     }
 
     fn stream(&self, kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
@@ -58,15 +67,15 @@ impl Carrier for QuicCarrier {
 
     async fn accept(&self) -> Result<Stream, CarrierError> {
         let mut waiting = self.waiting.lock().await;
-        loop {
-            if waiting.is_none() {
-                *waiting = Some(self.connection.accept_bi().await.map_err(carrier_error)?);
+        while waiting.strange < STRANGE_STREAMS_MAX {
+            if waiting.stream.is_none() {
+                waiting.stream = Some(self.connection.accept_bi().await.map_err(carrier_error)?);
             }
-            let Some((_, recv)) = waiting.as_mut() else {
+            let Some((_, recv)) = waiting.stream.as_mut() else {
                 continue;
             };
             let tag = timeout(FIRST_BYTE_MAX, recv.read_u8()).await;
-            let Some((mut send, mut recv)) = waiting.take() else {
+            let Some((mut send, mut recv)) = waiting.stream.take() else {
                 continue;
             };
             match tag {
@@ -76,11 +85,14 @@ impl Carrier for QuicCarrier {
                 }
                 unknown => {
                     tracing::debug!(?unknown, peer = %self.remote_address(), "stream refused");
+                    waiting.strange += 1;
                     SendStream::reset(&mut send, UNKNOWN_KIND);
                     RecvStream::stop(&mut recv, UNKNOWN_KIND);
                 }
             }
         }
+        let flood = format!("{STRANGE_STREAMS_MAX} streams were of no kind that is known here");
+        Err(CarrierError::Stream(flood))
     }
 
     fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {

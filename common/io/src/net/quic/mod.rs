@@ -1,6 +1,7 @@
 //! The carrier over QUIC (RFC 9000), by quinn. All numbers are in `tuning`.
 
 mod connection;
+mod gate;
 mod reset;
 mod tuning;
 mod windows;
@@ -13,6 +14,8 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, Endpoint, TokioRuntime, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+pub use self::gate::Gate;
 
 use self::connection::{QuicCarrier, canonical, closed};
 use self::tuning::Side;
@@ -122,9 +125,15 @@ impl QuicListener {
     /// The next peer that wants a connection; `None` after [`QuicListener::shut_down`]. The
     /// handshake itself is [`Handshake::finish`], to be run in a task of its own.
     pub async fn accept(&self) -> Option<Handshake> {
+        self.accept_past(&gate::Open).await
+    }
+
+    /// The next peer that wants a connection and that `gate` lets pass.
+    pub async fn accept_past(&self, gate: &dyn Gate) -> Option<Handshake> {
         loop {
             let incoming = self.endpoint.accept().await?;
             let peer = canonical(incoming.remote_address());
+            let Some(incoming) = gate::pass(gate, incoming, peer.ip()) else { continue };
             let busy = HANDSHAKES_MAX - self.handshakes.available_permits();
             if busy >= HANDSHAKES_TRUSTED_MAX && incoming.may_retry() {
                 if let Err(error) = incoming.retry() {

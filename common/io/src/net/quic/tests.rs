@@ -257,3 +257,67 @@ async fn a_crowd_of_handshakes_must_prove_its_address_and_then_is_turned_away() 
     listener.accept().await.unwrap().finish().await.unwrap();
     next.await.unwrap().unwrap();
 }
+
+/// Rations loopback and lets the n-th attempt pass.
+#[derive(Debug)]
+struct Nth(std::sync::atomic::AtomicUsize);
+
+impl Gate for Nth {
+    fn rations(&self, address: IpAddr) -> bool {
+        address.is_loopback()
+    }
+
+    fn admits(&self, _address: IpAddr) -> bool {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
+    }
+}
+
+#[tokio::test]
+async fn who_has_to_wait_at_the_gate_comes_in_by_repeating_itself() {
+    let authority = Authority::new("ours");
+    let tls = authority.server(&authority);
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), tls).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let tls = authority.client("st-mary", &authority);
+    let gate = Nth(2.into());
+    let (agent, coordinator) =
+        tokio::join!(dialer.connect(address, SERVER_NAME, tls, PATIENCE), async {
+            listener.accept_past(&gate).await.unwrap().finish().await.unwrap()
+        });
+    let _stream = agent.unwrap().open(StreamKind::Control).await.unwrap();
+    assert_eq!(coordinator.accept().await.unwrap().kind, StreamKind::Control);
+    assert_eq!(gate.0.into_inner(), 0, "the second attempt passed");
+}
+
+#[tokio::test]
+async fn streams_of_unknown_kinds_are_passed_over_until_they_are_a_flood() {
+    let authority = Authority::new("ours");
+    let tls = authority.server(&authority);
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), tls).unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = QuicDialer::bind(address).unwrap();
+    let crypto = QuicClientConfig::try_from(authority.client("st-mary", &authority)).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let connecting = dialer.endpoint.connect_with(config, address, SERVER_NAME).unwrap();
+    let (agent, coordinator) = tokio::join!(connecting, async {
+        listener.accept().await.unwrap().finish().await.unwrap()
+    });
+    let agent = agent.unwrap();
+    let opening = async {
+        for tag in *b"?C" {
+            let (mut send, _recv) = agent.open_bi().await.unwrap();
+            send.write_all(&[tag]).await.unwrap();
+        }
+        while let Ok((mut send, _recv)) = agent.open_bi().await {
+            let _stopped = send.write_all(b"?").await;
+        }
+    };
+    let accepting = async {
+        assert_eq!(coordinator.accept().await.unwrap().kind, StreamKind::Control);
+        let flood = coordinator.accept().await.unwrap_err();
+        assert!(matches!(flood, CarrierError::Stream(_)), "{flood}");
+        coordinator.close(0, "enough");
+    };
+    tokio::join!(opening, accepting);
+}
