@@ -7,11 +7,8 @@
 //!      ├─ test       both, then the programs, then every test
 //!      ├─ lint       formatting, clippy, licences, house rules ── graph (who depends on what)
 //!      ├─ sim        federations in simulated time, from seeds
-<<<<<<< HEAD
 //!      ├─ chaos      real federations under kills, bad networks and bad disks
-=======
 //!      ├─ fuzz       hostile input under libFuzzer
->>>>>>> fuzz
 //!      ├─ bench      one suite of consilium-benches, in release
 //!      └─ dist       the tarball that a hospital installs
 //!      shell (commands, said before they run) · workspace (what `cargo metadata` knows)
@@ -66,13 +63,10 @@ enum Task {
     Lint,
     /// Run federations in simulated time, with faults, from many seeds
     Sim(sim::Options),
-<<<<<<< HEAD
     /// Kill, freeze and cut off the programs of real federations, and judge their logs
     Chaos(chaos::Options),
-=======
     /// Fuzz the decoders: hostile input, guided by coverage
     Fuzz(fuzz::Options),
->>>>>>> fuzz
     /// Run a benchmark suite in release
     Bench(bench::Options),
     /// Pack the programs, units, documents and libtorch into dist/
@@ -98,11 +92,8 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
         Task::Sim(options) => sim::run(&workspace, options),
-<<<<<<< HEAD
         Task::Chaos(options) => chaos::run(&workspace, options),
-=======
         Task::Fuzz(options) => fuzz::run(&workspace, options),
->>>>>>> fuzz
         Task::Bench(options) => bench::run(&workspace, options),
         Task::Dist => dist::run(&workspace),
     }
