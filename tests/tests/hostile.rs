@@ -4,7 +4,12 @@
 //!
 //! Nothing on this wire is compressed, so there are no decompression bombs to defuse.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests: a panic is a failed test, and figures are to be seen"
+)]
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -51,6 +51,10 @@ pub(super) async fn run(
             return end(&server, &*carrier, &site, broken).await;
         }
     };
+    // Another connection of the site may have been put out while this one was silent.
+    if let Some(term) = server.sites.guard().term(&site) {
+        return sites::close(&*carrier, Code::Quarantined, &term.to_string());
+    }
     let address = carrier.remote_address();
     tracing::info!(%site, %address, agent = hello.agent, "connected");
     let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall() };

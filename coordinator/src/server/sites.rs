@@ -111,7 +111,10 @@ impl Sites {
         let term = match blame {
             Blame::Nobody => None,
             Blame::Fault => self.guard.fault(site, *code, detail),
-            Blame::Strike => self.guard.strike(site, *code, detail),
+            // In a term that runs already, nothing is added to it; the site is put out all the same.
+            Blame::Strike => {
+                self.guard.strike(site, *code, detail).or_else(|| self.guard.term(site))
+            }
         };
         let Some(term) = term else {
             return false;

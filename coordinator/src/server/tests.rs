@@ -307,6 +307,52 @@ async fn what_does_not_fit_is_refused_and_the_session_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_was_put_out_is_out_on_all_of_its_connections() {
+    let town = Town::new().await;
+    let mut silent = town.agent("st-mary").await;
+    let mut loud = town.agent("st-mary").await;
+    loud.welcome().await;
+    let must_know = consilium_common::wire::frame::Frame { kind: 60_000, flags: 1, body: vec![] };
+    loud.writer.write(&must_know).await.unwrap();
+    let quarantined = u32::from(Code::Quarantined as u16);
+    assert_eq!(loud.peer.closed().await.code, quarantined);
+    silent.hello(SystemClock::open().wall()).await;
+    assert_eq!(silent.peer.closed().await.code, quarantined);
+
+    let mut again = town.agent("st-mary").await;
+    let Message::Refused(refused) = again.hear().await else { panic!("a refusal is due") };
+    assert_eq!(refused.code, Code::Quarantined);
+    assert!(refused.detail.starts_with("unknown-kind: message kind 60000"), "{}", refused.detail);
+    let left = refused.retry_after.unwrap().0;
+    assert!((1..=10_000).contains(&left), "{left} ms");
+    assert_eq!(again.peer.closed().await.code, quarantined);
+
+    let operator = town.client("operator/ada").await;
+    let status: StatusDocument = operator.ask(&Request::Status { study: None }).await.unwrap();
+    let shown = &status.coordinator.quarantined;
+    assert_eq!((shown.len(), shown[0].code, shown[0].strikes), (1, Code::UnknownKind, 1));
+    let records = town.end().await;
+    let refusals: Vec<_> =
+        records.iter().filter(|record| matches!(record, Record::Refusal(_))).collect();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_operator_does_not_take_the_places_of_all() {
+    let town = Town::new().await;
+    let mut held = Vec::new();
+    for _ in 0..crate::limits::OPERATOR_CONNECTIONS_MAX {
+        let client = town.client("operator/ada").await;
+        let _status: StatusDocument = client.ask(&Request::Status { study: None }).await.unwrap();
+        held.push(client);
+    }
+    let closed = town.connect("operator/ada", None).await.closed().await;
+    assert_eq!(closed.code, u32::from(Code::Busy as u16), "{closed}");
+    let other = town.client("auditor/eve").await;
+    let _status: StatusDocument = other.ask(&Request::Status { study: None }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_auditor_looks_and_does_not_command() {
     let town = Town::new().await;
     let auditor = town.client("auditor/eve").await;

@@ -11,33 +11,51 @@ use consilium_common::wire::reject::Code;
 use consilium_io::net::{Closed, StreamKind};
 use tokio::io::AsyncWriteExt;
 
-use super::hostile::{Hostile, Peer, before, context, hello, push_head};
+use super::hostile::{Hostile, Peer, before, context, hello, push_head, unreachable};
 
 /// Connections that trickle a Hello at once: as many as count as faults, and the one too many.
 const SLOW_HELLOS: usize = 3;
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the functions below say what each does")]
 pub enum Attack {
+    /// A Hello at one byte a second.
     SlowHello,
+    /// A frame that claims 4 GiB.
     GiantFrame,
+    /// A frame whose body is not that of its kind.
     GarbageBody,
+    /// A kind that must be known and is not.
     UnknownKind,
+    /// One more control stream.
     SecondControlStream,
+    /// A push that claims 2^64 bytes.
     GiantPush,
+    /// A push whose context cannot be read.
     GarbageContext,
+    /// Messages without end.
     MessageFlood,
+    /// Streams without end, each broken off.
     StreamFlood,
+    /// Updates of a round that never was, offered without end.
     OldOffers,
+    /// Connections without end.
     Reconnects,
+    /// The base of a round, fetched without end.
     FetchFlood,
+    /// An update with a number outside the grid: what a NaN or an infinity is on the wire.
     OutOfGrid,
+    /// An update far over the clip bound.
     HugeNorm,
+    /// An update of another size.
     WrongShape,
+    /// An update of an earlier round, offered as one of this.
     ReplayedRound,
+    /// Bytes that are not those of the digest they were offered under.
     WrongDigest,
+    /// Updates without end, each pushed by half.
     OfferFlood,
+    /// Another update after one that was receipted.
     Equivocation,
 }
 
@@ -92,12 +110,16 @@ impl Attack {
 
     /// Attacks until the connection is ended; how it was.
     pub async fn run(self, hostile: &Hostile) -> Closed {
-        match self {
-            Self::SlowHello => return slow_hello(hostile).await,
-            Self::Reconnects => return reconnects(hostile).await,
-            _ => {}
+        if self == Self::SlowHello {
+            return slow_hello(hostile).await;
         }
-        let mut peer = hostile.join().await;
+        if self == Self::Reconnects {
+            return reconnects(hostile).await;
+        }
+        let mut peer = match hostile.join().await {
+            Ok(peer) => peer,
+            Err(closed) => return closed,
+        };
         match self {
             Self::GiantFrame => drop(peer.say_bytes(&u32::MAX.to_le_bytes()).await),
             Self::GarbageBody => {
@@ -147,7 +169,10 @@ async fn slow_hello(hostile: &Hostile) -> Closed {
     let bytes = Message::from(hello()).to_frame().unwrap().encode();
     let mut trickles = tokio::task::JoinSet::new();
     for _ in 0..SLOW_HELLOS {
-        let mut peer = hostile.dial().await.unwrap();
+        let mut peer = match hostile.dial().await {
+            Ok(peer) => peer,
+            Err(error) => return unreachable(&error),
+        };
         let bytes = bytes.clone();
         trickles.spawn(async move {
             for byte in bytes {
@@ -161,19 +186,17 @@ async fn slow_hello(hostile: &Hostile) -> Closed {
     }
     let quarantined = u32::from(Code::Quarantined as u16);
     let ends = trickles.join_all().await;
-    let end = ends.iter().find(|end| end.code == quarantined).or(ends.first());
+    let end = ends.iter().find(|end| end.code == quarantined).or_else(|| ends.first());
     end.cloned().unwrap()
 }
 
 /// Connects, says Hello, goes, and comes again; until it is refused.
 async fn reconnects(hostile: &Hostile) -> Closed {
     loop {
-        let mut peer = hostile.dial().await.unwrap();
-        peer.hello().await;
-        if !matches!(peer.hear().await, Some(Message::Welcome(_))) {
-            return peer.closed().await;
+        match hostile.join().await {
+            Ok(peer) => peer.carrier.close(0, "and again"),
+            Err(closed) => return closed,
         }
-        peer.carrier.close(0, "and again");
     }
 }
 
@@ -218,12 +241,12 @@ async fn is_closed(peer: &Peer) -> bool {
 }
 
 /// An update that breaks one rule.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the attacks that are made elsewhere")]
 async fn bad_update(attack: Attack, peer: &mut Peer, hostile: &Hostile) {
     let plan = peer.invited().await;
     let mut units = zeros(hostile);
     let length = units.len();
     match attack {
-        // What a NaN or an infinity would be on the grid, had the site not stopped at it.
         Attack::OutOfGrid => units[length / 2] = i32::MIN,
         Attack::HugeNorm => units.fill(GRID_MAX),
         Attack::WrongShape => units.truncate(length / 2),

@@ -23,7 +23,7 @@ use consilium_common::wire::messages::{
 use consilium_io::SystemClock;
 use consilium_io::net::transfer::{MemorySink, Pace, Source, TransferError, fetch, push};
 use consilium_io::net::{
-    Carrier, Closed, ConnectError, FrameReader, QuicDialer, SendHalf, StreamKind,
+    Carrier, Closed, ClosedBy, ConnectError, FrameReader, QuicDialer, SendHalf, StreamKind,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -78,12 +78,16 @@ impl Hostile {
     }
 
     /// A connection that is welcome.
-    pub async fn join(&self) -> Peer {
-        let mut peer = self.dial().await.unwrap();
+    ///
+    /// # Errors
+    /// It is not, and this is how it ended.
+    pub async fn join(&self) -> Result<Peer, Closed> {
+        let mut peer = self.dial().await.map_err(|error| unreachable(&error))?;
         peer.hello().await;
-        let welcome = peer.hear().await;
-        assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
-        peer
+        match peer.hear().await {
+            Some(Message::Welcome(_)) => Ok(peer),
+            _ => Err(peer.closed().await),
+        }
     }
 
     /// The update of a plan as it should be, with other units, then changed at will.
@@ -232,6 +236,12 @@ impl Peer {
         let closed = timeout(PATIENCE, self.carrier.closed()).await;
         closed.expect("the coordinator ends the connection")
     }
+}
+
+/// A connection that never was.
+#[must_use]
+pub fn unreachable(error: &ConnectError) -> Closed {
+    Closed { by: ClosedBy::Silence, code: 0, reason: error.to_string() }
 }
 
 /// A Hello as agents say it.
