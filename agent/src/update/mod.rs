@@ -24,6 +24,7 @@ use consilium_common::wire::messages::{Plan, TaskKind};
 use consilium_common::worker::Outcome;
 
 pub use pair::ReadAt;
+pub(crate) use pair::places;
 
 use crate::state::Record;
 use pair::Pair;

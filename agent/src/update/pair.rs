@@ -144,8 +144,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Where the tensors lie in the worker's file.
-fn places(layout: &Layout, trained: &dyn ReadAt) -> Result<Places, UpdateError> {
+/// Where the tensors lie in a safetensors file.
+pub(crate) fn places(layout: &Layout, trained: &dyn ReadAt) -> Result<Places, UpdateError> {
     let total = trained.bytes()?;
     let short = || FileError::Format("it is shorter than its header".to_owned());
     let mut length = [0; 8];

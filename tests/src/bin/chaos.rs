@@ -126,7 +126,11 @@ fn lines(options: &Options) -> ExitCode {
         println!("{}", json!(rows));
     } else {
         for row in &rows {
-            println!("{:8.1} s  {}", row["value"].as_f64().unwrap_or_default(), row["name"]);
+            println!(
+                "{:8.1} s  {}",
+                row["value"].as_f64().unwrap_or_default(),
+                row["name"].as_str().unwrap_or_default()
+            );
         }
     }
     if rows.iter().all(|row| row["ok"] == true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -2,9 +2,12 @@
 //! known optimum (`consilium_common::study::model::synthetic`), for protocol tests, chaos and load.
 //!
 //! It pulls the model half of the way towards the site's own optimum, reports `batches` lines of
-//! progress, `batch_ms` apart, and writes the result as any trainer does. The same task gives the
+//! progress, `batch_ms` apart, and leaves the result as any trainer does. The same task gives the
 //! same bytes.
 
+mod pull;
+
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,19 +16,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
-use consilium_common::random::Generator;
 use consilium_common::study::model::Synthetic;
 use consilium_common::study::{ModelSpec, Study};
-use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::update::words::{LOSS_ONE, Metrics};
 use consilium_common::worker::{
     FailureCode, Holdout, Outcome, Phase, Reply, Request, Source, Task, WORKER_PROTOCOL, Work,
     from_line, to_line,
 };
 
+pub use pull::half_way;
+use pull::pull;
+
 /// Records that a source without `examples` claims.
 pub const EXAMPLES_DEFAULT: u64 = 100;
-/// Study and base are files that the daemon wrote a moment ago.
+/// The study is a file that the daemon wrote a moment ago.
 const STUDY_BYTES_MAX: u64 = 1 << 20;
 
 /// A reply that ends the task.
@@ -97,17 +101,18 @@ impl Trainer {
             return Ok(Outcome { findings, ..outcome });
         }
         self.moved(Phase::Loading, 0, 1, None)?;
-        let base = read_base(&study, task.base.as_deref())?;
-        let optimum = optimum(study.header.seed, &task.source, base.len());
+        let base = task.base.as_deref().ok_or_else(|| missing("base"))?;
         self.moved(Phase::Scoring, 0, 1, None)?;
-        let loss = mean_loss(&base, &optimum);
+        let trains = task.work != Work::Evaluate;
+        let result = trains.then(|| ResultFile::create(task.out.as_deref())).transpose()?;
+        let loss = pull(&study, &task.source, base, result.as_ref().map(|result| &result.file))?;
         let metrics = Metrics(vec![holdout, fixed(loss, holdout)]);
-        if task.work == Work::Evaluate {
+        let Some(result) = result else {
             return Ok(Outcome { metrics, ..outcome });
-        }
+        };
         self.batches(&sizes, loss)?;
         self.moved(Phase::Saving, 0, 1, None)?;
-        write_result(&study, task.out.as_deref(), &half_way(&base, &optimum))?;
+        result.keep()?;
         Ok(Outcome { metrics, train_loss: Some(loss), ..outcome })
     }
 
@@ -148,33 +153,10 @@ impl Trainer {
     }
 }
 
-/// The site's optimum: U(−1, 1) per coordinate, from the study's seed and what sets this site's
-/// data apart (which part of how many under which seed, and how many records).
+/// The first `len` coordinates of the site's optimum.
 #[must_use]
 pub fn optimum(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
-    let mut seed = study_seed.to_le_bytes().to_vec();
-    if let Some(part) = &source.part {
-        seed.extend(part.seed.to_le_bytes());
-        seed.extend(part.of.to_le_bytes());
-        seed.extend(part.index.to_le_bytes());
-    }
-    seed.extend(source.examples.unwrap_or(EXAMPLES_DEFAULT).to_le_bytes());
-    let mut generator = Generator::new("synthetic/optimum", &seed);
-    (0..len).map(|_| narrow(2.0 * generator.unit() - 1.0)).collect()
-}
-
-/// One round of training: half of the way from `base` to `optimum`.
-#[must_use]
-pub fn half_way(base: &[f32], optimum: &[f32]) -> Vec<f32> {
-    base.iter().zip(optimum).map(|(b, o)| b + 0.5 * (o - b)).collect()
-}
-
-/// Half the mean squared distance to the optimum.
-fn mean_loss(base: &[f32], optimum: &[f32]) -> f64 {
-    let squares: f64 = base.iter().zip(optimum).map(|(b, o)| f64::from(b - o).powi(2)).sum();
-    #[expect(clippy::cast_precision_loss, reason = "a model has fewer than 2^31 parameters")]
-    let len = base.len().max(1) as f64;
-    0.5 * squares / len
+    pull::optima(study_seed, source).take(len).collect()
 }
 
 /// Training and hold-out records of a source.
@@ -207,11 +189,6 @@ fn fixed(loss: f64, holdout: u64) -> u64 {
     sum
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
-fn narrow(value: f64) -> f32 {
-    value as f32
-}
-
 fn read_study(path: &Path) -> Result<(Study, Synthetic), Failure> {
     let mismatch = |message: String| (FailureCode::ModelMismatch, message);
     let bytes = read_file(path, STUDY_BYTES_MAX)?;
@@ -223,38 +200,42 @@ fn read_study(path: &Path) -> Result<(Study, Synthetic), Failure> {
     }
 }
 
-fn read_base(study: &Study, path: Option<&Path>) -> Result<Vec<f32>, Failure> {
-    let mismatch = |error: &dyn std::fmt::Display| {
-        let message = format!("the base does not fit the study: {error}");
-        (FailureCode::ModelMismatch, message)
-    };
-    let path = path.ok_or_else(|| mismatch(&"the task names none"))?;
-    let bytes = read_file(path, u64::MAX)?;
-    let layout = study.layout().map_err(|error| mismatch(&error))?;
-    from_safetensors(&bytes, &layout).map_err(|error| mismatch(&error))
+fn missing(what: &str) -> Failure {
+    (FailureCode::Internal, format!("the task names no {what}"))
 }
 
-fn write_result(study: &Study, out: Option<&Path>, trained: &[f32]) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        (FailureCode::Internal, format!("the result cannot be written: {error}"))
-    };
-    let out: PathBuf = out.ok_or_else(|| failed(&"the task names no file"))?.to_owned();
-    let layout = study.layout().map_err(|error| failed(&error))?;
-    let metadata = std::collections::HashMap::<String, String>::new();
-    let bytes = to_safetensors(&layout, trained, metadata).map_err(|error| failed(&error))?;
-    std::fs::File::create(&out)
-        .and_then(|mut file| file.write_all(&bytes))
-        .map_err(|error| failed(&error))
+/// A result under another name until its training is over: a task that is stopped leaves none.
+struct ResultFile {
+    file: File,
+    written: PathBuf,
+    named: PathBuf,
+}
+
+impl ResultFile {
+    fn create(out: Option<&Path>) -> Result<Self, Failure> {
+        let named = out.ok_or_else(|| missing("file for the result"))?.to_owned();
+        let written = named.with_extension("unfinished");
+        let file = File::create(&written).map_err(|error| {
+            (FailureCode::Internal, format!("cannot make {}: {error}", written.display()))
+        })?;
+        Ok(Self { file, written, named })
+    }
+
+    fn keep(self) -> Result<(), Failure> {
+        std::fs::rename(&self.written, &self.named).map_err(|error| {
+            (FailureCode::Internal, format!("cannot name {}: {error}", self.named.display()))
+        })
+    }
 }
 
 fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(bytes_max).read_to_end(&mut bytes))
-        .map_err(|error| {
+    File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes)).map_err(
+        |error| {
             let message = format!("cannot read {}: {error}", path.display());
             (FailureCode::Internal, message)
-        })?;
+        },
+    )?;
     Ok(bytes)
 }
 
