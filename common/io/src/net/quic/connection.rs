@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::turns::{InTurn, Turns};
 use super::windows::{Leased, Windows};
 use crate::net::carrier::{Carrier, CarrierError, Closed, ClosedBy, Traffic};
 use crate::net::stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream, StreamKind};
@@ -30,6 +31,7 @@ pub(super) struct QuicCarrier {
     connection: quinn::Connection,
     /// Of the listener that this connection came to.
     windows: Option<Arc<Windows>>,
+    turns: Arc<Turns>,
     /// A stream whose first byte has not come yet: kept here so that a dropped `accept` loses
     /// nothing.
     waiting: Mutex<Waiting>,
@@ -43,12 +45,13 @@ struct Waiting {
 
 impl QuicCarrier {
     pub(super) fn new(connection: quinn::Connection, windows: Option<Arc<Windows>>) -> Self {
-        Self { connection, windows, waiting: Mutex::default() }
+        Self { connection, windows, turns: Arc::default(), waiting: Mutex::default() }
     }
 
     fn stream(&self, kind: StreamKind, send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
         let windows = self.windows.as_ref().filter(|_| kind == StreamKind::Blob);
         let lease = windows.map(|windows| windows.lease(&self.connection));
+        let send = InTurn::new(send, kind, &self.turns);
         let send = SendHalf::new(Leased::new(send, lease.clone()));
         Stream { kind, send, recv: RecvHalf::new(Leased::new(recv, lease)) }
     }

@@ -4,6 +4,7 @@ mod connection;
 mod gate;
 mod reset;
 mod tuning;
+mod turns;
 mod windows;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

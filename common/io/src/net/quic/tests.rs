@@ -140,6 +140,25 @@ async fn a_listener_that_was_killed_and_comes_back_tells_its_peers_at_once() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_back_tells_a_crowd_one_after_the_other_and_not_fifty_a_second() {
+    let authority = Authority::new("ours");
+    let (any, tls) = ("127.0.0.1:0".parse().unwrap(), authority.server(&authority));
+    let listener = QuicListener::bind_lasting(any, tls, &[7; 32]).unwrap();
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stranger.connect(listener.local_address().unwrap()).await.unwrap();
+    for nth in 0..20 {
+        // Short headers (RFC 9000 §17.3.1) of connections that an earlier process had.
+        let mut packet = [nth; 64];
+        packet[0] = 0x40;
+        stranger.send(&packet).await.unwrap();
+        let mut answer = [0; 64];
+        let answered = timeout(PATIENCE, stranger.recv(&mut answer)).await;
+        assert!(answered.expect("no reset").unwrap() < packet.len(), "packet {nth}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_with_a_foreign_certificate_is_refused_in_words() {
     let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let tls = ours.server(&ours);
