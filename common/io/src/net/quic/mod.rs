@@ -57,7 +57,7 @@ impl ServerConfigs {
         let with_transport = |peer: IpAddr| {
             let mut config = base.clone();
             config.transport_config(Arc::new(tuning::transport(Side::Listener, peer)));
-            tuning::bound_handshakes(&mut config, HANDSHAKES_MAX);
+            tuning::bound_handshakes(&mut config);
             Arc::new(config)
         };
         Ok(Self {

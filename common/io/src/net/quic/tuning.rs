@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use consilium_common::limits::{BLOB_STREAMS_MAX, CONNECTION_IDLE_MAX};
+use consilium_common::limits::{BLOB_STREAMS_MAX, CONNECTION_IDLE_MAX, SITES_MAX};
 use quinn::congestion::BbrConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,6 +20,9 @@ pub(super) const WINDOW_BYTES_MIN: u32 = 128 << 10;
 /// All windows of a listener in one direction, as far as `WINDOW_BYTES_MIN` allows: 16 MiB carry
 /// 1.3 Gbit/s over 100 ms, a fast line for a coordinator.
 pub(super) const WINDOWS_BYTES: u32 = 16 << 20;
+/// Room of a connection beyond its window, which one blob alone cannot fill: a control message does not
+/// wait for the acknowledgement of bulk, an RTT.
+pub(super) const CONTROL_BYTES: u32 = 32 << 10;
 /// Streams the peer may have open: its blobs, the control stream, and one to spare.
 const STREAMS_MAX: u32 = BLOB_STREAMS_MAX + 2;
 /// Largest UDP payload on ordinary networks (Ethernet less IPv6, UDP and a tunnel's header).
@@ -34,6 +37,11 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// and is back answers with a reset, so that its peers know within that second instead of with
 /// their next heartbeat; and a NAT that forgot the way learns it anew.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// First packets that wait to be looked at: twice a whole consortium's at once, each of which is then
+/// accepted, asked to prove its address, or turned away with a word. quinn drops what goes over without
+/// one, and its sender tries again after 1, 2 and 4 s: with 256, the last of a thousand agents came back
+/// after 26 s (`cargo xtask bench transfer`).
+const INCOMING_MAX: usize = 2 * SITES_MAX;
 /// Bytes of first packets that wait for handshakes, over all of them.
 const INCOMING_BUFFER_BYTES: u64 = 10 << 20;
 
@@ -67,6 +75,7 @@ pub(super) fn transport(side: Side, peer: IpAddr) -> TransportConfig {
         Side::Dialer => WINDOW_BYTES_MAX,
         Side::Listener => WINDOW_BYTES_MIN,
     };
+    let window = window + CONTROL_BYTES;
     let idle_ms = u32::try_from(CONNECTION_IDLE_MAX.0).unwrap_or(u32::MAX);
     config
         .mtu_discovery_config(Some(discovery))
@@ -83,8 +92,8 @@ pub(super) fn transport(side: Side, peer: IpAddr) -> TransportConfig {
 }
 
 /// Bounds what strangers can make a listener hold before their handshake is done.
-pub(super) fn bound_handshakes(config: &mut quinn::ServerConfig, handshakes_max: usize) {
-    config.max_incoming(handshakes_max).incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
+pub(super) fn bound_handshakes(config: &mut quinn::ServerConfig) {
+    config.max_incoming(INCOMING_MAX).incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
 }
 
 /// What an endpoint accepts in one datagram; a listener may have loopback peers.

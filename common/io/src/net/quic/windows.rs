@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use quinn::{Connection, VarInt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::tuning::{WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, WINDOWS_BYTES};
+use super::tuning::{CONTROL_BYTES, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, WINDOWS_BYTES};
 use crate::net::stream::{RecvStream, SendStream};
 
 /// The connections of one listener that move blobs.
@@ -34,6 +34,7 @@ fn share(busy: usize) -> u32 {
 }
 
 fn set(connection: &Connection, bytes: u32) {
+    let bytes = bytes + CONTROL_BYTES;
     connection.set_receive_window(VarInt::from_u32(bytes));
     connection.set_send_window(bytes.into());
 }
