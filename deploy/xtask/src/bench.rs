@@ -5,9 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::shell;
-use crate::workspace::Workspace;
-
-const PACKAGE: &str = "consilium-benches";
+use crate::workspace::{BENCHES, Workspace};
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -45,16 +43,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Kind::Binary => {
             let programs = ["-p", "consilium-coordinator", "-p", "consilium-agent"];
             shell::run(workspace.cargo(&["build", "--release"]).args(programs))?;
-            workspace.cargo(&["run", "--release", "-p", PACKAGE, "--bin", name, "--"])
+            workspace.cargo(&["run", "--release", "-p", BENCHES, "--bin", name, "--"])
         }
-        Kind::Bench => workspace.cargo(&["bench", "-p", PACKAGE, "--bench", name, "--"]),
+        Kind::Bench => workspace.cargo(&["bench", "-p", BENCHES, "--bench", name, "--"]),
     };
     shell::run(suite.args(options.json.then_some("--json")).args(&options.arguments))
 }
 
 /// The names of the suites and what they are, in alphabetical order.
 fn suites(workspace: &Workspace) -> Result<Vec<(&str, Kind)>> {
-    let package = workspace.package(PACKAGE).with_context(|| format!("no package {PACKAGE}"))?;
+    let package = workspace.package(BENCHES).with_context(|| format!("no package {BENCHES}"))?;
     let mut suites: Vec<(&str, Kind)> = Vec::new();
     for target in &package.targets {
         if target.is("bin") {

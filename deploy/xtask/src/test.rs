@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Result;
 use clap::Args;
 
-use crate::workspace::{WORKER, Workspace};
+use crate::workspace::{BENCHES, WORKER, Workspace};
 use crate::{data, libtorch, shell};
 
 /// Options of `cargo xtask test`.
@@ -16,7 +16,8 @@ use crate::{data, libtorch, shell};
                         'test(late)'\n\nTests on real data read ../shared/data, or \
                         $CONSILIUM_DATA, and say that they skip where there is none.")]
 pub(crate) struct Options {
-    /// Leave consilium-worker and real training out: no libtorch, no MNIST, minutes less
+    /// Leave consilium-worker, real training and the benchmarks out: no libtorch, no MNIST, minutes
+    /// less
     #[arg(long)]
     pub(crate) without_torch: bool,
     /// Passed to `cargo nextest run` as they are
@@ -64,7 +65,9 @@ fn tests_at_once() -> usize {
 fn selection(workspace: &Workspace, without_torch: bool) -> Vec<String> {
     let mut selection = vec!["--workspace".to_owned()];
     if without_torch {
-        selection.extend(["--exclude".to_owned(), WORKER.to_owned()]);
+        for package in [WORKER, BENCHES] {
+            selection.extend(["--exclude".to_owned(), package.to_owned()]);
+        }
     }
     let features = workspace.failpoints();
     if !features.is_empty() {

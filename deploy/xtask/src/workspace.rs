@@ -11,6 +11,8 @@ use crate::shell;
 
 /// The one crate that links libtorch.
 pub(crate) const WORKER: &str = "consilium-worker";
+/// The measurements.
+pub(crate) const BENCHES: &str = "consilium-benches";
 
 /// The packages whose binaries make up the product, in the order they are built.
 pub(crate) const PROGRAMS: [&str; 3] = ["consilium-coordinator", "consilium-agent", WORKER];
