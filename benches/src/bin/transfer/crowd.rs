@@ -40,6 +40,9 @@ struct Crowd {
     life: AtomicUsize,
     /// Agents that this life of it has welcomed.
     welcome: AtomicUsize,
+    /// When this life began, and after how many seconds each agent knew that the one before was over.
+    began: Mutex<Option<Instant>>,
+    learned: Mutex<Vec<f64>>,
     /// Attempts that came to nothing, by reason.
     failed: Mutex<BTreeMap<String, usize>>,
 }
@@ -57,6 +60,17 @@ impl Crowd {
     fn begin_life(&self) {
         self.welcome.store(0, Ordering::Relaxed);
         self.life.fetch_add(1, Ordering::Relaxed);
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+    }
+
+    /// An agent knows that its connection is over.
+    fn lost(&self) {
+        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        self.learned().extend(began.map(|began| began.elapsed().as_secs_f64()));
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Vec<f64>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until this life has welcomed so many; false after all patience.
@@ -122,6 +136,7 @@ impl Agent {
                 }
             }
         }
+        crowd.lost();
         Ok(())
     }
 }
@@ -134,6 +149,10 @@ struct Gathering {
     coordinator_cpu: f64,
     own_cpu: f64,
     peak_mb: f64,
+    /// When the coordinator was ready.
+    ready: f64,
+    /// When half of the agents, and when all of them knew that the life before was over.
+    learned: (f64, f64),
     failures: BTreeMap<String, usize>,
 }
 
@@ -149,13 +168,18 @@ pub(crate) fn measure(
     let alone_mb = usage(pid(federation)?).peak_mb;
     let agents = agents(federation.address().parse()?, sites)?;
     let gather = |federation: &mut Federation, began: Instant, own: f64| {
+        let ready = began.elapsed().as_secs_f64();
         let all = runtime.block_on(crowd.gathered(sites.len()));
         let seconds = began.elapsed().as_secs_f64();
         let coordinator = usage(pid(federation)?);
         let failures = std::mem::take(&mut *crowd.failures());
         let (own_cpu, peak_mb) = (own_cpu() - own, coordinator.peak_mb);
         let coordinator_cpu = coordinator.cpu_seconds;
-        anyhow::Ok(Gathering { seconds, all, coordinator_cpu, own_cpu, peak_mb, failures })
+        let learned = std::mem::take(&mut *crowd.learned());
+        let learned = (median(&learned), learned.iter().copied().fold(0.0, f64::max));
+        let gathering =
+            Gathering { seconds, all, coordinator_cpu, own_cpu, peak_mb, ready, learned, failures };
+        anyhow::Ok(gathering)
     };
 
     crowd.begin_life();
@@ -220,6 +244,21 @@ fn rows(agents: usize, alone_mb: f64, first: &Gathering, again: &[Gathering]) ->
             "s",
         ),
         Row::plain("the same, longest", most(&back), "s"),
+        Row::plain(
+            "killed and started: the coordinator is ready after, median",
+            median(&of(|gathering| gathering.ready)),
+            "s",
+        ),
+        Row::plain(
+            "killed and started: half of the agents know of the death after, median",
+            median(&of(|gathering| gathering.learned.0)),
+            "s",
+        ),
+        Row::plain(
+            "killed and started: all of them know of it after, longest",
+            most(&of(|gathering| gathering.learned.1)),
+            "s",
+        ),
         Row::plain(
             "killed and started: coordinator's CPU, median",
             median(&of(|gathering| gathering.coordinator_cpu)),
