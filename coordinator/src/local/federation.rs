@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use consilium_common::ids::SiteId;
 use serde::de::DeserializeOwned;
 
+use super::ports::free_address;
 use super::process::signal;
 use super::{LocalError, Process, Programs, Starting};
 
@@ -387,24 +386,4 @@ fn read_json<T: DeserializeOwned>(command: &str, output: String) -> Result<T, Lo
 #[expect(clippy::disallowed_methods, reason = "a fresh folder, no state to protect")]
 fn write(path: &Path, text: &str) -> Result<(), LocalError> {
     fs::write(path, text).map_err(LocalError::file("cannot write", path))
-}
-
-/// Ports for coordinators: below those that systems give to sockets without a port of their own
-/// (Linux: 32,768 and up), so that no client takes one while its coordinator is down.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Ports that are tried before the system is asked for any.
-const PORTS_TRIED: usize = 64;
-
-/// A loopback address that was free a moment ago.
-fn free_address() -> Result<String, LocalError> {
-    let address = |port| UdpSocket::bind(("127.0.0.1", port))?.local_addr();
-    let drawn = (0..PORTS_TRIED).find_map(|_| address(draw_port()).ok());
-    let address = drawn.map_or_else(|| address(0), Ok);
-    address.map(|address| address.to_string()).map_err(LocalError::file("cannot bind", "127.0.0.1"))
-}
-
-/// Another at each call and in each process: federations of several tests start at once.
-fn draw_port() -> u16 {
-    let drawn = RandomState::new().build_hasher().finish() % PORTS.len() as u64;
-    PORTS.start + u16::try_from(drawn).unwrap_or(0)
 }

@@ -7,6 +7,7 @@
 //! past the product: what works here works on ten machines.
 
 mod federation;
+mod ports;
 mod process;
 mod programs;
 

@@ -56,9 +56,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// nextest's own variable; `--test-threads` among the arguments wins over it.
 const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
 
-/// Two tests a core: the long ones mostly wait for a reconnect or an idle timeout.
+/// Three tests a core: the long ones mostly wait for a reconnect or an idle timeout.
 fn tests_at_once() -> usize {
-    2 * thread::available_parallelism().map_or(1, usize::from)
+    3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The workspace, with the kill tests' code in the programs.
