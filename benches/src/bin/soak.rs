@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     let mut federation = Federation::create(&root, programs, sites, Policy::Within)?;
     federation.start()?;
     let pids = pids(&mut federation)?;
-    // One version more than is waited for: the study runs on while restarts are timed.
+    // Far more rounds than are waited for: the study runs on while restarts are timed.
     federation.run_study(STUDY, &draft(&args))?;
     let looks = watch(&federation, &pids, args.rounds)?;
     let restarts = restarts(&mut federation, args.restarts)?;
