@@ -156,7 +156,7 @@ impl<'a> Training<'a> {
             schema: Schema::of(study),
             site: "local".parse().map_err(Failure::failed)?,
             clock: SystemClock::open(),
-            vector: study.model.initial(study.header.seed).map_err(Failure::failed)?,
+            vector: study.initial_vector().map_err(Failure::failed)?,
             study,
             source,
             bench,

@@ -43,6 +43,10 @@ pub(super) struct Options {
 enum Kind {
     /// A folder of IDX files, as MNIST comes in
     Idx,
+    /// A table as text, its first line naming the columns; agent.toml can say more of it
+    Csv,
+    /// The same with tabs between fields
+    Tsv,
     /// No records: the synthetic trainer
     Synthetic,
 }
@@ -84,17 +88,18 @@ impl Options {
         });
         let source = match self.source {
             Some(Kind::Synthetic) => SourceKind::Synthetic,
+            Some(Kind::Csv) => SourceKind::Csv,
+            Some(Kind::Tsv) => SourceKind::Tsv,
             Some(Kind::Idx) | None => SourceKind::Idx,
         };
-        if source == SourceKind::Idx && self.path.is_none() {
-            return Err(Failure::Usage("--source idx needs --path FOLDER".to_owned()));
+        if source != SourceKind::Synthetic && self.path.is_none() {
+            return Err(Failure::Usage("--source needs --path: the file or folder".to_owned()));
         }
         Ok(Source {
-            source,
-            path: self.path.clone().unwrap_or_default(),
-            holdout: self.holdout.unwrap_or_default(),
+            holdout: self.holdout.clone().unwrap_or_default(),
             part,
             examples: self.examples,
+            ..Source::new(source, self.path.clone().unwrap_or_default())
         })
     }
 }

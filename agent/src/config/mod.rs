@@ -233,6 +233,15 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         let need = "a fraction from 0 to below 1, or \"test\"";
         return Some(("holdout", fraction.to_string(), need));
     }
+    if let Holdout::Every(every) = &source.holdout
+        && every.every < 2
+    {
+        return Some(("holdout.every", every.every.to_string(), "2 or more is accepted"));
+    }
+    if !matches!(source.format.decimal, '.' | ',') {
+        let have = format!("{:?}", source.format.decimal);
+        return Some(("format.decimal", have, "write \".\" or \",\""));
+    }
     if let Some(part) = &source.part
         && part.index >= part.of
     {
@@ -241,10 +250,10 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     }
     let named = !source.path.as_os_str().is_empty();
     match source.source {
-        SourceKind::Idx if !named => {
-            Some(("path", "missing".into(), "name the folder of the files"))
+        SourceKind::Idx | SourceKind::Csv | SourceKind::Tsv if !named => {
+            Some(("path", "missing".into(), "name the file, or the folder of the files"))
         }
-        SourceKind::Idx | SourceKind::Synthetic => None,
+        SourceKind::Idx | SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => None,
     }
 }
 

@@ -29,8 +29,8 @@ const MAGIC: [u8; 4] = *b"CRET";
 const FORMAT: u16 = 1;
 /// Record length, its digest, format, magic.
 const TAIL_BYTES: u64 = 4 + 32 + 2 + 4;
-/// Names and metric sums; the largest schema has some 4,200 of them.
-const RECORD_BYTES_MAX: u64 = 256 << 10;
+/// Names and metric sums; the largest schema has some 37,000 of them.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
 const EXTENSION: &str = "update";
 
 /// What the site knows of an update it retains.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use consilium_agent::worker::{Launch, Moved, TaskFolder, Watch, WorkerFault, run_task};
 use consilium_common::study::Study;
-use consilium_common::worker::{Holdout, Outcome, Source, SourceKind, Task, WORKER_PROTOCOL, Work};
+use consilium_common::worker::{Outcome, Source, SourceKind, Task, WORKER_PROTOCOL, Work};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn agent() -> PathBuf {
@@ -31,13 +31,7 @@ pub(crate) fn study(batches: u32, batch_ms: u32) -> Study {
 }
 
 pub(crate) fn source(examples: u64) -> Source {
-    Source {
-        source: SourceKind::Synthetic,
-        path: PathBuf::new(),
-        holdout: Holdout::Fraction(0.2),
-        part: None,
-        examples: Some(examples),
-    }
+    Source { examples: Some(examples), ..Source::new(SourceKind::Synthetic, PathBuf::new()) }
 }
 
 /// Everything that one task needs.
@@ -54,7 +48,7 @@ impl Bench {
     pub(crate) fn new(study: Study, work: Work) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = TaskFolder::create(folder.path(), study.to_text().unwrap().as_bytes()).unwrap();
-        let base = study.model.initial(study.header.seed).unwrap();
+        let base = study.initial_vector().unwrap();
         files.write_vector(&study.layout().unwrap(), &base).unwrap();
         let task = Task {
             protocol: WORKER_PROTOCOL,

@@ -1,26 +1,29 @@
 //! Training: `local_epochs` passes over the site's records, in an order from our own generator.
 
 use consilium_common::random::Generator;
-use consilium_common::study::Training;
+use consilium_common::study::{Objective, Study};
 use consilium_common::worker::{FailureCode, Phase};
-use tch::{Device, Kind, Reduction, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::data::dataset::{Batch, Dataset};
 use crate::failure::Failure;
-use crate::model::cnn::Network;
+use crate::model::{Mode, Network};
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
+use crate::score;
 
 /// Trains `network` in place; returns the mean loss of the last epoch. `seed` is the task's: with
 /// the same base, records, device and number of threads on a CPU the same bits come out.
 pub(crate) fn train(
-    network: &Network,
+    network: &dyn Network,
     records: &Dataset,
-    training: &Training,
+    study: &Study,
     seed: u64,
     mut optimizer: Optimizer,
     link: &mut Link,
 ) -> Result<f64, Failure> {
+    let training = &study.training;
+    let objective = study.model.objective().unwrap_or_default();
     let batch_size = usize::try_from(training.batch_size).unwrap_or(usize::MAX).max(1);
     let batches = records.len().div_ceil(batch_size) as u64;
     let total = batches.saturating_mul(training.local_epochs.into());
@@ -31,7 +34,7 @@ pub(crate) fn train(
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
         for batch in order.chunks(batch_size) {
-            let loss = step(network, &records.pick(batch)?, &mut optimizer)?;
+            let loss = step(network, objective, &records.pick(batch)?, &mut optimizer)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;
             done += 1;
@@ -43,10 +46,14 @@ pub(crate) fn train(
 }
 
 /// One batch down. The graph dies here; what is returned is a number on the device.
-fn step(network: &Network, batch: &Batch, optimizer: &mut Optimizer) -> Result<Tensor, TchError> {
-    let logits = network.forward(&batch.images)?;
-    let loss =
-        logits.f_cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Mean, -100, 0.0)?;
+fn step(
+    network: &dyn Network,
+    objective: Objective,
+    batch: &Batch,
+    optimizer: &mut Optimizer,
+) -> Result<Tensor, TchError> {
+    let outputs = network.forward(&batch.inputs, Mode::Train)?;
+    let loss = score::loss(objective, &outputs, &batch.labels)?;
     optimizer.step(&loss)?;
     loss.f_detach()
 }

@@ -6,9 +6,10 @@
 //! ```text
 //!  protocol   one task in, replies out, an ear for stop           failure   code and sentence
 //!  task       study → records → score → train → result
-//!    data     files → selection → batches                         device    cpu or GPU, --version
-//!    model    the family's layers      weights    variables ↔ flat ↔ safetensors
-//!    fit      epochs and batches       optimizer  Adam, SGD       metrics   integer sums
+//!    family   what differs: records and network of cnn, tabular
+//!    data     files → records on the device → batches             device    cpu or GPU, --version
+//!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
+//!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums
 //! ```
 
 #![deny(unsafe_code)]
@@ -16,11 +17,12 @@
 mod data;
 mod device;
 mod failure;
+mod family;
 mod fit;
-mod metrics;
 mod model;
 mod optimizer;
 mod protocol;
+mod score;
 mod task;
 mod weights;
 

@@ -5,21 +5,18 @@ use std::io::Read;
 use std::path::Path;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
-use consilium_common::study::model::Cnn;
-use consilium_common::study::{ModelSpec, Study};
+use consilium_common::study::Study;
 use consilium_common::tensor::layout::Layout;
 use consilium_common::worker::{FailureCode, Outcome, Phase, Task, Work};
 use tch::Device;
 
-use crate::data::check::{check, enough};
-use crate::data::dataset::Dataset;
-use crate::data::select::select;
-use crate::data::{Images, load};
+use crate::data::dataset::{Dataset, Loaded};
 use crate::failure::Failure;
-use crate::model::cnn::Network;
+use crate::family::{self, Job};
+use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
-use crate::{fit, metrics, weights};
+use crate::{fit, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
 const THREADS_MAX: u32 = 1024;
@@ -30,25 +27,16 @@ const THREADS_MAX: u32 = 1024;
 /// The code and sentence of `Reply::Failed`.
 pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Outcome, Failure> {
     let study = read_study(&task.study)?;
-    let ModelSpec::Cnn(spec) = &study.model else {
-        let family = study.model.family();
-        let message = format!("this worker trains `cnn`, not `{family}`: the daemon has its own");
-        return Err(Failure::new(FailureCode::ModelMismatch, message));
-    };
-    let with_train = task.work != Work::Evaluate;
+    let family = family::of(&study)?;
+    let job = Job { study: &study, source: &task.source, device };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
-    let selection = select(&task.source, &spec.classes, study.header.seed, with_train)?;
-    let images = Images { folder: &task.source.path, size: spec.input };
     if task.work == Work::Check {
-        return check(&study, images, &selection, link);
-    }
-    if let Some(train) = &selection.train {
-        enough(&study, train.records.len())?;
+        return family.check(&job, link);
     }
     prepare_libtorch(task);
-    let model = Model::from_base(&study, spec, task, device)?;
-    let (train, holdout) = load(images, &selection, device, link)?;
-    let metrics = metrics::score(&model.network, &holdout, spec.classes.len(), link)?;
+    let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
+    let model = Model::from_base(&study, family.network(&job)?, task)?;
+    let metrics = score::score(&*model.network, &study, &holdout, link)?;
     let scored = Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() };
     match train {
         None => Ok(scored),
@@ -65,17 +53,16 @@ fn prepare_libtorch(task: &Task) {
 
 /// A network with the base's weights.
 struct Model {
-    network: Network,
+    network: Box<dyn Network>,
     layout: Layout,
 }
 
 impl Model {
-    fn from_base(study: &Study, spec: &Cnn, task: &Task, device: Device) -> Result<Self, Failure> {
+    fn from_base(study: &Study, network: Box<dyn Network>, task: &Task) -> Result<Self, Failure> {
         let layout = study.layout()?;
         let Some(base) = &task.base else {
             return Err(incomplete("names no base"));
         };
-        let network = Network::new(spec, device)?;
         weights::load(network.store(), &layout, &weights::read(base, &layout)?)?;
         Ok(Self { network, layout })
     }
@@ -94,8 +81,8 @@ impl Model {
         };
         let parameters = weights::variables(self.network.store(), &self.layout)?;
         let optimizer = Optimizer::new(&study.training, parameters)?;
-        let (network, training) = (&self.network, &study.training);
-        let loss = fit::train(network, records, training, task.seed, optimizer, link)?;
+        let network = &*self.network;
+        let loss = fit::train(network, records, study, task.seed, optimizer, link)?;
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
         let flat = weights::flatten(network.store(), &self.layout)?;
         if flat.iter().any(|x| !x.is_finite()) {

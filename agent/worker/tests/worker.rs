@@ -124,8 +124,8 @@ fn check_tells_what_it_found_and_trains_nothing() {
     for needle in [
         "class \"n\": 0 training records, 0 held out: none to learn from",
         "10 images of one colour",
-        "8 exact duplicates",
-        "1 held-out images that are trained on too",
+        "8 images that are exact duplicates",
+        "1 images held out that are trained on too",
     ] {
         assert!(findings.contains(needle), "{findings}");
     }

@@ -1,7 +1,7 @@
 //! What must hold between the fields of a study, and what is parsed but not built yet.
 
-use super::sections::{Codec, DataKind, Metric, Mode, Normalize, Share, Strategy};
-use super::{ModelSpec, Study};
+use super::sections::{Codec, Metric, Mode, Share, Strategy};
+use super::{ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
 use crate::limits::{EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
@@ -53,7 +53,11 @@ pub enum StudyError {
     Write(String),
 }
 
-fn range<T>(field: &'static str, have: impl ToString, need: &str) -> Result<T, StudyError> {
+pub(super) fn range<T>(
+    field: &'static str,
+    have: impl ToString,
+    need: &str,
+) -> Result<T, StudyError> {
     Err(StudyError::Range { field, have: have.to_string(), need: need.to_owned() })
 }
 
@@ -77,6 +81,7 @@ impl Study {
         }
         self.check_texts()?;
         self.check_built()?;
+        self.check_data()?;
         self.check_training()?;
         self.check_cohort()?;
         self.layout().map(drop)
@@ -87,7 +92,7 @@ impl Study {
     fn check_texts(&self) -> Result<(), StudyError> {
         let purpose = [("study.purpose", &self.header.purpose)];
         let classes = self.model.classes().iter().map(|class| ("model.classes", class));
-        for (field, text) in purpose.into_iter().chain(classes) {
+        for (field, text) in purpose.into_iter().chain(classes).chain(self.data.texts()) {
             if text.len() > TEXT_BYTES_MAX {
                 let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
                 return range(field, format!("{} bytes long", text.len()), &need);
@@ -117,19 +122,33 @@ impl Study {
                 return range("aggregation.codec", codec, "rings go with `mode = \"private\"`");
             }
         }
-        if self.data.normalize != Normalize::Unit {
+        if self.data.normalize == Normalize::Federated {
             return not_built("data.normalize", &self.data.normalize);
-        }
-        if self.data.kind != DataKind::Images {
-            return not_built("data.kind", &self.data.kind);
-        }
-        if self.evaluation.metric == Metric::Auc {
-            return not_built("evaluation.metric", &self.evaluation.metric);
         }
         if self.evaluation.share != Share::Sum {
             return not_built("evaluation.share", &self.evaluation.share);
         }
         Ok(())
+    }
+
+    fn check_data(&self) -> Result<(), StudyError> {
+        if let Some(kind) = self.model.reads()
+            && kind != self.data.kind
+        {
+            let need = format!("the {} family reads {}", self.model.family(), word(&kind));
+            return range("data.kind", word(&self.data.kind), &need);
+        }
+        let metric = self.evaluation.metric;
+        let fits = match self.model.objective() {
+            None => metric != Metric::Rmse && metric != Metric::Auc,
+            Some(Objective::Classify) => metric != Metric::Rmse,
+            Some(Objective::Regress) => matches!(metric, Metric::Rmse | Metric::Loss),
+        };
+        if !fits {
+            let need = "this model has no such metric (regress: rmse, loss)";
+            return range("evaluation.metric", word(&metric), need);
+        }
+        self.data.check(self.model.classes())
     }
 
     fn check_training(&self) -> Result<(), StudyError> {

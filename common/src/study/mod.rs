@@ -6,19 +6,24 @@
 //! back and checks them again from nothing.
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
+//! * [`data`]: the data contract
+//! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`sections`]: the other sections, field by field
 //! * [`check`]: what must hold between fields, and what is not built yet
 
 pub mod check;
+pub mod counts;
+pub mod data;
 pub mod model;
 pub mod sections;
 
 use serde::{Deserialize, Serialize};
 
 pub use check::StudyError;
-pub use model::ModelSpec;
+pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside};
+pub use model::{ModelSpec, Objective};
 pub use sections::{
-    Aggregation, Codec, Cohort, Data, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
+    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
 };
 
 use crate::config;
@@ -111,7 +116,15 @@ impl Study {
     /// # Errors
     /// The spec gives no valid layout.
     pub fn layout(&self) -> Result<Layout, StudyError> {
-        self.model.layout()
+        self.model.layout(&self.data)
+    }
+
+    /// v0's vector, in the order of the layout.
+    ///
+    /// # Errors
+    /// The spec gives no valid layout.
+    pub fn initial_vector(&self) -> Result<Vec<f32>, StudyError> {
+        self.model.initial(&self.data, self.header.seed)
     }
 
     /// v0 as a model file: 49 bytes of header and 4 bytes a parameter.
@@ -120,7 +133,7 @@ impl Study {
     /// The spec gives no valid layout.
     pub fn initial_model(&self) -> Result<Vec<u8>, StudyError> {
         let layout = self.layout()?;
-        Ok(encode_model(&layout, &self.model.initial(self.header.seed)?))
+        Ok(encode_model(&layout, &self.initial_vector()?))
     }
 }
 

@@ -26,50 +26,6 @@ pub struct Header {
     pub seed: u64,
 }
 
-/// `[data]`: what a site must be able to provide.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Data {
-    /// Kind of records.
-    pub kind: DataKind,
-    /// How inputs are scaled.
-    pub normalize: Normalize,
-    /// A site with fewer training records declines.
-    pub min_examples: u64,
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self { kind: DataKind::Images, normalize: Normalize::Unit, min_examples: 1 }
-    }
-}
-
-/// Kind of records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataKind {
-    /// Pictures with a label.
-    Images,
-    /// Irregular time series.
-    Series,
-    /// Documents.
-    Text,
-    /// User, item, rating.
-    Ratings,
-    /// Rows of named columns.
-    Table,
-}
-
-/// How inputs are scaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Normalize {
-    /// Bytes divided by 255.
-    Unit,
-    /// Constants computed once across the sites.
-    Federated,
-}
-
 /// `[training]`: hyper-parameters at the site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -236,8 +192,10 @@ pub enum Metric {
     Accuracy,
     /// Mean cross-entropy, smaller is better.
     Loss,
-    /// Area under the ROC curve.
+    /// Area under the ROC curve: of the second of two classes, or the mean over all classes.
     Auc,
+    /// Root of the mean squared error, smaller is better.
+    Rmse,
 }
 
 /// Who sees a site's metrics.

@@ -7,8 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::LIMB_BITS;
-use crate::study::Study;
+use super::measures::{SCORE_BINS, ratio, score_name};
+use crate::limits::{LIMB_BITS, SCORED_CLASSES_MAX};
+use crate::study::sections::Metric;
+use crate::study::{Objective, Study};
 
 const LIMBS: usize = 4;
 /// Words before the metrics: weight, clipped.
@@ -21,10 +23,14 @@ pub const LOSS_ONE: f64 = 65_536.0;
 #[serde(transparent)]
 pub struct Metrics(pub Vec<u64>);
 
-/// The names of a study's metric sums, in order.
+/// The names of a study's metric sums, in order, and the metric that decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     names: Vec<String>,
+    classes: usize,
+    /// Classes that have histograms of their scores.
+    scored: std::ops::Range<usize>,
+    metric: Metric,
 }
 
 /// Why words were refused.
@@ -64,20 +70,32 @@ pub struct Words {
 }
 
 impl Schema {
-    /// The sums that this study measures: for classes `correct`, `total`, `loss` (2^-16 nats) and
-    /// the confusion matrix, row = truth; for the synthetic family `total` and `loss`.
+    /// The sums that this study measures. Classes: `correct`, `total`, `loss` (2^-16 nats), the
+    /// confusion matrix (row = truth) and, for up to [`SCORED_CLASSES_MAX`] of them or where AUC
+    /// decides, histograms of scores ([`super::measures`]); of two classes the second is enough.
+    /// Numbers: `total`, `loss` (squared error, 2^-16 of the label's unit²), `absolute` (2^-16).
+    /// The synthetic family: `total` and `loss`.
     #[must_use]
     pub fn of(study: &Study) -> Self {
-        let classes = study.model.classes();
+        let (classes, metric) = (study.model.classes().len(), study.evaluation.metric);
+        let objective = study.model.objective();
+        let is_scored = classes <= SCORED_CLASSES_MAX || metric == Metric::Auc;
+        let scored = if is_scored { usize::from(classes == 2)..classes } else { 0..0 };
         let mut names: Vec<String> = Vec::new();
-        if !classes.is_empty() {
+        if objective == Some(Objective::Classify) {
             names.push("correct".to_owned());
         }
         names.extend(["total".to_owned(), "loss".to_owned()]);
-        for truth in 0..classes.len() {
-            names.extend((0..classes.len()).map(|said| format!("confusion.{truth}.{said}")));
+        if objective == Some(Objective::Regress) {
+            names.push("absolute".to_owned());
         }
-        Self { names }
+        for truth in 0..classes {
+            names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
+        }
+        for (class, own) in scored.clone().flat_map(|class| [(class, true), (class, false)]) {
+            names.extend((0..SCORE_BINS).map(|bin| score_name(class, own, bin)));
+        }
+        Self { names, classes, scored, metric }
     }
 
     /// Names in order.
@@ -95,8 +113,29 @@ impl Schema {
     /// The sum called `name`, if this schema has it and it was measured.
     #[must_use]
     pub fn get(&self, metrics: &Metrics, name: &str) -> Option<u64> {
-        let index = self.names.iter().position(|known| known == name)?;
-        metrics.0.get(index).copied()
+        metrics.0.get(self.position(name)?).copied()
+    }
+
+    /// Where the sum called `name` stands.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
+    /// Classes that are told apart.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Classes whose scores are counted.
+    pub fn scored_classes(&self) -> impl Iterator<Item = usize> + use<> {
+        self.scored.clone()
+    }
+
+    /// The metric that decides.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Correct ÷ total, if anything was measured.
@@ -164,6 +203,13 @@ impl Schema {
         if cells.peek().is_some() && cells.fold(0, u64::saturating_add) != total {
             return Err(WordsError::Contradiction("the confusion matrix does not add up to total"));
         }
+        let every = |class| {
+            let sums = [true, false].map(|own| self.bins(metrics, class, own).unwrap_or_default());
+            sums.iter().flatten().copied().fold(0, u64::saturating_add)
+        };
+        if self.scored_classes().any(|class| every(class) != total) {
+            return Err(WordsError::Contradiction("the scores do not add up to total"));
+        }
         Ok(())
     }
 }
@@ -184,11 +230,6 @@ impl Words {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "display only")]
-fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +239,7 @@ mod tests {
         for truth in 0..classes {
             names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
         }
-        Schema { names }
+        Schema { names, classes, scored: 0..0, metric: Metric::Accuracy }
     }
 
     fn words(metrics: &[u64]) -> Words {

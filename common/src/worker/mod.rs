@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use source::{Holdout, Part, Source, SourceKind, Split};
+pub use source::{Encoding, Format, Holdout, Part, Source, SourceKind, Split, Where};
 
 use crate::limits::WORKER_LINE_BYTES_MAX;
 use crate::update::words::Metrics;

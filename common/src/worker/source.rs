@@ -1,5 +1,6 @@
 //! Which local records serve a study: `[data.NAME]` of agent.toml, handed to the worker as it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,9 +22,114 @@ pub struct Source {
     /// Take one part of the records, dealt without copies (tests and demonstrations).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// Take the records with this value alone: one department's, one hospital's of a shared file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Where>,
+    /// The study's name of a column → its name in the files, where that differs; files without a
+    /// header have "1", "2", …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+    /// How text files are written.
+    #[serde(default, skip_serializing_if = "Format::is_default")]
+    pub format: Format,
     /// `synthetic` alone: how many records to claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<u64>,
+}
+
+impl Source {
+    /// Every record of `path`, one in five held out.
+    #[must_use]
+    pub fn new(source: SourceKind, path: PathBuf) -> Self {
+        Self {
+            source,
+            path,
+            holdout: Holdout::default(),
+            part: None,
+            only: None,
+            columns: BTreeMap::new(),
+            format: Format::default(),
+            examples: None,
+        }
+    }
+
+    /// What the files call the study's column `name`.
+    #[must_use]
+    pub fn column<'a>(&'a self, name: &'a str) -> &'a str {
+        self.columns.get(name).map_or(name, String::as_str)
+    }
+}
+
+/// Records whose `column` (named as in the files) holds exactly `equals`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Where {
+    /// Column in the files.
+    pub column: String,
+    /// The text that it must hold.
+    pub equals: String,
+}
+
+/// How text files are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Format {
+    /// Characters as bytes.
+    pub encoding: Encoding,
+    /// Between fields; without it by the file's name and first line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// In numbers: `.` or `,`.
+    pub decimal: char,
+    /// Whether the first line names the columns.
+    pub header: bool,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self { encoding: Encoding::Auto, delimiter: None, decimal: '.', header: true }
+    }
+}
+
+impl Format {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How characters are written as bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoding {
+    /// By byte order mark; else UTF-8 where the whole file is valid; else guessed between GB18030
+    /// and Windows-1252, and refused where it looks like neither.
+    #[default]
+    Auto,
+    /// With or without a byte order mark.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// With a byte order mark.
+    #[serde(rename = "utf-16")]
+    Utf16,
+    /// Mainland China's, with GBK and GB2312 as its subsets.
+    Gb18030,
+    /// Western Europe's; Latin-1 is a subset but for control characters.
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+}
+
+impl Encoding {
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Utf8 => "UTF-8",
+            Self::Utf16 => "UTF-16",
+            Self::Gb18030 => "GB18030",
+            Self::Windows1252 => "Windows-1252",
+        }
+    }
 }
 
 /// Kind of files.
@@ -33,18 +139,38 @@ pub enum SourceKind {
     /// A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and, for `holdout = "test"`,
     /// the two t10k files; each plain or `.gz`.
     Idx,
+    /// A table as text, plain or `.gz`; commas, semicolons or tabs between fields.
+    Csv,
+    /// A table as text with tabs between fields.
+    Tsv,
     /// No files: the synthetic trainer.
     Synthetic,
 }
 
-/// Records kept for scoring: a fraction of the training files, or the source's own test files.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+/// Records kept for scoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a fraction such as 0.2, \"test\", { column = \"split\", equals = \"test\" } or \
+                 { every = 5 }"
+)]
 pub enum Holdout {
     /// This fraction of the records, chosen by seed; 0 to below 1.
     Fraction(f64),
     /// The source's own test files.
     Own(OwnTest),
+    /// The records of a table with this value.
+    Where(Where),
+    /// Every so-manieth record of the file, the first one included.
+    Every(Every),
+}
+
+/// `{ every = 5 }`: records 0, 5, 10, … of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Every {
+    /// From 2.
+    pub every: u32,
 }
 
 impl Default for Holdout {

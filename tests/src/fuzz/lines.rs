@@ -73,11 +73,9 @@ pub(super) fn lines(bytes: &[u8]) {
 
 pub(super) fn worker_lines() -> Vec<Vec<u8>> {
     let records = source::Source {
-        source: source::SourceKind::Idx,
-        path: "/data/mnist".into(),
         holdout: Holdout::Own(source::OwnTest::Test),
         part: Some(source::Part { of: 4, index: 1, split: source::Split::Dirichlet(0.3), seed: 7 }),
-        examples: None,
+        ..source::Source::new(source::SourceKind::Idx, "/data/mnist".into())
     };
     let task = Task {
         protocol: 1,

@@ -31,7 +31,7 @@ impl Reference {
     pub fn new(study: Study, sections: &BTreeMap<SiteId, String>) -> Self {
         let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
         let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
-        let vector = study.model.initial(study.header.seed).unwrap();
+        let vector = study.initial_vector().unwrap();
         Self { study, sources, vector }
     }
 

@@ -38,8 +38,12 @@ pub(crate) fn check(
     })?;
     let examples = selection.train.as_ref().map_or(0, |train| train.records.len());
     enough(study, examples)?;
-    let mut findings = support(study, selection);
-    findings.extend(seen.findings());
+    let of = |picks: Option<&Picks>| -> Vec<usize> {
+        picks.map_or(Vec::new(), |picks| picks.labels.iter().copied().map(usize::from).collect())
+    };
+    let (train, held) = (of(selection.train.as_ref()), of(Some(&selection.holdout)));
+    let mut findings = support(study.model.classes(), &train, &held);
+    findings.extend(seen.findings("images"));
     Ok(Outcome {
         examples: examples as u64,
         holdout: selection.holdout.records.len() as u64,
@@ -48,24 +52,20 @@ pub(crate) fn check(
     })
 }
 
-/// A line for each class: how many records of it there are.
-fn support(study: &Study, selection: &Selection) -> Vec<String> {
-    let count = |picks: Option<&Picks>, class: usize| {
-        let of_class = |label: &&u8| usize::from(**label) == class;
-        picks.map_or(0, |picks| picks.labels.iter().filter(of_class).count())
-    };
+/// A line for each class: how many records of it there are. `train` and `held` are their classes.
+pub(crate) fn support(classes: &[String], train: &[usize], held: &[usize]) -> Vec<String> {
+    let count = |of: &[usize], class: usize| of.iter().filter(|label| **label == class).count();
     let line = |(class, name): (usize, &String)| {
-        let train = count(selection.train.as_ref(), class);
-        let holdout = count(Some(&selection.holdout), class);
+        let (train, holdout) = (count(train, class), count(held, class));
         let none = if train == 0 { ": none to learn from" } else { "" };
         format!("class {name:?}: {train} training records, {holdout} held out{none}")
     };
-    study.model.classes().iter().enumerate().map(line).collect()
+    classes.iter().enumerate().map(line).collect()
 }
 
-/// Images as fingerprints: eight bytes a record.
+/// Records as fingerprints: eight bytes a record.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     train: HashSet<u64>,
     holdout: HashSet<u64>,
     blank: u64,
@@ -73,10 +73,16 @@ struct Seen {
 }
 
 impl Seen {
+    /// An image: one of a single colour is noted too.
     fn look_at(&mut self, role: Role, record: &[u8]) {
         if record.first().is_some_and(|first| record.iter().all(|byte| byte == first)) {
             self.blank += 1;
         }
+        self.note(role, record);
+    }
+
+    /// Any record, by what must not be there twice.
+    pub(crate) fn note(&mut self, role: Role, record: impl Hash) {
         let mut hasher = DefaultHasher::new();
         record.hash(&mut hasher);
         let prints = match role {
@@ -88,16 +94,17 @@ impl Seen {
         }
     }
 
-    fn findings(&self) -> Vec<String> {
+    /// A line for each kind of trouble; `what` are the records.
+    pub(crate) fn findings(&self, what: &str) -> Vec<String> {
         let shared = self.train.intersection(&self.holdout).count() as u64;
         [
-            (self.blank, "images of one colour: nothing can be learnt from them"),
-            (self.repeated, "exact duplicates of another image"),
-            (shared, "held-out images that are trained on too: accuracy will look too good"),
+            (self.blank, "of one colour: nothing can be learnt from them"),
+            (self.repeated, "that are exact duplicates of another one"),
+            (shared, "held out that are trained on too: accuracy will look too good"),
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
+        .map(|(count, said)| format!("{count} {what} {said}"))
         .collect()
     }
 }

@@ -3,14 +3,19 @@
 //! ```text
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
-//!  dataset  bytes in memory → batches          check    the records against the data contract
+//!  images   bytes in memory                    check    the records against the data contract
+//!  dataset  records on the device → batches
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
 
 pub(crate) mod check;
+pub(crate) mod contract;
 pub(crate) mod dataset;
 pub(crate) mod idx;
+pub(crate) mod images;
+pub(crate) mod read;
+pub(crate) mod rows;
 pub(crate) mod select;
 pub(crate) mod split;
 
@@ -20,8 +25,9 @@ use consilium_common::study::model::cnn::Image;
 use consilium_common::worker::{FailureCode, Phase};
 use tch::Device;
 
-use self::dataset::{Dataset, Filler};
+use self::dataset::Loaded;
 use self::idx::{IdxError, Records};
+use self::images::Filler;
 use self::select::{Files, Picks, Selection};
 use crate::failure::Failure;
 use crate::protocol::Link;
@@ -61,7 +67,7 @@ pub(crate) fn load(
     selection: &Selection,
     device: Device,
     link: &mut Link,
-) -> Result<(Option<Dataset>, Dataset), Failure> {
+) -> Result<Loaded, Failure> {
     let filler = |picks: &Picks| Filler::new(images.size, &picks.labels, device);
     let mut train = selection.train.as_ref().map(filler).transpose()?;
     let mut holdout = filler(&selection.holdout)?;
@@ -73,7 +79,7 @@ pub(crate) fn load(
         }
         Ok(())
     })?;
-    Ok((train.map(Filler::finish).transpose()?, holdout.finish()?))
+    Ok(Loaded { train: train.map(Filler::finish).transpose()?, holdout: holdout.finish()? })
 }
 
 /// What a record is for.

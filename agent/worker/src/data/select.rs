@@ -90,6 +90,9 @@ pub(crate) fn select(
         };
         Ok((labels, records))
     };
+    if source.only.is_some() || matches!(source.holdout, Holdout::Where(_) | Holdout::Every(_)) {
+        return invalid("idx files have no columns to pick records by".to_owned());
+    }
     match source.holdout {
         Holdout::Own(_) => {
             let train = if with_train {
@@ -109,13 +112,14 @@ pub(crate) fn select(
             let holdout = Picks::new(Files::Train, &labels, held);
             Ok(Selection { train, holdout })
         }
-        Holdout::Fraction(fraction) => {
-            invalid(format!("holdout is {fraction}: write 0 to below 1, or \"test\""))
+        Holdout::Fraction(_) | Holdout::Where(_) | Holdout::Every(_) => {
+            let fraction = &source.holdout;
+            invalid(format!("holdout is {fraction:?}: write 0 to below 1, or \"test\""))
         }
     }
 }
 
-fn check_part(part: &Part) -> Result<(), Failure> {
+pub(crate) fn check_part(part: &Part) -> Result<(), Failure> {
     let of = 1..=u32::try_from(SITES_MAX).unwrap_or(u32::MAX);
     if of.contains(&part.of) && part.index < part.of {
         return Ok(());

@@ -1,3 +1,54 @@
-//! The built-in families with tch, each beside its layout in `consilium_common::study::model`.
+//! Networks: each beside its layout in `consilium_common::study::model`, with the same names and
+//! shapes.
 
 pub(crate) mod cnn;
+pub(crate) mod dense;
+pub(crate) mod tabular;
+
+use consilium_common::study::StudyError;
+use consilium_common::worker::FailureCode;
+use tch::nn::VarStore;
+use tch::{TchError, Tensor};
+
+use crate::failure::Failure;
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A training step: dropout and augmentation act.
+    Train,
+    /// Scoring: nothing is random.
+    Score,
+}
+
+impl Mode {
+    /// A share of units to leave out, where that is done.
+    pub(crate) fn dropout(self, share: f64) -> f64 {
+        match self {
+            Self::Train => share,
+            Self::Score => 0.0,
+        }
+    }
+}
+
+/// Parameters in a [`VarStore`], and what they make of records.
+pub(crate) trait Network {
+    /// The parameters that travel, named as in the study's layout.
+    fn store(&self) -> &VarStore;
+
+    /// The inputs of a [`crate::data::dataset::Batch`] to one row of outputs a record: logits
+    /// (records × classes), or numbers (records).
+    fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError>;
+}
+
+/// The input of a family that has one.
+pub(crate) fn only(inputs: &[Tensor]) -> Result<&Tensor, TchError> {
+    let told = || TchError::Shape("the loader gave no input".to_owned());
+    inputs.first().ok_or_else(told)
+}
+
+impl From<StudyError> for Failure {
+    fn from(error: StudyError) -> Self {
+        Self::new(FailureCode::ModelMismatch, error.to_string())
+    }
+}

@@ -19,8 +19,8 @@ use consilium_common::random::Generator;
 use consilium_common::study::Study;
 use consilium_common::tensor::file::to_safetensors;
 use consilium_common::worker::{
-    FailureCode, Holdout, Outcome, Phase, Reply, Request, Source, SourceKind, Task,
-    WORKER_PROTOCOL, Work, from_line, to_line,
+    FailureCode, Outcome, Phase, Reply, Request, Source, SourceKind, Task, WORKER_PROTOCOL, Work,
+    from_line, to_line,
 };
 use tempfile::TempDir;
 
@@ -135,7 +135,7 @@ impl Room {
         let folder = tempfile::tempdir().unwrap();
         let study = Study::read(study, "test").unwrap().resolve().unwrap();
         put(&folder.path().join("study.toml"), study.to_text().unwrap().as_bytes());
-        let initial = study.model.initial(study.header.seed).unwrap();
+        let initial = study.initial_vector().unwrap();
         let layout = study.layout().unwrap();
         let none = std::collections::HashMap::<String, String>::new();
         let base = to_safetensors(&layout, &initial, none).unwrap();
@@ -183,13 +183,7 @@ impl Room {
             protocol: WORKER_PROTOCOL,
             work,
             study: self.folder.path().join("study.toml"),
-            source: Source {
-                source: SourceKind::Idx,
-                path: self.data.clone(),
-                holdout: Holdout::Fraction(0.2),
-                part: None,
-                examples: None,
-            },
+            source: Source::new(SourceKind::Idx, self.data.clone()),
             device: "cpu".to_owned(),
             threads: 1,
             seed: 42,

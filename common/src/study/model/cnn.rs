@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelSpec, Parameter, StudyError};
-use crate::limits::{CLASSES_MAX, PARAMETERS_MAX};
+use super::{ModelSpec, Objective, Parameter, StudyError, dense};
+use crate::limits::PARAMETERS_MAX;
 use crate::tensor::init::Init;
 
 /// A plain stack of convolutions and dense layers.
@@ -106,23 +106,13 @@ impl Cnn {
                 return Err(ModelSpec::refuse(field, have, "1 to 8192 is accepted"));
             }
         }
-        let classes = self.classes.len();
-        if !(2..=CLASSES_MAX).contains(&classes) {
-            let need = format!("2 to {CLASSES_MAX} labels are accepted");
-            return Err(ModelSpec::refuse("model.classes", classes, &need));
-        }
-        let mut sorted = self.classes.clone();
-        sorted.sort();
-        sorted.dedup();
-        if sorted.len() != classes {
-            return Err(ModelSpec::refuse("model.classes", classes, "a label stands there twice"));
-        }
-        if self.conv.len() + self.dense.len() > LAYERS_MAX {
-            let have = self.conv.len() + self.dense.len();
+        super::check_objective(Objective::Classify, &self.classes)?;
+        dense::check(&self.dense, "model.dense")?;
+        if self.conv.len() > LAYERS_MAX {
+            let have = self.conv.len();
             return Err(ModelSpec::refuse("model.conv", have, "at most 64 layers are accepted"));
         }
-        let sizes = self.conv.iter().flat_map(|c| [c.filters, c.kernel, c.pool]);
-        for size in sizes.chain(self.dense.iter().copied()) {
+        for size in self.conv.iter().flat_map(|c| [c.filters, c.kernel, c.pool]) {
             if size == 0 || u64::from(size) > PARAMETERS_MAX {
                 return Err(ModelSpec::refuse("model.conv", size, "sizes start at 1"));
             }
@@ -146,16 +136,8 @@ impl Cnn {
             parameters.push(bias);
             channels = conv.filters;
         }
-        let mut inputs = self.features()?;
         let outputs = u32::try_from(self.classes.len()).unwrap_or(u32::MAX);
-        let hidden = self.dense.iter().enumerate();
-        let layers = hidden.map(|(i, &width)| (format!("dense{}", i + 1), width));
-        for (name, width) in layers.chain([("output".to_owned(), outputs)]) {
-            let init = Init::GlorotUniform { fan_in: inputs, fan_out: width };
-            parameters.push(Parameter::new(format!("{name}.weight"), [width, inputs], init));
-            parameters.push(Parameter::new(format!("{name}.bias"), [width], Init::Zeros));
-            inputs = width;
-        }
+        parameters.extend(dense::parameters(self.features()?, &self.dense, outputs));
         Ok(parameters)
     }
 }

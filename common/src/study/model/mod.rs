@@ -1,14 +1,18 @@
 //! The spec of every built-in family: layout and v0 without libtorch.
 
 pub mod cnn;
+mod dense;
 pub mod synthetic;
+pub mod tabular;
 
 use serde::{Deserialize, Serialize};
 
 pub use cnn::Cnn;
 pub use synthetic::Synthetic;
+pub use tabular::Tabular;
 
-use super::StudyError;
+use super::{Data, DataKind, StudyError};
+use crate::limits::CLASSES_MAX;
 use crate::tensor::init::{Init, fill};
 use crate::tensor::layout::{Kind, Layout};
 
@@ -21,18 +25,27 @@ pub enum ModelSpec {
     Cnn(Cnn),
     /// A trainer without libtorch, with a known optimum.
     Synthetic(Synthetic),
+    /// Dense layers over the columns of a table.
+    Tabular(Tabular),
 }
 
+/// What a model predicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// One of the classes: cross-entropy over logits.
+    #[default]
+    Classify,
+    /// A number: mean squared error.
+    Regress,
+}
+
+/// Families that are served.
+const BUILT: [&str; 3] = ["cnn", "synthetic", "tabular"];
+
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 7] = [
-    "rnn",
-    "text-classifier",
-    "text-generator",
-    "recommender",
-    "tabular",
-    "external",
-    "torchscript",
-];
+const NOT_BUILT: [&str; 6] =
+    ["rnn", "text-classifier", "text-generator", "recommender", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -48,11 +61,12 @@ impl TryFrom<toml::Table> for ModelSpec {
         match family.as_str() {
             "cnn" => spec.try_into().map(Self::Cnn).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
+            "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
             name if NOT_BUILT.contains(&name) => {
                 Err(format!("`model.family = \"{name}\"` is not built yet"))
             }
             name => {
-                let known = ["cnn", "synthetic"].into_iter().chain(NOT_BUILT);
+                let known = BUILT.into_iter().chain(NOT_BUILT);
                 let hint = crate::config::nearest(name, known)
                     .map(|near| format!("; did you mean `{near}`?"))
                     .unwrap_or_default();
@@ -77,10 +91,11 @@ impl Parameter {
 }
 
 impl ModelSpec {
-    fn parameters(&self) -> Result<Vec<Parameter>, StudyError> {
+    fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
         match self {
             Self::Cnn(spec) => spec.parameters(),
             Self::Synthetic(spec) => spec.parameters(),
+            Self::Tabular(spec) => spec.parameters(data),
         }
     }
 
@@ -90,6 +105,7 @@ impl ModelSpec {
         match self {
             Self::Cnn(_) => "cnn",
             Self::Synthetic(_) => "synthetic",
+            Self::Tabular(_) => "tabular",
         }
     }
 
@@ -99,15 +115,36 @@ impl ModelSpec {
         match self {
             Self::Cnn(spec) => &spec.classes,
             Self::Synthetic(_) => &[],
+            Self::Tabular(spec) => &spec.classes,
         }
     }
 
-    /// The layout.
+    /// What is predicted; the synthetic trainer predicts nothing.
+    #[must_use]
+    pub fn objective(&self) -> Option<Objective> {
+        match self {
+            Self::Cnn(_) => Some(Objective::Classify),
+            Self::Synthetic(_) => None,
+            Self::Tabular(spec) => Some(spec.objective),
+        }
+    }
+
+    /// The kind of records that the family reads; any for the synthetic trainer.
+    #[must_use]
+    pub fn reads(&self) -> Option<DataKind> {
+        match self {
+            Self::Cnn(_) => Some(DataKind::Images),
+            Self::Synthetic(_) => None,
+            Self::Tabular(_) => Some(DataKind::Table),
+        }
+    }
+
+    /// The layout over inputs of this contract.
     ///
     /// # Errors
     /// Sizes that fit no model.
-    pub fn layout(&self) -> Result<Layout, StudyError> {
-        let specs = self.parameters()?;
+    pub fn layout(&self, data: &Data) -> Result<Layout, StudyError> {
+        let specs = self.parameters(data)?;
         Ok(Layout::new(specs.into_iter().map(|p| (p.name, p.shape, Kind::Weight)))?)
     }
 
@@ -115,15 +152,43 @@ impl ModelSpec {
     ///
     /// # Errors
     /// Sizes that fit no model.
-    pub fn initial(&self, seed: u64) -> Result<Vec<f32>, StudyError> {
-        let layout = self.layout()?;
+    pub fn initial(&self, data: &Data, seed: u64) -> Result<Vec<f32>, StudyError> {
+        let layout = self.layout(data)?;
         let mut vector = vec![0.0; layout.len()];
-        for (tensor, parameter) in layout.tensors().iter().zip(self.parameters()?) {
+        for (tensor, parameter) in layout.tensors().iter().zip(self.parameters(data)?) {
             let range = tensor.offset..tensor.offset + tensor.len;
             if let Some(values) = vector.get_mut(range) {
                 fill(parameter.init, &tensor.name, seed, values);
             }
         }
         Ok(vector)
+    }
+}
+
+/// Classes where there must be some, and none where they mean nothing.
+fn check_objective(objective: Objective, classes: &[String]) -> Result<(), StudyError> {
+    let have = classes.len();
+    let refuse = |need: &str| Err(ModelSpec::refuse("model.classes", have, need));
+    match objective {
+        Objective::Classify if !(2..=CLASSES_MAX).contains(&have) => {
+            refuse(&format!("2 to {CLASSES_MAX} labels are accepted"))
+        }
+        Objective::Classify => {
+            let mut sorted = classes.to_vec();
+            sorted.sort();
+            sorted.dedup();
+            if sorted.len() == have { Ok(()) } else { refuse("a label stands there twice") }
+        }
+        Objective::Regress if have == 0 => Ok(()),
+        Objective::Regress => refuse("`objective = \"regress\"` has none"),
+    }
+}
+
+/// A share of something that may be none and is never all.
+fn check_share(field: &'static str, share: f64) -> Result<(), StudyError> {
+    if (0.0..1.0).contains(&share) {
+        Ok(())
+    } else {
+        Err(ModelSpec::refuse(field, share, "0 to below 1 is accepted"))
     }
 }

@@ -1,0 +1,213 @@
+//! One row of a table against the data contract: numbers within their range, words among the known
+//! ones, and the declared repairs, each counted. Pure.
+
+use std::collections::BTreeMap;
+
+use consilium_common::study::{Column, ColumnKind, Data, Missing, Outside};
+
+/// Why a row gives no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It breaks the contract: counted against the tolerance, and named.
+    Unreadable(String),
+    /// The contract has it left out.
+    Dropped,
+}
+
+/// How often each declared repair was made, in words.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repairs(BTreeMap<String, u64>);
+
+impl Repairs {
+    pub(crate) fn note(&mut self, column: &str, repair: &str) {
+        *self.0.entry(format!("column {column:?}: {repair}")).or_default() += 1;
+    }
+
+    /// A line each.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(repair, count)| format!("{repair} in {count} rows"))
+    }
+}
+
+/// A field as the file has it: the text, and whether that stands for nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) missing: bool,
+    /// The number that it is, if it is one.
+    pub(crate) number: Option<f64>,
+}
+
+/// Appends the column's inputs: a number as the share of its range (NaN where it is to be imputed),
+/// a word as 0s and one 1.
+pub(crate) fn push_inputs(
+    column: &Column,
+    field: Field<'_>,
+    inputs: &mut Vec<f32>,
+    repairs: &mut Repairs,
+) -> Result<(), Trouble> {
+    let written = if field.missing { Written::Missing } else { read(column, field, repairs)? };
+    match (written, column.kind()) {
+        (Written::Share(share), _) => inputs.push(share),
+        (Written::Word(at), ColumnKind::Category(values)) => {
+            inputs.extend((0..values.len()).map(|i| if i == at { 1.0 } else { 0.0 }));
+        }
+        (Written::Word(_) | Written::Missing, kind) => match column.missing {
+            Missing::Refuse => {
+                let message = format!("column {:?} is empty", column.name);
+                return Err(Trouble::Unreadable(message));
+            }
+            Missing::Drop => {
+                repairs.note(&column.name, "missing, the row left out");
+                return Err(Trouble::Dropped);
+            }
+            Missing::Impute => {
+                repairs.note(&column.name, "missing, imputed");
+                match kind {
+                    ColumnKind::Number { .. } => inputs.push(f32::NAN),
+                    ColumnKind::Category(values) => {
+                        inputs.extend(std::iter::repeat_n(0.0, values.len()));
+                    }
+                }
+            }
+        },
+    }
+    Ok(())
+}
+
+enum Written {
+    /// A number, as the share of its range.
+    Share(f32),
+    /// The word at this place.
+    Word(usize),
+    Missing,
+}
+
+fn read(column: &Column, field: Field<'_>, repairs: &mut Repairs) -> Result<Written, Trouble> {
+    match column.kind() {
+        ColumnKind::Category(values) => {
+            let word = column.codes.get(field.text).map_or(field.text, String::as_str);
+            match values.iter().position(|value| value == word) {
+                Some(at) => Ok(Written::Word(at)),
+                None => outside(column, "none of the study's words", repairs),
+            }
+        }
+        ColumnKind::Number { min, max } => {
+            let Some(number) = field.number else {
+                let message = format!("column {:?} holds no number", column.name);
+                return Err(Trouble::Unreadable(message));
+            };
+            if !(min..=max).contains(&number) {
+                if column.outside == Outside::Clip {
+                    repairs.note(&column.name, "outside its range, clipped");
+                    return Ok(Written::Share(if number < min { 0.0 } else { 1.0 }));
+                }
+                return outside(column, "outside the study's range", repairs);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "a share of a range, 0 to 1")]
+            let share = ((number - min) / (max - min)) as f32;
+            Ok(Written::Share(share))
+        }
+    }
+}
+
+fn outside(column: &Column, what: &str, repairs: &mut Repairs) -> Result<Written, Trouble> {
+    match column.outside {
+        Outside::Drop => {
+            repairs.note(&column.name, &format!("{what}, the row left out"));
+            Err(Trouble::Dropped)
+        }
+        Outside::Missing => {
+            repairs.note(&column.name, &format!("{what}, taken as missing"));
+            Ok(Written::Missing)
+        }
+        Outside::Refuse | Outside::Clip => {
+            Err(Trouble::Unreadable(format!("column {:?} is {what}", column.name)))
+        }
+    }
+}
+
+/// The class that the label names.
+pub(crate) fn class(data: &Data, field: Field<'_>, classes: &[String]) -> Result<usize, Trouble> {
+    if field.missing {
+        return Err(Trouble::Unreadable(format!("the label {:?} is empty", data.label)));
+    }
+    let told = || Trouble::Unreadable(format!("the label {:?} is none of the classes", data.label));
+    data.class_of(field.text, classes).ok_or_else(told)
+}
+
+/// The number that the label is.
+pub(crate) fn target(data: &Data, field: Field<'_>) -> Result<f64, Trouble> {
+    let told = || Trouble::Unreadable(format!("the label {:?} holds no number", data.label));
+    field.number.filter(|_| !field.missing).ok_or_else(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(toml: &str) -> Column {
+        let text = format!(
+            "[study]\nname = \"a\"\n[model]\nfamily = \"tabular\"\nclasses = [\"n\", \"y\"]\n\
+             [data]\nkind = \"table\"\ncolumns = [{toml}]\n[aggregation]\nclip_norm = 1.0\n\
+             [privacy]\nmode = \"inspectable\"\n"
+        );
+        let study = consilium_common::study::Study::read(&text, "a.toml").unwrap();
+        study.data.columns[0].clone()
+    }
+
+    fn field(text: &str) -> Field<'_> {
+        Field { text, missing: text.is_empty(), number: text.parse().ok() }
+    }
+
+    fn inputs(column: &Column, text: &str) -> Result<Vec<f32>, Trouble> {
+        let (mut inputs, mut repairs) = (Vec::new(), Repairs::default());
+        push_inputs(column, field(text), &mut inputs, &mut repairs).map(|()| inputs)
+    }
+
+    fn is_unreadable(outcome: Result<Vec<f32>, Trouble>, said: &str) -> bool {
+        matches!(outcome, Err(Trouble::Unreadable(why)) if why.contains(said))
+    }
+
+    #[test]
+    fn numbers_become_shares_of_their_range() {
+        let age = column("{ name = \"age\", min = 20, max = 120 }");
+        assert_eq!(inputs(&age, "70"), Ok(vec![0.5]));
+        assert_eq!(inputs(&age, "20"), Ok(vec![0.0]));
+        assert!(is_unreadable(inputs(&age, "7"), "outside"));
+        assert!(is_unreadable(inputs(&age, "old"), "no number"));
+        assert!(is_unreadable(inputs(&age, ""), "is empty"));
+    }
+
+    #[test]
+    fn words_become_one_of_many_and_codes_are_translated() {
+        let sex = column("{ name = \"sex\", values = [\"f\", \"m\"], codes = { \"2\" = \"f\" } }");
+        assert_eq!(inputs(&sex, "m"), Ok(vec![0.0, 1.0]));
+        assert_eq!(inputs(&sex, "2"), Ok(vec![1.0, 0.0]));
+        assert!(is_unreadable(inputs(&sex, "1"), "none of the study's words"));
+    }
+
+    #[test]
+    fn repairs_are_made_as_declared_and_counted() {
+        let clip =
+            column("{ name = \"x\", min = 0, max = 1, missing = \"drop\", outside = \"clip\" }");
+        assert_eq!(inputs(&clip, "9"), Ok(vec![1.0]));
+        assert_eq!(inputs(&clip, "-9"), Ok(vec![0.0]));
+        assert_eq!(inputs(&clip, ""), Err(Trouble::Dropped));
+        let words = column(
+            "{ name = \"x\", values = [\"a\"], missing = \"impute\", outside = \"missing\" }",
+        );
+        let (mut row, mut repairs) = (Vec::new(), Repairs::default());
+        push_inputs(&words, field("zebra"), &mut row, &mut repairs).unwrap();
+        push_inputs(&words, field(""), &mut row, &mut repairs).unwrap();
+        assert_eq!(row, [0.0, 0.0]);
+        let said: Vec<String> = repairs.findings().collect();
+        assert_eq!(
+            said,
+            [
+                "column \"x\": missing, imputed in 2 rows",
+                "column \"x\": none of the study's words, taken as missing in 1 rows"
+            ]
+        );
+    }
+}

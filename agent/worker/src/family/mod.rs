@@ -1,0 +1,50 @@
+//! A family: from a study and a site's files to records and a network. Everything behind it
+//! (`task`, `fit`, `score`, `optimizer`, `weights`) is the same for all families.
+
+mod cnn;
+mod tabular;
+
+use consilium_common::study::{ModelSpec, Study};
+use consilium_common::worker::{FailureCode, Outcome, Source};
+use tch::Device;
+
+use crate::data::dataset::Loaded;
+use crate::failure::Failure;
+use crate::model::Network;
+use crate::protocol::Link;
+
+/// What a family works from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) study: &'a Study,
+    pub(crate) source: &'a Source,
+    pub(crate) device: Device,
+}
+
+/// One of the families, with its spec.
+pub(crate) trait Family {
+    /// Holds every record against the data contract. Nothing trains.
+    fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure>;
+
+    /// Reads the records: those to train on if `with_train`, and those held out. Fails with
+    /// `too-few-examples` before it reads what would not be used.
+    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure>;
+
+    /// The network, its parameters zero until weights are loaded.
+    fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;
+}
+
+/// The study's family.
+///
+/// # Errors
+/// The study is none for this worker.
+pub(crate) fn of(study: &Study) -> Result<Box<dyn Family + '_>, Failure> {
+    match &study.model {
+        ModelSpec::Cnn(spec) => Ok(Box::new(cnn::Images(spec))),
+        ModelSpec::Tabular(spec) => Ok(Box::new(tabular::Table(spec))),
+        ModelSpec::Synthetic(_) => {
+            let message = "this worker does not train `synthetic`: the daemon has its own";
+            Err(Failure::new(FailureCode::ModelMismatch, message))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `tabular`: rows of numbers and words, with a class or a number to predict.
+
+use consilium_common::study::model::Tabular;
+use consilium_common::study::{Data, Objective};
+use consilium_common::worker::Outcome;
+use tch::{Device, TchError, Tensor};
+
+use super::{Family, Job};
+use crate::data::Role;
+use crate::data::check::{Seen, enough, support};
+use crate::data::contract::{Repairs, Trouble, class, push_inputs, target};
+use crate::data::dataset::{Dataset, Loaded};
+use crate::data::rows::{Parsed, Rows, read};
+use crate::failure::Failure;
+use crate::model::Network;
+use crate::model::tabular::Perceptron;
+use crate::protocol::Link;
+
+/// The family with its spec.
+pub(super) struct Table<'a>(pub(super) &'a Tabular);
+
+/// One row.
+struct Record {
+    /// Shares of ranges (NaN: to be imputed) and 0s and 1s.
+    inputs: Vec<f32>,
+    label: Label,
+}
+
+#[derive(Clone, Copy)]
+enum Label {
+    Class(usize),
+    Number(f64),
+}
+
+impl Table<'_> {
+    fn read(&self, job: &Job<'_>, link: &mut Link) -> Result<(Rows<Record>, Repairs), Failure> {
+        let data = &job.study.data;
+        let names: Vec<&str> = data.columns.iter().map(|column| column.name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().chain([data.label.as_str()]).collect();
+        let mut repairs = Repairs::default();
+        let rows = read(job, &names, link, |fields| {
+            let (label, fields) = fields.split_last().ok_or(Trouble::Dropped)?;
+            let mut inputs = Vec::with_capacity(data.inputs());
+            for (column, field) in data.columns.iter().zip(fields) {
+                push_inputs(column, *field, &mut inputs, &mut repairs)?;
+            }
+            let (label, of) = match self.0.objective {
+                Objective::Classify => {
+                    let at = class(data, *label, &self.0.classes)?;
+                    (Label::Class(at), Some(at))
+                }
+                Objective::Regress => (Label::Number(target(data, *label)?), None),
+            };
+            Ok(Parsed { record: Record { inputs, label }, class: of })
+        })?;
+        Ok((rows, repairs))
+    }
+}
+
+impl Family for Table<'_> {
+    fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
+        let (rows, repairs) = self.read(job, link)?;
+        enough(job.study, rows.train.len())?;
+        let mut findings = rows.findings;
+        if self.0.objective == Objective::Classify {
+            let of = |records: &[Record]| -> Vec<usize> {
+                records.iter().filter_map(|record| record.label.class()).collect()
+            };
+            findings.extend(support(&self.0.classes, &of(&rows.train), &of(&rows.holdout)));
+        }
+        findings.extend(repairs.findings());
+        findings.extend(seen(&rows.train, &rows.holdout).findings("rows"));
+        let (examples, holdout) = (rows.train.len() as u64, rows.holdout.len() as u64);
+        Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
+    }
+
+    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+        let (rows, _) = self.read(job, link)?;
+        if with_train {
+            enough(job.study, rows.train.len())?;
+        }
+        let data = &job.study.data;
+        let dataset = |records: &[Record]| dataset(records, data, job.device);
+        let train = with_train.then(|| dataset(&rows.train)).transpose()?;
+        Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+    }
+
+    fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
+        Ok(Box::new(Perceptron::new(self.0, &job.study.data, job.device)?))
+    }
+}
+
+impl Label {
+    fn class(self) -> Option<usize> {
+        match self {
+            Self::Class(class) => Some(class),
+            Self::Number(_) => None,
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "labels are f32 to the network")]
+    fn number(self) -> f32 {
+        match self {
+            Self::Class(_) => f32::NAN,
+            Self::Number(number) => number as f32,
+        }
+    }
+}
+
+fn seen(train: &[Record], holdout: &[Record]) -> Seen {
+    let mut seen = Seen::default();
+    for (role, records) in [(Role::Train, train), (Role::Holdout, holdout)] {
+        for record in records {
+            let bits: Vec<u32> = record.inputs.iter().map(|input| input.to_bits()).collect();
+            let label = match record.label {
+                Label::Class(class) => class as u64,
+                Label::Number(number) => number.to_bits(),
+            };
+            seen.note(role, (bits, label));
+        }
+    }
+    seen
+}
+
+/// Inputs (f32, records × inputs) and labels on the device.
+fn dataset(records: &[Record], data: &Data, device: Device) -> Result<Dataset, TchError> {
+    let width = i64::try_from(data.inputs()).unwrap_or(i64::MAX);
+    let inputs: Vec<f32> = records.iter().flat_map(|record| record.inputs.clone()).collect();
+    let classes: Vec<i64> =
+        records.iter().filter_map(|record| i64::try_from(record.label.class()?).ok()).collect();
+    let labels = if classes.len() == records.len() {
+        Tensor::f_from_slice(&classes)?
+    } else {
+        Tensor::f_from_slice(
+            &records.iter().map(|record| record.label.number()).collect::<Vec<_>>(),
+        )?
+    };
+    let inputs = Tensor::f_from_slice(&inputs)?.f_view([-1, width])?;
+    Ok(Dataset::new(vec![inputs.f_to_device(device)?], labels.f_to_device(device)?))
+}

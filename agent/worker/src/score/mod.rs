@@ -1,0 +1,131 @@
+//! Metric sums of a model on the hold-out, as integers in the order of the study's schema
+//! (`consilium_common::update::words`).
+//!
+//! Each record's loss is computed in f64 from the model's f32 outputs and rounded by itself to
+//! 2^-16; from there on everything is integer addition. So the sums depend on neither the size of a
+//! batch nor the order of additions; a mean is off by at most 2^-17.
+
+mod classes;
+mod numbers;
+
+use consilium_common::study::{Objective, Study};
+use consilium_common::update::words::{LOSS_ONE, Metrics, Schema};
+use consilium_common::worker::{FailureCode, Phase};
+use tch::{Device, Kind, Reduction, TchError, Tensor, no_grad};
+
+use self::classes::Classes;
+use self::numbers::Numbers;
+use crate::data::dataset::Dataset;
+use crate::failure::Failure;
+use crate::model::{Mode, Network};
+use crate::protocol::Link;
+
+/// Records scored at once.
+const BATCH: i64 = 512;
+/// A single record counts at most so many units of loss: 2^22. 2^26 records fit a u64.
+const UNITS_MAX: f64 = 274_877_906_944.0;
+
+/// The mean loss of a batch: cross-entropy over logits, or squared error.
+pub(crate) fn loss(
+    objective: Objective,
+    outputs: &Tensor,
+    labels: &Tensor,
+) -> Result<Tensor, TchError> {
+    match objective {
+        Objective::Classify => {
+            outputs.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+        }
+        Objective::Regress => outputs.f_mse_loss(labels, Reduction::Mean),
+    }
+}
+
+/// Scores `network` on every record.
+pub(crate) fn score(
+    network: &dyn Network,
+    study: &Study,
+    holdout: &Dataset,
+    link: &mut Link,
+) -> Result<Metrics, Failure> {
+    let device = network.store().device();
+    let schema = Schema::of(study);
+    let mut sums = match study.model.objective() {
+        Some(Objective::Classify) => Sums::Classes(Classes::new(&schema, device)?),
+        Some(Objective::Regress) | None => Sums::Numbers(Numbers::new(device)?),
+    };
+    let records = i64::try_from(holdout.len()).unwrap_or(i64::MAX);
+    let mut start = 0;
+    while start < records {
+        let len = BATCH.min(records - start);
+        no_grad(|| -> Result<(), TchError> {
+            let batch = holdout.range(start, len)?;
+            let outputs = network.forward(&batch.inputs, Mode::Score)?.f_to_kind(Kind::Double)?;
+            sums.add(&outputs, &batch.labels)
+        })?;
+        start += len;
+        let done = u64::try_from(start).unwrap_or(0);
+        link.moved(Phase::Scoring, done, holdout.len() as u64, || Ok(None))?;
+    }
+    sums.finish()
+}
+
+/// Sums on the device: read once, at the end.
+enum Sums {
+    Classes(Classes),
+    Numbers(Numbers),
+}
+
+impl Sums {
+    fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<(), TchError> {
+        match self {
+            Self::Classes(sums) => sums.add(outputs, labels),
+            Self::Numbers(sums) => sums.add(outputs, labels),
+        }
+    }
+
+    fn finish(self) -> Result<Metrics, Failure> {
+        match self {
+            Self::Classes(sums) => sums.finish(),
+            Self::Numbers(sums) => sums.finish(),
+        }
+    }
+}
+
+/// One value a record, rounded and added up.
+struct Fixed {
+    sum: Tensor,
+    /// Whether every value was a number.
+    finite: Tensor,
+}
+
+impl Fixed {
+    fn new(device: Device) -> Result<Self, TchError> {
+        Ok(Self {
+            sum: Tensor::f_zeros([1], (Kind::Int64, device))?,
+            finite: Tensor::f_ones([1], (Kind::Bool, device))?,
+        })
+    }
+
+    /// `values`: f64, 0 or above, one a record.
+    fn add(&mut self, values: &Tensor) -> Result<(), TchError> {
+        self.finite = self.finite.f_logical_and(&values.f_isfinite()?.f_all()?)?;
+        let units = values.f_mul_scalar(LOSS_ONE)?.f_round()?.f_clamp(0.0, UNITS_MAX)?;
+        let _ = self.sum.f_add_(&units.f_to_kind(Kind::Int64)?.f_sum(Kind::Int64)?)?;
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<Vec<u64>, Failure> {
+        if self.finite.f_int64_value(&[0])? == 0 {
+            let message = "the base gives NaN or infinite loss on the hold-out";
+            return Err(Failure::new(FailureCode::Diverged, message));
+        }
+        Ok(whole(&self.sum)?)
+    }
+}
+
+/// Counts on the device as counts here.
+fn whole(counts: &Tensor) -> Result<Vec<u64>, TchError> {
+    let mut read = vec![0_i64; counts.numel()];
+    let len = read.len();
+    counts.f_to_device(Device::Cpu)?.f_copy_data(&mut read, len)?;
+    Ok(read.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect())
+}

@@ -1,0 +1,130 @@
+//! What a preparation counts, and what follows from the sums (DESIGN.md §10): pure, so that every
+//! site and whoever predicts later gets the same constants from the same sums.
+//!
+//! A site contributes *units*, i32 within ±2^30 each; over sites they are added in i64. A sum that
+//! may need more bits goes as four limbs of 16 bits, as the metrics of an update do.
+
+use crate::limits::LIMB_BITS;
+
+/// Units of one u64.
+const LIMBS: usize = 4;
+/// Units of one [`Moments`].
+pub const MOMENTS_UNITS: usize = 3 * LIMBS;
+/// Fixed point of a share: 2^-30.
+const SHARE_ONE: f64 = 1_073_741_824.0;
+/// A deviation below this counts as none: the column is constant, and is only centred.
+const DEVIATION_MIN: f64 = 1e-6;
+
+/// Count, sum and sum of squares of shares: numbers of a column scaled to 0–1 by its range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moments {
+    count: u128,
+    sum: u128,
+    squares: u128,
+}
+
+impl Moments {
+    /// Takes one number, as a share of its column's range; clamped to 0–1, NaN is left out.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 2^30, rounded"
+    )]
+    pub fn add(&mut self, share: f64) {
+        if share.is_nan() {
+            return;
+        }
+        let share = share.clamp(0.0, 1.0);
+        let fixed = |x: f64| (x * SHARE_ONE).round() as u128;
+        self.count += 1;
+        self.sum += fixed(share);
+        self.squares += fixed(share * share);
+    }
+
+    /// A site's units.
+    #[must_use]
+    pub fn units(&self) -> [i32; MOMENTS_UNITS] {
+        let mut units = [0; MOMENTS_UNITS];
+        let sums = [self.count, self.sum, self.squares];
+        for (units, sum) in units.chunks_mut(LIMBS).zip(sums) {
+            for (i, unit) in units.iter_mut().enumerate() {
+                let limb = (sum >> (LIMB_BITS as usize * i)) & 0xffff;
+                *unit = i32::try_from(limb).unwrap_or(i32::MAX);
+            }
+        }
+        units
+    }
+
+    /// From sums of units; `None` if there are too few, or one is negative.
+    #[must_use]
+    pub fn of(sums: &[i64]) -> Option<Self> {
+        let sums = sums.get(..MOMENTS_UNITS)?;
+        let carried = |limbs: &[i64]| {
+            limbs.iter().rev().try_fold(0_u128, |sum, &limb| {
+                Some((sum << LIMB_BITS) + u128::from(u64::try_from(limb).ok()?))
+            })
+        };
+        let mut chunks = sums.chunks(LIMBS).map(carried);
+        Some(Self { count: chunks.next()??, sum: chunks.next()??, squares: chunks.next()?? })
+    }
+
+    /// How many numbers there were.
+    #[must_use]
+    pub fn count(&self) -> u128 {
+        self.count
+    }
+
+    /// Their mean and standard deviation (of the population), as shares of the range; (0, 1), which
+    /// changes nothing, where there was none, and a deviation of 1 for a constant.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "sums below 2^76, rounded once each")]
+    pub fn mean_and_deviation(&self) -> (f64, f64) {
+        if self.count == 0 {
+            return (0.0, 1.0);
+        }
+        let count = self.count as f64;
+        let mean = self.sum as f64 / SHARE_ONE / count;
+        let variance = self.squares as f64 / SHARE_ONE / count - mean * mean;
+        let deviation = variance.max(0.0).sqrt();
+        (mean, if deviation < DEVIATION_MIN { 1.0 } else { deviation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(shares: &[f64]) -> Moments {
+        let mut moments = Moments::default();
+        shares.iter().for_each(|share| moments.add(*share));
+        moments
+    }
+
+    #[test]
+    fn sums_over_sites_are_the_moments_of_all_records() {
+        let (a, b) = ([0.1, 0.9, 0.25], [0.5, f64::NAN, 1.0]);
+        let mut sums = [0_i64; MOMENTS_UNITS];
+        for site in [moments(&a), moments(&b)] {
+            sums.iter_mut().zip(site.units()).for_each(|(sum, unit)| *sum += i64::from(unit));
+        }
+        let of_all = moments(&[0.1, 0.9, 0.25, 0.5, 1.0]);
+        assert_eq!(Moments::of(&sums), Some(of_all));
+        let (mean, deviation) = of_all.mean_and_deviation();
+        assert!((mean - 0.55).abs() < 1e-8 && (deviation - 0.355_668).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_constant_is_centred_and_nothing_at_all_stays_as_it_is() {
+        let (mean, deviation) = moments(&[0.3; 7]).mean_and_deviation();
+        assert!((mean - 0.3).abs() < 1e-9 && deviation == 1.0);
+        assert_eq!(Moments::default().mean_and_deviation(), (0.0, 1.0));
+    }
+
+    #[test]
+    fn the_most_that_sites_may_send_is_carried_and_nonsense_is_told() {
+        let most = [i64::from(u16::MAX) * 1024; MOMENTS_UNITS];
+        assert!(Moments::of(&most).is_some_and(|moments| moments.count() > 1 << 70));
+        assert_eq!(Moments::of(&most[1..]), None);
+        assert_eq!(Moments::of(&[-1; MOMENTS_UNITS]), None);
+    }
+}
