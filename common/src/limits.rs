@@ -63,6 +63,30 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// One JSON line between the daemon and its worker.
 pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
 
+/// One record of a table: a few long reports, or 65,536 columns of numbers.
+pub const TABLE_RECORD_BYTES_MAX: usize = 4 << 20;
+/// One field of a table: a discharge letter has some 100 KiB at most. A quote that is never closed
+/// meets this bound before it has swallowed the file.
+pub const TABLE_FIELD_BYTES_MAX: usize = 1 << 20;
+/// Columns of a table: gene expression has some 60,000.
+pub const TABLE_COLUMNS_MAX: usize = 1 << 16;
+
+/// Header of a .npy file: a hundred bytes for a plain array; numpy itself reads 10,000.
+pub const NPY_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Arrays in one .npz file.
+pub const NPZ_ARRAYS_MAX: usize = 1024;
+/// Elements of one record of an array: the pixels of the largest image.
+pub const ARRAY_RECORD_ELEMENTS_MAX: u64 = 1 << 26;
+
+/// Pixels along one side of an image file; mammograms have some 6,000.
+pub const IMAGE_SIDE_MAX: u32 = 1 << 14;
+/// What decoding one image file may allocate: 2^26 pixels of three 16-bit channels, and room.
+pub const IMAGE_DECODED_BYTES_MAX: u64 = 512 << 20;
+/// An image file: decoders hold the whole of it.
+pub const IMAGE_FILE_BYTES_MAX: u64 = 128 << 20;
+/// Folders within folders below a class's own: site, patient, study, series, and as many again.
+pub const FOLDER_DEPTH_MAX: usize = 8;
+
 /// Text in refusals, reasons and names of peers.
 pub const TEXT_BYTES_MAX: usize = 512;
 
