@@ -84,7 +84,7 @@ enum Command {
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
-    Train(local::Options),
+    Train(Box<local::Options>),
     /// The synthetic trainer, as the daemon starts it
     #[command(name = SYNTHETIC_COMMAND, hide = true)]
     SyntheticWorker,

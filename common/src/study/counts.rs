@@ -110,13 +110,13 @@ mod tests {
         let of_all = moments(&[0.1, 0.9, 0.25, 0.5, 1.0]);
         assert_eq!(Moments::of(&sums), Some(of_all));
         let (mean, deviation) = of_all.mean_and_deviation();
-        assert!((mean - 0.55).abs() < 1e-8 && (deviation - 0.355_668).abs() < 1e-5);
+        assert!((mean - 0.55).abs() < 1e-8 && (deviation - 0.352_136).abs() < 1e-5);
     }
 
     #[test]
     fn a_constant_is_centred_and_nothing_at_all_stays_as_it_is() {
         let (mean, deviation) = moments(&[0.3; 7]).mean_and_deviation();
-        assert!((mean - 0.3).abs() < 1e-9 && deviation == 1.0);
+        assert!((mean - 0.3).abs() < 1e-9 && (deviation - 1.0).abs() < 1e-12);
         assert_eq!(Moments::default().mean_and_deviation(), (0.0, 1.0));
     }
 

@@ -174,7 +174,8 @@ impl Column {
         if !finite(self.min) || !finite(self.max) || (has_range && self.min >= self.max) {
             return refuse("`min` must be below `max`, both finite");
         }
-        if has_range == !self.values.is_empty() || self.min.is_some() != self.max.is_some() {
+        let has_half = self.min.is_some() != self.max.is_some();
+        if has_half || has_range != self.values.is_empty() {
             return refuse("give it `min` and `max` (a number) or `values` (words), not both");
         }
         if self.values.len() > CATEGORIES_MAX || has_repeats(&self.values) {

@@ -83,11 +83,20 @@ pub struct Format {
     pub decimal: char,
     /// Whether the first line names the columns.
     pub header: bool,
+    /// What stands for "not known", instead of the empty field, `NA`, `NaN`, `null` and `?`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Vec<String>>,
 }
 
 impl Default for Format {
     fn default() -> Self {
-        Self { encoding: Encoding::Auto, delimiter: None, decimal: '.', header: true }
+        Self {
+            encoding: Encoding::Auto,
+            delimiter: None,
+            decimal: '.',
+            header: true,
+            missing: None,
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! ```text
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
-//!  images   bytes in memory                    check    the records against the data contract
-//!  dataset  records on the device → batches
+//!  read     tables, arrays and image folders   check    the records against the data contract
+//!  rows     a table's rows → who gets which    contract one row → inputs, with repairs
+//!  images   bytes in memory                    dataset  records on the device → batches
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.

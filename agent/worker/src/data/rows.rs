@@ -7,7 +7,8 @@ use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
 use super::RECORDS_PER_STEP;
 use super::contract::{Field, Trouble};
-use super::read::table::{Missing, Row, Table, TableError, TableOptions};
+use super::read::table::{Row, Table, TableError, TableOptions};
+use super::read::value::Missing;
 use super::select::check_part;
 use super::split::{deal, hold_out};
 use crate::failure::Failure;
@@ -59,10 +60,8 @@ pub(crate) fn read<T>(
 
 fn open(source: &Source) -> Result<Table, Failure> {
     let format = &source.format;
-    let delimiter = match source.source {
-        SourceKind::Tsv => Some('\t'),
-        _ => format.delimiter,
-    };
+    let is_tsv = source.source == SourceKind::Tsv;
+    let delimiter = if is_tsv { Some('\t') } else { format.delimiter };
     let options = TableOptions {
         encoding: format.encoding,
         delimiter,
@@ -130,6 +129,8 @@ struct Reading<'a, T, P> {
     classes: Vec<u8>,
     /// Numbers of the rows in `records` that are held out by what they say.
     held: Vec<bool>,
+    /// Every so-manieth row of the file is held out.
+    every: Option<u32>,
     /// The patient of each record, as a number.
     patients: Vec<u32>,
     known_patients: BTreeMap<String, u32>,
@@ -145,11 +146,15 @@ where
         Self {
             job,
             parse,
-            missing: Missing::default(),
+            missing: job.source.format.missing.clone().map_or_else(Missing::default, Missing::of),
             rows: 0,
             records: Vec::new(),
             classes: Vec::new(),
             held: Vec::new(),
+            every: match &job.source.holdout {
+                Holdout::Every(every) => Some(every.every),
+                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) => None,
+            },
             patients: Vec::new(),
             known_patients: BTreeMap::new(),
             unreadable: 0,
@@ -174,10 +179,8 @@ where
             Ok(Parsed { record, class }) => {
                 self.records.push(record);
                 self.classes.push(class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0));
-                self.held.push(match &self.job.source.holdout {
-                    Holdout::Every(every) => number.is_multiple_of(every.every),
-                    _ => places.held.as_ref().is_some_and(is),
-                });
+                let by_number = self.every.is_some_and(|every| number.is_multiple_of(every));
+                self.held.push(by_number || places.held.as_ref().is_some_and(is));
                 if let Some(at) = places.patient {
                     let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
                     let known = self.known_patients.entry(text(at).to_owned());

@@ -9,6 +9,7 @@ use consilium_common::limits::{TABLE_COLUMNS_MAX, TABLE_FIELD_BYTES_MAX, TABLE_R
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::text::{Encoding, Text, TextError};
+use super::value::number;
 
 /// Buffers start here and grow with what a record holds.
 const RECORD_BYTES: usize = 4 << 10;
@@ -197,7 +198,7 @@ impl Table {
         Ok(true)
     }
 
-    /// `field` as a number in this table's way of writing: see [`number`].
+    /// `field` as a number in this table's way of writing.
     pub(crate) fn number(&self, field: &str) -> Option<f64> {
         number(field, self.decimal)
     }
@@ -389,43 +390,6 @@ fn sniff(text: &[u8], path: &Path) -> Result<char, TableError> {
         return Err(TableError::Ambiguous { path: path.to_owned(), a, b });
     }
     Ok(a)
-}
-
-/// A finite decimal number, with spaces around it at most: sign, digits, `decimal`, digits, exponent.
-/// No thousands separators, no hexadecimal, no names such as `inf`.
-pub(crate) fn number(text: &str, decimal: char) -> Option<f64> {
-    let text = text.trim_matches([' ', '\t']);
-    let plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | 'e' | 'E') || c == decimal;
-    if !text.chars().all(plain) {
-        return None;
-    }
-    let parsed: Result<f64, _> =
-        if decimal == '.' { text.parse() } else { text.replace(decimal, ".").parse() };
-    parsed.ok().filter(|number| number.is_finite())
-}
-
-/// What stands for "not known" in a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Missing(Vec<String>);
-
-impl Missing {
-    /// These markers and no others.
-    pub(crate) fn of(markers: Vec<String>) -> Self {
-        Self(markers)
-    }
-
-    /// Whether `field`, without spaces around it, is one of the markers; exact in case.
-    pub(crate) fn is(&self, field: &str) -> bool {
-        let field = field.trim_matches([' ', '\t']);
-        self.0.iter().any(|marker| marker == field)
-    }
-}
-
-impl Default for Missing {
-    /// The empty field and what R, pandas, SQL exports and the UCI archive write.
-    fn default() -> Self {
-        Self(["", "NA", "NaN", "null", "?"].map(str::to_owned).to_vec())
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
-//! The program as the daemon sees it: over a socket, on real files.
-
-mod support;
+//! `cnn`, and what holds for every family: the protocol, stops, devices.
 
 use std::process::{Command, Stdio};
 
+use crate::support::{REST, Room, Worker, bytes_of, idx, mnist, put, run};
 use consilium_common::tensor::file::from_safetensors;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Part, Phase, Reply, Request, Split, Work};
-use support::{REST, Room, Worker, bytes_of, idx, mnist, put, run};
 
 const SGD: &str = "optimizer = \"sgd\"\nlearning_rate = 0.05\nlocal_epochs = 3";
 

@@ -1,13 +1,17 @@
-//! `tabular` as the daemon sees it: a study's contract, a hospital's file, what is learnt and what
+//! `tabular`: a study's contract, a hospital's file, what is learnt and what
 //! is said of rows that do not fit.
 
-mod support;
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
+use crate::support::{REST, Room, bytes_of, run};
 use consilium_common::random::Generator;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::{Every, Where};
 use consilium_common::worker::{Encoding, FailureCode, Holdout, Source, SourceKind, Task, Work};
-use support::{REST, Room, bytes_of, run};
 
 const CONTRACT: &str = "\
 kind = \"table\"

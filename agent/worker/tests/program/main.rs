@@ -1,0 +1,6 @@
+//! `consilium-worker` as the daemon sees it: over a socket, on real files. One program, so that it
+//! is linked once.
+
+mod images;
+mod support;
+mod tables;
