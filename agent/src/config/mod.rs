@@ -230,7 +230,7 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     if let Holdout::Fraction(fraction) = source.holdout
         && !(0.0..1.0).contains(&fraction)
     {
-        let need = "a fraction from 0 to below 1, or \"test\"";
+        let need = "a fraction from 0 to below 1, \"test\" or \"val\"";
         return Some(("holdout", fraction.to_string(), need));
     }
     if let Some(part) = &source.part
@@ -241,10 +241,11 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     }
     let named = !source.path.as_os_str().is_empty();
     match source.source {
-        SourceKind::Idx if !named => {
+        SourceKind::Idx | SourceKind::ImageFolder if !named => {
             Some(("path", "missing".into(), "name the folder of the files"))
         }
-        SourceKind::Idx | SourceKind::Synthetic => None,
+        SourceKind::Npz if !named => Some(("path", "missing".into(), "name the .npz file")),
+        SourceKind::Idx | SourceKind::Npz | SourceKind::ImageFolder | SourceKind::Synthetic => None,
     }
 }
 
