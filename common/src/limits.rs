@@ -36,9 +36,6 @@ pub const CLASSES_MAX: usize = 64;
 pub const COLUMNS_MAX: usize = 4096;
 /// Words of one column: codes of a classification chapter; each is an input.
 pub const CATEGORIES_MAX: usize = 1024;
-/// Classes up to which every class has a histogram of its scores, 8 KiB each; above it only where
-/// the study's metric asks for them.
-pub const SCORED_CLASSES_MAX: usize = 8;
 /// 32-bit words beside an update: weight, flags and metric sums in 16-bit limbs (a confusion matrix
 /// and two histograms of 256 bins a class).
 pub const WORDS_MAX: usize = 4 * (CLASSES_MAX * (CLASSES_MAX + 512) + 64);

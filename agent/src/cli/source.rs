@@ -22,7 +22,7 @@ pub(super) struct Options {
     /// File or folder with the records
     #[arg(long, requires = "source")]
     path: Option<PathBuf>,
-    /// Records kept for scoring: `test` (the source's own test files) or a fraction such as 0.2
+    /// Records kept for scoring: `test` or `val` (the source's own files), or a fraction such as 0.2
     #[arg(long, requires = "source", value_parser = holdout)]
     holdout: Option<Holdout>,
     /// Take part INDEX of OF, counted from 0
@@ -47,19 +47,25 @@ enum Kind {
     Csv,
     /// The same with tabs between fields
     Tsv,
+    /// A .npz file with train_images, train_labels and so on, as MedMNIST comes in
+    Npz,
+    /// A folder of PNG and JPEG files with a sub-folder for each class
+    ImageFolder,
     /// No records: the synthetic trainer
     Synthetic,
 }
 
 fn holdout(text: &str) -> Result<Holdout, String> {
-    if text == "test" {
-        return Ok(Holdout::Own(OwnTest::Test));
+    match text {
+        "test" => return Ok(Holdout::Own(OwnTest::Test)),
+        "val" => return Ok(Holdout::Own(OwnTest::Val)),
+        _ => {}
     }
     text.parse()
         .ok()
         .filter(|fraction| (0.0..1.0).contains(fraction))
         .map(Holdout::Fraction)
-        .ok_or_else(|| "write `test`, or a fraction from 0 to below 1".to_owned())
+        .ok_or_else(|| "write `test`, `val`, or a fraction from 0 to below 1".to_owned())
 }
 
 fn part(text: &str) -> Result<(u32, u32), String> {
@@ -90,10 +96,12 @@ impl Options {
             Some(Kind::Synthetic) => SourceKind::Synthetic,
             Some(Kind::Csv) => SourceKind::Csv,
             Some(Kind::Tsv) => SourceKind::Tsv,
+            Some(Kind::Npz) => SourceKind::Npz,
+            Some(Kind::ImageFolder) => SourceKind::ImageFolder,
             Some(Kind::Idx) | None => SourceKind::Idx,
         };
         if source != SourceKind::Synthetic && self.path.is_none() {
-            return Err(Failure::Usage("--source needs --path: the file or folder".to_owned()));
+            return Err(Failure::Usage("--source needs --path, the file or folder".to_owned()));
         }
         Ok(Source {
             holdout: self.holdout.clone().unwrap_or_default(),

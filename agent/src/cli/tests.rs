@@ -28,6 +28,8 @@ fn every_command_is_understood_as_people_type_it() {
         "train --local --study s.toml --data mnist --epochs 2 --report-norms --out m.safetensors",
         "train --local --study s.toml --source idx --path /d --holdout test --part 0/4 \
          --split dirichlet:0.3 --part-seed 1",
+        "train --local --study s.toml --source npz --path x.npz --holdout val",
+        "train --local --study s.toml --source image-folder --path /d --holdout 0.1",
         "--version",
         "synthetic-worker",
     ] {

@@ -230,7 +230,7 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     if let Holdout::Fraction(fraction) = source.holdout
         && !(0.0..1.0).contains(&fraction)
     {
-        let need = "a fraction from 0 to below 1, or \"test\"";
+        let need = "a fraction from 0 to below 1, \"test\" or \"val\"";
         return Some(("holdout", fraction.to_string(), need));
     }
     if let Holdout::Every(every) = &source.holdout
@@ -250,10 +250,18 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     }
     let named = !source.path.as_os_str().is_empty();
     match source.source {
-        SourceKind::Idx | SourceKind::Csv | SourceKind::Tsv if !named => {
-            Some(("path", "missing".into(), "name the file, or the folder of the files"))
+        SourceKind::Idx | SourceKind::ImageFolder if !named => {
+            Some(("path", "missing".into(), "name the folder of the files"))
         }
-        SourceKind::Idx | SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => None,
+        SourceKind::Npz | SourceKind::Csv | SourceKind::Tsv if !named => {
+            Some(("path", "missing".into(), "name the file"))
+        }
+        SourceKind::Idx
+        | SourceKind::ImageFolder
+        | SourceKind::Npz
+        | SourceKind::Csv
+        | SourceKind::Tsv
+        | SourceKind::Synthetic => None,
     }
 }
 

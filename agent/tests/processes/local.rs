@@ -79,6 +79,7 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
         ("train --local --study no.toml --source synthetic", 2, "no.toml does not exist"),
         ("train --local --study typo.toml --source synthetic", 2, "did you mean `batches`?"),
         ("train --local --study load.toml --source idx", 2, "--path"),
+        ("train --local --study load.toml --source npz", 2, "--path, the file or folder"),
         ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),
         ("status --config agent.toml", 3, "consilium-agent run"),
         ("status --config none.toml", 2, "none.toml does not exist"),

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_area_counts_pairs_in_order_and_half_of_the_ties() {
-        let schema = schema("classes = [\"no\", \"yes\"]");
+        let schema = schema("classes = [\"no\", \"yes\"]\n[evaluation]\nmetric = \"auc\"");
         let mut metrics = Metrics::default();
         // Positives score 2 and 1; negatives 1 and −3: three pairs in order, one tied.
         for (own, log_odds) in [(true, 2.0), (true, 1.0), (false, 1.0), (false, -3.0)] {
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn measures_of_a_confusion_matrix_are_the_textbooks() {
-        let schema = schema("classes = [\"no\", \"yes\"]");
+        let schema = schema("classes = [\"no\", \"yes\"]\n[evaluation]\nmetric = \"auc\"");
         let mut metrics = Metrics::default();
         let cells = [("0.0", 50), ("0.1", 10), ("1.0", 5), ("1.1", 35)];
         for (cell, count) in cells {
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_model_that_says_what_is_true_is_calibrated() {
-        let schema = schema("classes = [\"no\", \"yes\"]");
+        let schema = schema("classes = [\"no\", \"yes\"]\n[evaluation]\nmetric = \"auc\"");
         let mut metrics = Metrics::default();
         let bin = score_bin(1.0);
         // The bin's middle is 1.0625: of 1,000,000 records 743,168 are of the class.

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::measures::{SCORE_BINS, ratio, score_name};
-use crate::limits::{LIMB_BITS, SCORED_CLASSES_MAX};
+use crate::limits::LIMB_BITS;
 use crate::study::sections::Metric;
 use crate::study::{Objective, Study};
 
@@ -71,15 +71,15 @@ pub struct Words {
 
 impl Schema {
     /// The sums that this study measures. Classes: `correct`, `total`, `loss` (2^-16 nats), the
-    /// confusion matrix (row = truth) and, for up to [`SCORED_CLASSES_MAX`] of them or where AUC
-    /// decides, histograms of scores ([`super::measures`]); of two classes the second is enough.
+    /// confusion matrix (row = truth) and, where AUC decides, histograms of scores
+    /// ([`super::measures`], 8 KiB a class); of two classes the second is enough.
     /// Numbers: `total`, `loss` (squared error, 2^-16 of the label's unit²), `absolute` (2^-16).
     /// The synthetic family: `total` and `loss`.
     #[must_use]
     pub fn of(study: &Study) -> Self {
         let (classes, metric) = (study.model.classes().len(), study.evaluation.metric);
         let objective = study.model.objective();
-        let is_scored = classes <= SCORED_CLASSES_MAX || metric == Metric::Auc;
+        let is_scored = metric == Metric::Auc;
         let scored = if is_scored { usize::from(classes == 2)..classes } else { 0..0 };
         let mut names: Vec<String> = Vec::new();
         if objective == Some(Objective::Classify) {

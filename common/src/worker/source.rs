@@ -146,12 +146,18 @@ impl Encoding {
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and, for `holdout = "test"`,
-    /// the two t10k files; each plain or `.gz`.
+    /// the two t10k files (for `"val"` those of that name); each plain or `.gz`.
     Idx,
     /// A table as text, plain or `.gz`; commas, semicolons or tabs between fields.
     Csv,
     /// A table as text with tabs between fields.
     Tsv,
+    /// A .npz file with arrays train_images, train_labels and, for `holdout = "test"` or `"val"`,
+    /// those with these words, as MedMNIST has them.
+    Npz,
+    /// A folder with a sub-folder for each class, named as the study names it, of PNG and JPEG files;
+    /// they are brought to the study's size.
+    ImageFolder,
     /// No files: the synthetic trainer.
     Synthetic,
 }
@@ -166,7 +172,7 @@ pub enum SourceKind {
 pub enum Holdout {
     /// This fraction of the records, chosen by seed; 0 to below 1.
     Fraction(f64),
-    /// The source's own test files.
+    /// The source's own files of this name.
     Own(OwnTest),
     /// The records of a table with this value.
     Where(Where),
@@ -188,12 +194,14 @@ impl Default for Holdout {
     }
 }
 
-/// The word `test`.
+/// The word `test` or `val`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OwnTest {
     /// The source's own test files.
     Test,
+    /// The source's own validation files.
+    Val,
 }
 
 /// One of `of` disjoint parts of the records. Training and test files are dealt alike.

@@ -1,6 +1,7 @@
 //! A site's records, from files to batches.
 //!
 //! ```text
+//!  pictures images and labels, from idx, .npz and folders
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
 //!  read     tables, arrays and image folders   check    the records against the data contract
@@ -15,6 +16,7 @@ pub(crate) mod contract;
 pub(crate) mod dataset;
 pub(crate) mod idx;
 pub(crate) mod images;
+pub(crate) mod pictures;
 pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod select;
@@ -27,8 +29,9 @@ use consilium_common::worker::{FailureCode, Phase};
 use tch::Device;
 
 use self::dataset::Loaded;
-use self::idx::{IdxError, Records};
+use self::idx::IdxError;
 use self::images::Filler;
+use self::pictures::Pictures;
 use self::select::{Files, Picks, Selection};
 use crate::failure::Failure;
 use crate::protocol::Link;
@@ -55,7 +58,7 @@ impl From<IdxError> for Failure {
     }
 }
 
-/// Where images are and of what size.
+/// Where images are (a folder, or the file of a `.npz`) and of what size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Images<'a> {
     pub(crate) folder: &'a Path,
@@ -101,26 +104,26 @@ pub(crate) fn read(
     link: &mut Link,
     each: &mut Each<'_>,
 ) -> Result<(), Failure> {
-    for files in [Files::Train, Files::Test] {
+    for files in [Files::Train, Files::Val, Files::Test] {
         let of_train = selection.train.as_ref().map(|picks| (Role::Train, picks));
         let of_both = of_train.into_iter().chain([(Role::Holdout, &selection.holdout)]);
         let wanted: Vec<_> = of_both.filter(|(_, picks)| picks.files == files).collect();
         if !wanted.is_empty() {
-            read_file(images, files, &wanted, link, each)?;
+            let of = wanted.first().map_or(0, |(_, picks)| picks.of);
+            let file = Pictures::open(selection.kind, images.folder, files, images.size, of)?;
+            read_file(file, &wanted, link, each)?;
         }
     }
     Ok(())
 }
 
 fn read_file(
-    Images { folder, size }: Images<'_>,
-    files: Files,
+    mut file: Pictures,
     wanted: &[(Role, &Picks)],
     link: &mut Link,
     each: &mut Each<'_>,
 ) -> Result<(), Failure> {
     let of = wanted.first().map_or(0, |(_, picks)| picks.of);
-    let mut file = Records::images(folder, files.images(), size, of)?;
     let picked = |(role, picks): &(Role, &Picks)| {
         let role = *role;
         let tagged = move |record: &u32| (*record, role);
@@ -130,9 +133,14 @@ fn read_file(
     roles.sort_unstable_by_key(|(record, _)| *record);
     let mut roles = roles.into_iter().peekable();
     let mut number = 0_u32;
-    while let Some(record) = file.next()? {
-        if let Some((_, role)) = roles.next_if(|(picked, _)| *picked == number) {
-            each(role, record)?;
+    loop {
+        match roles.next_if(|(picked, _)| *picked == number) {
+            Some((_, role)) => match file.next()? {
+                Some(record) => each(role, record)?,
+                None => return Ok(()),
+            },
+            None if file.skip()? => {}
+            None => return Ok(()),
         }
         if number.is_multiple_of(RECORDS_PER_STEP) {
             let (done, total) = (u64::from(number), of as u64);
@@ -140,5 +148,4 @@ fn read_file(
         }
         number += 1;
     }
-    Ok(())
 }

@@ -1,19 +1,19 @@
 //! From labels alone: which records of which file are for training, and which are held out. Images
 //! are read after this, and only these are kept.
 
-use std::path::Path;
-
 use consilium_common::limits::SITES_MAX;
+use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Part, Source, SourceKind};
 
-use super::idx;
+use super::pictures;
 use super::split::{deal, hold_out};
 use crate::failure::Failure;
 
-/// A pair of files: images and their labels.
+/// A pair of files, or of arrays: images and their labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Files {
     Train,
+    Val,
     Test,
 }
 
@@ -21,6 +21,7 @@ impl Files {
     pub(crate) fn images(self) -> &'static str {
         match self {
             Self::Train => "train-images-idx3-ubyte",
+            Self::Val => "val-images-idx3-ubyte",
             Self::Test => "t10k-images-idx3-ubyte",
         }
     }
@@ -28,13 +29,15 @@ impl Files {
     pub(crate) fn labels(self) -> &'static str {
         match self {
             Self::Train => "train-labels-idx1-ubyte",
+            Self::Val => "val-labels-idx1-ubyte",
             Self::Test => "t10k-labels-idx1-ubyte",
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Val => "val",
             Self::Test => "test",
         }
     }
@@ -62,6 +65,7 @@ impl Picks {
 /// What a task works on.
 #[derive(Debug)]
 pub(crate) struct Selection {
+    pub(crate) kind: SourceKind,
     /// `None` where the task does not train.
     pub(crate) train: Option<Picks>,
     pub(crate) holdout: Picks,
@@ -76,46 +80,50 @@ pub(crate) fn select(
     with_train: bool,
 ) -> Result<Selection, Failure> {
     let invalid = |message: String| Err(Failure::new(FailureCode::DataInvalid, message));
-    if source.source != SourceKind::Idx {
-        return invalid("source: the cnn family reads `source = \"idx\"`".to_owned());
-    }
     if let Some(part) = &source.part {
         check_part(part)?;
     }
+    let kind = source.source;
     let dealt = |files| -> Result<(Vec<u8>, Vec<u32>), Failure> {
-        let labels = checked_labels(&source.path, files, classes)?;
+        let labels = pictures::labels(kind, &source.path, files, classes)?;
         let records = match &source.part {
             Some(part) => deal(part, files.word(), &labels, classes.len()),
             None => (0..u32::try_from(labels.len()).unwrap_or(u32::MAX)).collect(),
         };
         Ok((labels, records))
     };
-    if source.only.is_some() || matches!(source.holdout, Holdout::Where(_) | Holdout::Every(_)) {
-        return invalid("idx files have no columns to pick records by".to_owned());
+    if source.only.is_some() {
+        return invalid("only: images have no columns to pick records by".to_owned());
     }
     match source.holdout {
-        Holdout::Own(_) => {
+        Holdout::Own(own) => {
+            let own = match own {
+                OwnTest::Test => Files::Test,
+                OwnTest::Val => Files::Val,
+            };
             let train = if with_train {
                 let (labels, records) = dealt(Files::Train)?;
                 Some(Picks::new(Files::Train, &labels, records))
             } else {
                 None
             };
-            let (labels, records) = dealt(Files::Test)?;
-            let holdout = Picks::new(Files::Test, &labels, records);
-            Ok(Selection { train, holdout })
+            let (labels, records) = dealt(own)?;
+            let holdout = Picks::new(own, &labels, records);
+            Ok(Selection { kind, train, holdout })
         }
         Holdout::Fraction(fraction) if (0.0..1.0).contains(&fraction) => {
             let (labels, records) = dealt(Files::Train)?;
             let (train, held) = hold_out(records, fraction, seed);
             let train = with_train.then(|| Picks::new(Files::Train, &labels, train));
             let holdout = Picks::new(Files::Train, &labels, held);
-            Ok(Selection { train, holdout })
+            Ok(Selection { kind, train, holdout })
         }
-        Holdout::Fraction(_) | Holdout::Where(_) | Holdout::Every(_) => {
-            let fraction = &source.holdout;
-            invalid(format!("holdout is {fraction:?}: write 0 to below 1, or \"test\""))
+        Holdout::Fraction(fraction) => {
+            invalid(format!("holdout is {fraction}: write 0 to below 1, \"test\" or \"val\""))
         }
+        Holdout::Where(_) | Holdout::Every(_) => invalid(
+            "holdout: images have no columns; write a fraction, \"test\" or \"val\"".to_owned(),
+        ),
     }
 }
 
@@ -127,22 +135,4 @@ pub(crate) fn check_part(part: &Part) -> Result<(), Failure> {
     let (index, of) = (part.index, part.of);
     let message = format!("part {index} of {of}: `of` is 1 to {SITES_MAX}, `index` counts from 0");
     Err(Failure::new(FailureCode::DataInvalid, message))
-}
-
-fn checked_labels(folder: &Path, files: Files, classes: &[String]) -> Result<Vec<u8>, Failure> {
-    let labels = idx::labels(folder, files.labels())?;
-    let foreign = |label: &u8| usize::from(*label) >= classes.len();
-    match labels.iter().position(foreign) {
-        None => Ok(labels),
-        Some(record) => {
-            let message = format!(
-                "{}: record {record} has label {}, the study has {} classes (labels 0 to {})",
-                folder.join(files.labels()).display(),
-                labels.get(record).copied().unwrap_or_default(),
-                classes.len(),
-                classes.len().saturating_sub(1)
-            );
-            Err(Failure::new(FailureCode::DataInvalid, message))
-        }
-    }
 }

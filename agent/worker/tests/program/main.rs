@@ -2,5 +2,6 @@
 //! is linked once.
 
 mod images;
+mod sources;
 mod support;
 mod tables;

@@ -58,7 +58,8 @@ fn refusal(task: &Task) -> (FailureCode, String) {
 
 #[test]
 fn a_table_is_learnt_and_scored_by_accuracy_and_area() {
-    let room = classifier(CONTRACT);
+    let text = study("classes = [\"well\", \"ill\"]\nhidden = [8]", CONTRACT);
+    let room = Room::new(&(text + "[evaluation]\nmetric = \"auc\"\n"), None);
     let mut task = task(&room, Work::Train, rows(400).as_bytes());
     let trained = run(&task).unwrap();
     assert_eq!((trained.examples, trained.holdout), (320, 80));

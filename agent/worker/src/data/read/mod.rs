@@ -7,10 +7,10 @@
 //!  images  folders of PNG and JPEG                           value    numbers, missing markers
 //! ```
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the families that read them follow"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "read in full by the families that follow"))]
 pub(crate) mod images;
 pub(crate) mod npy;
-#[cfg_attr(not(test), expect(dead_code, reason = "the families that read them follow"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "read in full by the families that follow"))]
 pub(crate) mod npz;
 pub(crate) mod table;
 pub(crate) mod text;

@@ -1,0 +1,254 @@
+//! Images and their labels for the cnn family, from each kind of source: labels all at once, images
+//! one after another in the same order.
+
+use std::path::{Path, PathBuf};
+
+use consilium_common::limits::EXAMPLES_MAX;
+use consilium_common::study::model::cnn::Image;
+use consilium_common::worker::{FailureCode, SourceKind};
+
+use super::idx;
+use super::read::images::{Folder, ImageError, Shape, decode};
+use super::read::npz::{Array, NpzError};
+use super::select::Files;
+use crate::failure::Failure;
+
+impl From<NpzError> for Failure {
+    fn from(error: NpzError) -> Self {
+        let code = match error {
+            NpzError::Open { .. } | NpzError::Missing { .. } => FailureCode::DataMissing,
+            NpzError::Archive { .. }
+            | NpzError::Header { .. }
+            | NpzError::Dtype { .. }
+            | NpzError::Truncated { .. }
+            | NpzError::Damaged { .. } => FailureCode::DataInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let code = match error {
+            ImageError::NoFolder(_) | ImageError::NoClasses(_) | ImageError::Open { .. } => {
+                FailureCode::DataMissing
+            }
+            ImageError::Link(_)
+            | ImageError::Outside(_)
+            | ImageError::Name(_)
+            | ImageError::TooMany(_)
+            | ImageError::TooDeep(_)
+            | ImageError::TooLarge { .. }
+            | ImageError::Unreadable { .. }
+            | ImageError::Size { .. } => FailureCode::DataInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn invalid<T>(message: String) -> Result<T, Failure> {
+    Err(Failure::new(FailureCode::DataInvalid, message))
+}
+
+/// The label of every record, each the index of one of `classes`.
+pub(crate) fn labels(
+    kind: SourceKind,
+    path: &Path,
+    files: Files,
+    classes: &[String],
+) -> Result<Vec<u8>, Failure> {
+    match kind {
+        SourceKind::Idx => {
+            let labels = idx::labels(path, files.labels())?;
+            let place = path.join(files.labels()).display().to_string();
+            of_classes(labels.into_iter().map(i64::from), &place, classes)
+        }
+        SourceKind::Npz => {
+            let name = format!("{}_labels", files.word());
+            let mut array = Array::open(path, &name)?;
+            let place = format!("{}, array {name:?}", path.display());
+            match array.shape() {
+                [count] | [count, 1] if *count <= EXAMPLES_MAX => {}
+                shape => {
+                    return invalid(format!(
+                        "{place} has shape {shape:?}: one label a record was expected, of at most \
+                         {EXAMPLES_MAX}"
+                    ));
+                }
+            }
+            let mut labels = Vec::new();
+            array.next_rows_i64(EXAMPLES_MAX, &mut labels)?;
+            of_classes(labels.into_iter(), &place, classes)
+        }
+        SourceKind::ImageFolder => {
+            let folder = own_folder(path, files)?;
+            let class_of = |name: &String| {
+                let index = classes.iter().position(|class| class == name);
+                match index.and_then(|index| u8::try_from(index).ok()) {
+                    Some(label) => Ok(label),
+                    None => invalid(format!(
+                        "{}: the sub-folder {name:?} is no class of the study, which has {}",
+                        path.display(),
+                        classes.join(", ")
+                    )),
+                }
+            };
+            let labels: Vec<u8> =
+                folder.classes.iter().map(class_of).collect::<Result<_, Failure>>()?;
+            let label = |class: usize| labels.get(class).copied();
+            Ok(folder.records.iter().filter_map(|record| label(record.class)).collect())
+        }
+        SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+    }
+}
+
+fn unread<T>(kind: SourceKind) -> Result<T, Failure> {
+    let kinds = "idx, npz or image-folder";
+    invalid(format!("source: the cnn family reads {kinds}, not {kind:?}"))
+}
+
+/// Only a fraction can be held out of a folder of classes.
+fn own_folder(path: &Path, files: Files) -> Result<Folder, Failure> {
+    if files != Files::Train {
+        let word = files.word();
+        return invalid(format!(
+            "holdout = {word:?}: an image-folder has no {word} files of its own, write a fraction"
+        ));
+    }
+    Ok(Folder::open(path)?)
+}
+
+fn of_classes(
+    labels: impl Iterator<Item = i64>,
+    place: &str,
+    classes: &[String],
+) -> Result<Vec<u8>, Failure> {
+    let checked = |(record, label): (usize, i64)| match u8::try_from(label) {
+        Ok(known) if usize::from(known) < classes.len() => Ok(known),
+        Ok(_) | Err(_) => invalid(format!(
+            "{place}: record {record} has label {label}, the study has {} classes (labels 0 to {})",
+            classes.len(),
+            classes.len().saturating_sub(1)
+        )),
+    };
+    labels.enumerate().map(checked).collect()
+}
+
+/// Images one after another: channels × height × width bytes.
+pub(crate) enum Pictures {
+    Idx(idx::Records),
+    Npz(Arrays),
+    Folder(ImageFiles),
+}
+
+impl Pictures {
+    /// The images that belong to `labels` labels.
+    pub(crate) fn open(
+        kind: SourceKind,
+        path: &Path,
+        files: Files,
+        size: Image,
+        labels: usize,
+    ) -> Result<Self, Failure> {
+        match kind {
+            SourceKind::Idx => {
+                Ok(Self::Idx(idx::Records::images(path, files.images(), size, labels)?))
+            }
+            SourceKind::Npz => Ok(Self::Npz(Arrays::open(path, files, size, labels)?)),
+            SourceKind::ImageFolder => {
+                let records = own_folder(path, files)?.records;
+                if records.len() != labels {
+                    let have = records.len();
+                    return invalid(format!(
+                        "{} had {labels} images and now has {have}: leave it alone for the time of \
+                         a task",
+                        path.display()
+                    ));
+                }
+                let paths = records.into_iter().map(|record| record.path).collect::<Vec<_>>();
+                Ok(Self::Folder(ImageFiles { paths: paths.into_iter(), size, pixels: Vec::new() }))
+            }
+            SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+        }
+    }
+
+    /// The next image; `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        match self {
+            Self::Idx(records) => Ok(records.next()?),
+            Self::Npz(arrays) => arrays.next(),
+            Self::Folder(files) => files.next(),
+        }
+    }
+
+    /// Passes over the next image, unseen where its source allows that; `false` after the last.
+    pub(crate) fn skip(&mut self) -> Result<bool, Failure> {
+        match self {
+            Self::Idx(records) => Ok(records.next()?.is_some()),
+            Self::Npz(arrays) => Ok(arrays.next()?.is_some()),
+            Self::Folder(files) => Ok(files.paths.next().is_some()),
+        }
+    }
+}
+
+/// An array of images.
+pub(crate) struct Arrays {
+    array: Array,
+    /// Colours lie beside one another, as MedMNIST has them: brought to planes.
+    interleaved: Option<usize>,
+    stored: Vec<u8>,
+    planes: Vec<u8>,
+}
+
+impl Arrays {
+    fn open(path: &Path, files: Files, size: Image, labels: usize) -> Result<Self, Failure> {
+        let name = format!("{}_images", files.word());
+        let array = Array::open(path, &name)?;
+        let [channels, height, width] = [size.channels, size.height, size.width].map(u64::from);
+        let (count, record) =
+            array.shape().split_first().map_or((0, &[][..]), |(n, rest)| (*n, rest));
+        let flat = channels == 1 && record == [height, width];
+        let last = record == [height, width, channels];
+        if !flat && !last && record != [channels, height, width] {
+            return invalid(format!(
+                "{}, array {name:?}: records of shape {record:?}, the study's data contract says \
+                 [{channels}, {height}, {width}] or [{height}, {width}, {channels}]",
+                path.display()
+            ));
+        }
+        if count != labels as u64 {
+            let place = path.display();
+            return invalid(format!("{place}: {count} {name}, its labels are {labels}"));
+        }
+        let interleaved = (last && channels > 1).then_some(size.channels as usize);
+        Ok(Self { array, interleaved, stored: Vec::new(), planes: Vec::new() })
+    }
+
+    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        if self.array.next_rows_u8(1, &mut self.stored)? == 0 {
+            return Ok(None);
+        }
+        let Some(channels) = self.interleaved else { return Ok(Some(&self.stored)) };
+        let stored = &self.stored;
+        let plane = |channel| stored.iter().skip(channel).step_by(channels);
+        self.planes.clear();
+        self.planes.extend((0..channels).flat_map(plane));
+        Ok(Some(&self.planes))
+    }
+}
+
+/// Image files, brought to the study's size.
+pub(crate) struct ImageFiles {
+    paths: std::vec::IntoIter<PathBuf>,
+    size: Image,
+    pixels: Vec<u8>,
+}
+
+impl ImageFiles {
+    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        let Some(path) = self.paths.next() else { return Ok(None) };
+        let Image { channels, height, width } = self.size;
+        self.pixels = decode(&path, Shape { channels, height, width, resize: true })?;
+        Ok(Some(&self.pixels))
+    }
+}
