@@ -67,6 +67,9 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// One JSON line between the daemon and its worker.
 pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
+/// A site's local state of one study: embeddings of two million users at 128 f32. It is copied twice a
+/// round, and up to three lie on the site's disk: current, retained, and the running worker's.
+pub const LOCAL_BYTES_MAX: u64 = 1 << 30;
 
 /// One record of a table: a few long reports, or 65,536 columns of numbers.
 pub const TABLE_RECORD_BYTES_MAX: usize = 4 << 20;

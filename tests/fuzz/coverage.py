@@ -68,7 +68,9 @@ DECODERS = {
     "agent/src/config/mod.rs": "",
     "agent/src/policy/rules.rs": "check",
     "agent/src/lines.rs": "",
-    "agent/src/state/retained.rs": "read parse read_at digest_of",
+    "agent/src/state/local.rs": "read open copy",
+    "agent/src/state/retained.rs": "read open_record",
+    "agent/src/state/trailer.rs": "open parse pass pass_on",
     "agent/src/state/studies.rs": "load read read_decision",
 }
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -149,7 +149,7 @@ fn the_coordinator_dies_between_a_roll_call_and_its_sites_hearing_of_it() {
 #[test]
 fn an_agent_dies_before_and_after_every_action() {
     let [_, agent] = enumerated();
-    for action in ["judge-study", "fetch", "train", "encode", "push", "settle"] {
+    for action in ["judge-study", "fetch", "train", "encode", "push", "promote", "settle"] {
         for when in ["before", "after"] {
             let name = format!("{when}:{action}");
             assert!(agent.iter().any(|point| point.name == name), "{name} was not passed");

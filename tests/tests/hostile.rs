@@ -36,7 +36,7 @@ const DESCRIPTORS_MAX: usize = 128;
 
 /// A study of honest sites that takes some seconds, whoever else there is.
 fn draft() -> Draft {
-    Draft { batches: 10, batch_ms: 40, ..Draft::new("thorax", 8) }
+    Draft { batches: 10, batch_ms: 40, local: 0, ..Draft::new("thorax", 8) }
 }
 
 /// Honest agents run, and so many more identities lie about. Nothing is submitted yet.

@@ -55,6 +55,15 @@ fn finds(bug: Bug) -> Option<u64> {
 }
 
 #[test]
+fn a_local_state_that_is_promoted_on_abandon_is_seen_in_what_it_says() {
+    planted::plant(Some(Bug::ResidualOnAbandon));
+    let found = (0..BUG_SEEDS).find_map(|seed| run(seed).err());
+    planted::plant(None);
+    let what = found.expect("no federation shows it").what;
+    assert!(what.contains("local state"), "{what}");
+}
+
+#[test]
 fn every_planted_bug_is_found_and_none_is_seen_where_none_is() {
     let mut missed = Vec::new();
     for bug in BUGS {

@@ -1,5 +1,7 @@
 //! `train --local`: the study's training on this site's records with no coordinator, one "round" an
 //! epoch. For trying a study out, for choosing `clip_norm`, and as the yardstick of a federation.
+//! The family's local state goes on from epoch to epoch, each of which counts, and ends with the
+//! command; the daemon's own is not touched.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -148,6 +150,8 @@ struct Training<'a> {
     site: SiteId,
     clock: SystemClock,
     vector: Vec<f32>,
+    /// The local state, once an epoch has left one; gone with the command.
+    local: Option<PathBuf>,
 }
 
 impl<'a> Training<'a> {
@@ -157,6 +161,7 @@ impl<'a> Training<'a> {
             site: "local".parse().map_err(Failure::failed)?,
             clock: SystemClock::open(),
             vector: study.initial_vector().map_err(Failure::failed)?,
+            local: None,
             study,
             source,
             bench,
@@ -173,6 +178,9 @@ impl<'a> Training<'a> {
         let next = from_safetensors(&result, &layout).map_err(Failure::failed)?;
         let norm = delta_norm(self.study, &self.vector, &next).map_err(Failure::failed)?;
         self.vector = next;
+        if let Some(left) = self.bench.keep_local(&files).map_err(Failure::failed)? {
+            self.local = Some(left);
+        }
         let (scored, _) = self.work(Work::Evaluate, epoch, &title).await?;
         Ok(Epoch {
             epoch,
@@ -198,6 +206,7 @@ impl<'a> Training<'a> {
             source: self.source,
             seed: task_seed(self.study.header.seed, Round(epoch), &self.site),
             base: Some(&self.vector),
+            local: self.local.as_deref(),
         };
         let bar = Bar::new(title.to_owned());
         let done = self.bench.run(job, &mut |moved| bar.moved(&moved)).await;

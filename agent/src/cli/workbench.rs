@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use crate::state::local::left_at;
 use crate::worker::{Moved, Programs, TaskFolder, Watch, WorkerFault, run_task};
 
 /// Programs, device and a folder that goes when the command ends.
@@ -32,6 +33,8 @@ pub(super) struct Job<'a> {
     pub(super) seed: u64,
     /// The vector to start from, where the work has one.
     pub(super) base: Option<&'a [f32]>,
+    /// What [`Workbench::keep_local`] kept, where the work has one.
+    pub(super) local: Option<&'a Path>,
 }
 
 impl Workbench {
@@ -77,6 +80,8 @@ impl Workbench {
             seed: job.seed,
             base: job.base.map(|_| files.base()),
             out: (job.work == Work::Train).then(|| files.result()),
+            local: job.local.map(Path::to_owned),
+            local_out: (job.work == Work::Train).then(|| files.local_out()),
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),
@@ -85,6 +90,17 @@ impl Workbench {
         };
         let outcome = run_task(&self.programs.for_study(job.study), &task, watch).await?;
         Ok((outcome, files))
+    }
+
+    /// Keeps the local state that a training left for the jobs after it; none if it left none.
+    pub(super) fn keep_local(&self, files: &TaskFolder) -> std::io::Result<Option<PathBuf>> {
+        let left = files.local_out();
+        if left_at(&left)?.is_none() {
+            return Ok(None);
+        }
+        let kept = self.folder.path().join("local.state");
+        std::fs::rename(left, &kept)?;
+        Ok(Some(kept))
     }
 }
 

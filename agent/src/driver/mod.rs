@@ -2,11 +2,13 @@
 //! waits for what it starts; whatever takes time runs beside it and comes back as an event.
 //!
 //! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
-//! people). [`task`]: fetch, train, encode. [`upload`]: push and settle. [`connection`]: one
+//! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
+//! updates. [`upload`]: push and settle. [`connection`]: one
 //! connection from dialling to its end. [`asked`]: answers to people.
 
 mod asked;
 mod connection;
+mod local;
 pub mod shared;
 mod study;
 mod task;
@@ -175,9 +177,9 @@ impl Driver {
             }
             Action::Settle { id, study, round, counted } => {
                 self.files.remove(&study);
-                let shared = Arc::clone(&self.shared);
+                let context = self.context(id);
                 self.spawn(id, name, async move {
-                    upload::settle(shared, study, round, counted).await;
+                    upload::settle(&context, study, round, counted).await;
                     Done::Settled
                 });
             }

@@ -14,8 +14,8 @@ use consilium_io::net::Carrier;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Event;
 use super::shared::{Shared, blocking};
+use super::{Event, local};
 use crate::link::transfer;
 use crate::session::{ActionId, Fault, Retained, Trained};
 use crate::state::{KeptStudy, Record, retained};
@@ -105,6 +105,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
     let kept = context.kept(plan)?;
     let source = source(shared, plan)?;
     let folder = prepare(context, plan, &kept).await?;
+    let local = local::give(shared, &kept, folder.local()).await?;
     let trains = plan.task == TaskKind::Train;
     let task = Task {
         protocol: WORKER_PROTOCOL,
@@ -116,6 +117,8 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         seed: update::task_seed(kept.study.header.seed, plan.round, shared.site()),
         base: Some(folder.base()),
         out: trains.then(|| folder.result()),
+        local,
+        local_out: trains.then(|| folder.local_out()),
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
@@ -199,7 +202,13 @@ fn make_update(
     let base = shared.cache.blobs().open_file(plan.base).map_err(site_fault)?;
     let result = folder.open_result()?;
     let update = update::training(purpose, &layout, &base, &result, &trained.outcome);
-    write(update.map_err(update_fault)?)
+    let update = update.map_err(update_fault)?;
+    let left = local::Left::find(shared, &kept, &folder)?;
+    let with_local = |out: &mut dyn Write| {
+        let record = update.write(out)?;
+        Ok(Record { local: left.append(out)?, ..record })
+    };
+    retained::write(&path, with_local).map_err(site_fault)
 }
 
 /// Passes a model's vector on and keeps what comes before it.

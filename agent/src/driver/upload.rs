@@ -1,4 +1,5 @@
-//! The end of an update's stay at the site: pushed when wanted, erased when its round is over.
+//! The end of an update's stay at the site: pushed when wanted; when its round is over, its local
+//! state promoted or dropped, and erased.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use consilium_common::wire::messages::{SitePhase, UpdateContext};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::Carrier;
 
-use super::shared::{Shared, blocking};
+use super::local;
+use super::shared::blocking;
 use super::task::{Context, site_fault};
 use crate::link::transfer;
 use crate::session::{Fault, Retained};
@@ -16,6 +18,9 @@ use crate::state::retained;
 
 /// For an update whose study is gone from the state folder.
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
+/// A promotion that failed is tried again after this, doubled each time up to [`PROMOTE_AGAIN_MAX`].
+const PROMOTE_AGAIN: Duration = Duration::from_secs(1);
+const PROMOTE_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Pushes a retained update.
 pub(super) async fn push(
@@ -62,9 +67,14 @@ async fn open(
     .await?
 }
 
-/// The round is over: the update is erased, counted or not.
-pub(super) async fn settle(shared: Arc<Shared>, study: StudyId, round: Round, counted: bool) {
+/// The round is over: what the update carries becomes current if it counted, and the update is
+/// erased.
+pub(super) async fn settle(context: &Context, study: StudyId, round: Round, counted: bool) {
+    if counted && !promote(context, &study, round).await {
+        return;
+    }
     tracing::info!(%study, %round, counted, "round settled, its update is erased");
+    let shared = Arc::clone(&context.shared);
     let erased = blocking(move || shared.state().retained.erase(&study, round)).await;
     match erased {
         Ok(Ok(())) => {}
@@ -72,5 +82,26 @@ pub(super) async fn settle(shared: Arc<Shared>, study: StudyId, round: Round, co
             tracing::warn!(%error, "the update could not be erased: at the next start")
         }
         Err(fault) => tracing::warn!("{}", fault.detail),
+    }
+}
+
+/// Tries until the disk takes the local state: the next training starts from it. False if the agent
+/// stops before; then the update stays, and is settled after the next start.
+async fn promote(context: &Context, study: &StudyId, round: Round) -> bool {
+    let mut wait = PROMOTE_AGAIN;
+    loop {
+        let Err(fault) = local::promote(&context.shared, study, round).await else {
+            return true;
+        };
+        tracing::warn!(
+            %study, %round,
+            "the local state of an update that counted cannot be kept: {}; training waits, tried \
+             again in {} s", fault.detail, wait.as_secs()
+        );
+        tokio::select! {
+            () = context.stop.cancelled() => return false,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = PROMOTE_AGAIN_MAX.min(2 * wait);
     }
 }

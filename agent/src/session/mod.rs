@@ -31,6 +31,7 @@ mod action;
 mod backoff;
 mod engine;
 mod link;
+mod local;
 mod outbox;
 mod queue;
 mod rounds;
@@ -50,6 +51,7 @@ use consilium_common::ids::{Digest, SiteId, StudyId};
 pub use action::{Action, ActionId, Decision, Done, Fault, Judged, Retained, Trained};
 pub use backoff::Backoff;
 pub use engine::Session;
+pub use local::{NextLocal, Promotion, Stamp, promotion};
 pub use status::{
     Connection, ConnectionState, RetainedStatus, RollCallStatus, SCORES_MAX, Score, Status,
     StudyStatus, TaskStatus,

@@ -23,12 +23,14 @@ pub enum StateError {
     Signed(#[from] SignedFileError),
     /// Written by a newer release.
     #[error(
-        "{path} is an update in format {have}, this release reads format {known}: start the \
-         release that wrote it, it still has to deliver this update"
+        "{path} is a {what} in format {have}, this release reads format {known}: start the \
+         release that wrote it, what this file holds is nowhere else"
     )]
     NewerFormat {
         /// The file.
         path: PathBuf,
+        /// What kind of file it is.
+        what: &'static str,
         /// Its format.
         have: u16,
         /// The one that is read here.

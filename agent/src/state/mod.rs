@@ -5,6 +5,7 @@
 //! STATE/identity/     the site's bundle (`consilium ca issue site`)
 //! STATE/studies/      studies with their signatures, and what a person decided     → studies.rs
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
+//! STATE/local/        each study's current local state, which never leaves          → local.rs
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
 //! STATE/tasks/        private folders of running workers; swept at start
 //! STATE/set-aside/    files that could not be read: nothing is deleted unread
@@ -15,8 +16,10 @@
 
 pub mod cache;
 pub mod error;
+pub mod local;
 pub mod retained;
 pub mod studies;
+mod trailer;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -27,6 +30,7 @@ use consilium_io::disk::{StateLock, create_folder, sweep_temporary, sync_folder}
 
 pub use cache::Cache;
 pub use error::StateError;
+pub use local::{LocalFolder, LocalState};
 pub use retained::{Record, RetainedFolder};
 pub use studies::{Decided, KeptStudy, Studies};
 
@@ -34,6 +38,7 @@ pub use studies::{Decided, KeptStudy, Studies};
 pub const CONTROL_SOCKET: &str = "control.sock";
 const STUDIES: &str = "studies";
 const RETAINED: &str = "retained";
+const LOCAL: &str = "local";
 const CACHE: &str = "cache";
 const TASKS: &str = "tasks";
 const SET_ASIDE: &str = "set-aside";
@@ -46,6 +51,8 @@ pub struct StateFolder {
     pub studies: Studies,
     /// Updates that must not be lost.
     pub retained: RetainedFolder,
+    /// Local states of the last updates that counted.
+    pub local: LocalFolder,
     /// Base models.
     pub cache: Cache,
     _lock: StateLock,
@@ -60,10 +67,10 @@ impl StateFolder {
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         create_folder(folder)?;
         let lock = StateLock::acquire(folder)?;
-        for name in [STUDIES, RETAINED, TASKS, SET_ASIDE] {
+        for name in [STUDIES, RETAINED, LOCAL, TASKS, SET_ASIDE] {
             create_folder(&folder.join(name))?;
         }
-        for name in [STUDIES, RETAINED] {
+        for name in [STUDIES, RETAINED, LOCAL] {
             sweep_temporary(&folder.join(name))?;
         }
         sweep_tasks(&folder.join(TASKS))?;
@@ -71,6 +78,7 @@ impl StateFolder {
         Ok(Self {
             studies: Studies::load(&folder.join(STUDIES), &aside)?,
             retained: RetainedFolder::load(&folder.join(RETAINED), &aside)?,
+            local: LocalFolder::load(&folder.join(LOCAL), &aside)?,
             cache: Cache::open(&folder.join(CACHE))?,
             folder: folder.to_owned(),
             _lock: lock,
@@ -131,7 +139,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, IoError> {
 }
 
 /// Moves files that cannot be read out of the way, so that a person can look at them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SetAside(Option<PathBuf>);
 
 impl SetAside {

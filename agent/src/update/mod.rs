@@ -174,7 +174,8 @@ impl<'a> Encoding<'a> {
         Ok(Self { purpose, header, delta, norm, weight, words, metrics })
     }
 
-    /// Writes the update's bytes; what the site remembers of it.
+    /// Writes the update's bytes; what the site remembers of it. The next local state, which is no
+    /// part of an update, is for the caller to add.
     ///
     /// # Errors
     /// `out` takes no more, or base or trained model cannot be read again.
@@ -215,6 +216,7 @@ impl<'a> Encoding<'a> {
             norm: self.norm,
             clipped: self.norm > clip_norm,
             metrics: self.metrics.clone(),
+            local: None,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The private folder that the daemon and one worker share: the study, the base, the result. Not
-//! synced: what a power cut takes is made again.
+//! The private folder that the daemon and one worker share: the study, the base, the
+//! result, and the site's local state before and after. Not synced: what a power cut takes is made again.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -99,6 +99,18 @@ impl TaskFolder {
     #[must_use]
     pub fn result(&self) -> PathBuf {
         self.folder.path().join("trained.safetensors")
+    }
+
+    /// The site's local state of the study, where there is one.
+    #[must_use]
+    pub fn local(&self) -> PathBuf {
+        self.folder.path().join("local.state")
+    }
+
+    /// Where the worker's next local state goes.
+    #[must_use]
+    pub fn local_out(&self) -> PathBuf {
+        self.folder.path().join("next-local.state")
     }
 }
 

@@ -21,6 +21,7 @@ use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::messages::{
     Message, Plan, Receipt, RollCall, StudyOffer, TaskKind, UpdateOffer, UpdateWanted, Welcome,
 };
+use consilium_common::wire::reject::Code;
 use consilium_io::SystemClock;
 use consilium_io::disk::replace;
 use consilium_io::net::transfer::{Incoming, MemorySink, Pace, Refusal, Sink, Source, receive};
@@ -148,8 +149,17 @@ impl Coordinator {
 
     /// The signed end of a round in which the update counted.
     pub(crate) fn roll_call(&self, offer: &UpdateOffer, plan: &Plan, key: &SecretKey) -> RollCall {
-        let entry =
-            Entry { status: Status::Counted { weight: Some(80) }, update: Some(offer.digest) };
+        self.ended(offer, plan, key, Status::Counted { weight: Some(80) })
+    }
+
+    /// The signed end of a round in which the update was receipted and did not count.
+    pub(crate) fn left_out(&self, offer: &UpdateOffer, plan: &Plan) -> RollCall {
+        let status = Status::Excluded { code: Code::Abandoned };
+        self.ended(offer, plan, &self.log_key, status)
+    }
+
+    fn ended(&self, offer: &UpdateOffer, plan: &Plan, key: &SecretKey, status: Status) -> RollCall {
+        let entry = Entry { status, update: Some(offer.digest) };
         let document = RollCallDocument {
             format: 1,
             study: plan.study.clone(),

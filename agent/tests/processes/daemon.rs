@@ -16,6 +16,7 @@ use consilium_common::update::grid::step;
 use consilium_common::update::sections::{HEADER_BYTES, Header, decode_i32};
 use consilium_common::wire::messages::{Answer, Message, Plan, UpdateOffer};
 use consilium_common::wire::reject::Code;
+use consilium_io::disk::replace;
 
 const WITHIN: &str = "accept = \"within-policy\"";
 
@@ -232,6 +233,100 @@ async fn a_killed_daemon_takes_its_worker_along_and_offers_the_same_update_after
     assert!(matches!(agent.hear().await, Message::PlanAnswer(_)));
     assert_eq!(agent.hear_offer().await, offer, "and not trained again");
     pushed(&coordinator, &mut agent, &plan, &offer).await;
+}
+
+/// The counters that the site keeps now, as the round they belong to and the number itself.
+fn counters(coordinator: &Coordinator) -> Option<(u64, u32)> {
+    let path = coordinator.state().join("local/load.local");
+    let state = path.exists().then(|| consilium_agent::state::local::read(&path).unwrap())?;
+    let copy = coordinator.state().join("tasks/look");
+    consilium_agent::state::local::copy(&path, &state, &copy).unwrap();
+    let bytes = std::fs::read(&copy).unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    assert_eq!(bytes[..4], bytes[4..]);
+    Some((state.round.0, u32::from_le_bytes(bytes[..4].try_into().unwrap())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_state_moves_with_the_updates_that_count_and_with_no_others() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure(WITHIN);
+    let study = support::study_with_local(1, 0, 2);
+    let signed = coordinator.publish(&study);
+    let mut daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    accepted(&mut agent, &study, &signed).await;
+    let mut current = None;
+    // How each round ends, and whether the daemon is killed before it hears so.
+    let rounds = [(true, false), (false, false), (true, true), (false, true), (true, false)];
+    for (round, (counts, killed)) in (1..).zip(rounds) {
+        let plan = plan(&study, &signed, round);
+        planned(&mut agent, &plan).await;
+        let offer = agent.hear_offer().await;
+        assert_eq!(counters(&coordinator), current, "round {round} is not over");
+        if killed {
+            daemon.kill();
+            daemon = Daemon::start(&config);
+            agent = coordinator.welcome().await;
+            assert_eq!(agent.hear_offer().await, offer);
+        }
+        let key = &coordinator.log_key;
+        let ended = match counts {
+            true => coordinator.roll_call(&offer, &plan, key),
+            false => coordinator.left_out(&offer, &plan),
+        };
+        agent.say(ended).await;
+        until("the settling", || retained(&coordinator).is_empty()).await;
+        if counts {
+            current = Some((round, current.map_or(1, |(_, counted)| counted + 1)));
+        }
+        assert_eq!(counters(&coordinator), current, "round {round}");
+    }
+    assert_eq!(current, Some((5, 3)));
+    drop(daemon);
+    let log = std::fs::read_to_string(config.with_file_name("agent.log")).unwrap();
+    assert!(!log.contains("set aside") && !log.contains("WARN"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_state_serves_its_model_alone_and_a_damaged_one_is_begun_anew() {
+    let coordinator = Coordinator::start();
+    let config = coordinator.configure(WITHIN);
+    let path = coordinator.state().join("local/load.local");
+    let mut study = support::study_with_local(1, 0, 2);
+    let _daemon = Daemon::start(&config);
+    let mut agent = coordinator.welcome().await;
+    for (round, expected) in [(1, 1), (2, 2), (3, 1), (4, 1)] {
+        match round {
+            // Another version with the same model goes on; one with another model does not.
+            2 => study.header.version = 2,
+            3 => {
+                study = support::study_with_local(2, 0, 2);
+                study.header.version = 3;
+            }
+            4 => {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[0] ^= 1;
+                replace(&path, &bytes).unwrap();
+            }
+            _ => {}
+        }
+        let signed = coordinator.publish(&study);
+        if round < 4 {
+            accepted(&mut agent, &study, &signed).await;
+        }
+        let plan = plan(&study, &signed, round);
+        planned(&mut agent, &plan).await;
+        let offer = agent.hear_offer().await;
+        agent.say(coordinator.roll_call(&offer, &plan, &coordinator.log_key)).await;
+        until("the settling", || retained(&coordinator).is_empty()).await;
+        assert_eq!(counters(&coordinator), Some((round, expected)), "round {round}");
+    }
+    let aside = coordinator.state().join("set-aside/load.local.0");
+    assert!(aside.exists(), "nothing is deleted unread");
+    let log = std::fs::read_to_string(config.with_file_name("agent.log")).unwrap();
+    assert!(log.contains("belongs to another [model] section"), "{log}");
+    assert!(log.contains("goes on as when it joined"), "{log}");
 }
 
 fn is_zombie(pid: u32) -> bool {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support;
+use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
 use consilium_common::study::Study;
 use consilium_common::tensor::file::from_safetensors;
 use consilium_io::disk::replace;
@@ -52,6 +53,37 @@ fn training_alone_converges_reports_norms_and_writes_the_model() {
     assert_eq!(from_safetensors(&model, &layout).unwrap().len(), 100);
     let again: Value = serde_json::from_slice(&run(folder.path(), &words).stdout).unwrap();
     assert_eq!(again["final"]["model_digest"], report["final"]["model_digest"]);
+}
+
+#[test]
+fn a_local_state_goes_on_from_epoch_to_epoch_and_ends_with_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.replace("batches = 3", "local = 2");
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let words = "train --local --study load.toml --source synthetic --epochs 3 \
+                 --out model.safetensors --json";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let mut source = support::source(100);
+    source.examples = None;
+    let optima = optimum(7, &source, 100);
+    let mut expected = vec![0.0; 100];
+    for rounds in 0..3 {
+        let goal: Vec<f32> = optima.iter().map(|optimum| shifted(*optimum, rounds)).collect();
+        expected = half_way(&expected, &goal);
+    }
+    let distance = |(model, optimum): (&f32, &f32)| f64::from(model - shifted(*optimum, 3)).powi(2);
+    let loss = expected.iter().zip(&optima).map(distance).sum::<f64>() / 200.0;
+    for _ in 0..2 {
+        let output = run(folder.path(), &words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let layout = Study::read(&draft, "x").unwrap().layout().unwrap();
+        let model = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+        assert_eq!(from_safetensors(&model, &layout).unwrap(), expected);
+        // A fixed-point sum over 20 records, in units of 2^-16.
+        let scored = report["final"]["loss"].as_f64().unwrap();
+        assert!((scored - loss).abs() < 1e-5, "scored with the last state: {scored} {loss}");
+    }
 }
 
 #[test]

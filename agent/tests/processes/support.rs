@@ -22,9 +22,14 @@ pub(crate) fn script(text: &str) -> Launch {
 }
 
 pub(crate) fn study(batches: u32, batch_ms: u32) -> Study {
+    study_with_local(batches, batch_ms, 0)
+}
+
+/// With so many counters as local state.
+pub(crate) fn study_with_local(batches: u32, batch_ms: u32, local: u32) -> Study {
     let text = format!(
         "[study]\nname = \"load\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 50\n\
-         batches = {batches}\nbatch_ms = {batch_ms}\n[aggregation]\nclip_norm = 10.0\n\
+         batches = {batches}\nbatch_ms = {batch_ms}\nlocal = {local}\n[aggregation]\nclip_norm = 10.0\n\
          [cohort]\nmin_sites = 1\nidle_timeout = \"20s\"\n[privacy]\nmode = \"inspectable\"\n"
     );
     Study::read(&text, "load.toml").unwrap().resolve().unwrap()
@@ -60,6 +65,8 @@ impl Bench {
             seed: 1,
             base: Some(files.base()),
             out: (work == Work::Train).then(|| files.result()),
+            local: None,
+            local_out: (work == Work::Train).then(|| files.local_out()),
         };
         Self {
             _folder: folder,

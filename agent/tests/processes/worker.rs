@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::support::{Bench, script, study, synthetic};
+use crate::support::{Bench, script, study, study_with_local, synthetic};
 use consilium_agent::session::Fault;
-use consilium_agent::worker::synthetic::{half_way, optimum};
+use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
 use consilium_agent::worker::{Launch, WorkerFault};
 use consilium_common::tensor::file::from_safetensors;
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::{FailureCode, Phase, Work};
+use consilium_io::disk::replace;
 
 const HELLO: &str =
     r#"read task; printf '{"kind":"hello","protocol":1,"worker":"w","device":"cpu"}\n' >&0;"#;
@@ -33,6 +34,51 @@ async fn the_synthetic_trainer_goes_half_of_the_way_to_its_optimum() {
     assert_eq!(trained, half_way(&[0.0; 50], &goal));
     let (again, _) = bench.run(&synthetic()).await;
     assert_eq!(again.unwrap(), outcome, "the same task gives the same result");
+}
+
+#[tokio::test]
+async fn its_counters_go_up_with_each_training_and_shift_its_optimum() {
+    let mut bench = Bench::new(study_with_local(1, 0, 3), Work::Train);
+    let layout = bench.study.layout().unwrap();
+    let mut losses = Vec::new();
+    for rounds in 0..3_u32 {
+        let (outcome, _) = bench.run(&synthetic()).await;
+        losses.push(outcome.unwrap().metrics);
+        let trained = from_safetensors(&bench.files.read_result().unwrap(), &layout).unwrap();
+        let goal = optimum(7, &bench.task.source, 50);
+        let goal: Vec<f32> = goal.iter().map(|optimum| shifted(*optimum, rounds)).collect();
+        assert_eq!(trained, half_way(&[0.0; 50], &goal));
+        let next = std::fs::read(bench.files.local_out()).unwrap();
+        assert_eq!(next, (rounds + 1).to_le_bytes().repeat(3));
+        replace(&bench.files.local(), &next).unwrap();
+        bench.task.local = Some(bench.files.local());
+    }
+    assert!(losses[0] != losses[1] && losses[1] != losses[2], "the base is scored with them");
+    std::fs::remove_file(bench.files.local_out()).unwrap();
+    bench.task.work = Work::Evaluate;
+    (bench.task.out, bench.task.local_out) = (None, None);
+    let (scored, _) = bench.run(&synthetic()).await;
+    assert_eq!(scored.unwrap().metrics.0.len(), 2);
+    assert!(!bench.files.local_out().exists(), "scoring changes nothing");
+}
+
+#[tokio::test]
+async fn counters_of_another_study_or_that_disagree_are_refused() {
+    for (counters, wrong) in [
+        (3, vec![1, 0, 0, 0]),
+        (1, [1_u32, 2].map(u32::to_le_bytes).concat()),
+        (2, [1_u32, 2].map(u32::to_le_bytes).concat()),
+        (0, vec![0; 4]),
+    ] {
+        let mut bench = Bench::new(study_with_local(1, 0, counters), Work::Train);
+        replace(&bench.files.local(), &wrong).unwrap();
+        bench.task.local = Some(bench.files.local());
+        let (ended, _) = bench.run(&synthetic()).await;
+        let refused =
+            matches!(ended, Err(WorkerFault::Failed { code: FailureCode::ModelMismatch, .. }));
+        assert!(refused, "{counters}, {wrong:?}: {ended:?}");
+        assert!(!bench.files.local_out().exists() && !bench.files.result().exists());
+    }
 }
 
 #[tokio::test]

@@ -127,6 +127,20 @@ impl Study {
         self.model.initial(&self.data, self.header.seed)
     }
 
+    /// Digest of the `[model]` section of a signed study: BLAKE3 of `consilium/model-spec/1` ‖ the
+    /// section as TOML with its keys sorted. It is taken from the signed bytes, so that a release with
+    /// new defaults does not change it. Equal digests mean equal layouts.
+    ///
+    /// # Errors
+    /// The bytes are no TOML.
+    pub fn spec_digest(signed: &[u8]) -> Result<Digest, StudyError> {
+        let text = std::str::from_utf8(signed).map_err(|_| StudyError::NotText)?;
+        let whole: toml::Table = config::parse(text, "signed study")?;
+        let section = toml::Table::from_iter(whole.into_iter().filter(|(name, _)| name == "model"));
+        let section = toml::to_string(&section).map_err(|e| StudyError::Write(e.to_string()))?;
+        Ok(Digest::of(format!("consilium/model-spec/1{section}").as_bytes()))
+    }
+
     /// v0 as a model file: 49 bytes of header and 4 bytes a parameter.
     ///
     /// # Errors

@@ -39,6 +39,22 @@ fn the_worked_example_has_its_layout() {
 }
 
 #[test]
+fn what_a_local_state_belongs_to_is_the_model_section_as_it_was_signed() {
+    let spec = |study: &Study| Study::spec_digest(study.to_text().unwrap().as_bytes()).unwrap();
+    let first = with("", "").unwrap().resolve().unwrap();
+    let later = with("seed = 7", "seed = 7\nversion = 2").unwrap().resolve().unwrap();
+    let other = with("\"8\", \"9\"]", "\"8\"]").unwrap().resolve().unwrap();
+    assert_eq!(spec(&first), spec(&later));
+    assert_ne!(spec(&first), spec(&other));
+    let known = "[model]\nb = 1\na = 2\n[study]\nname = \"x\"";
+    let sorted = "[study]\nname = \"y\"\n[model]\na = 2\nb = 1";
+    let digest = |text: &str| Study::spec_digest(text.as_bytes()).unwrap();
+    assert_eq!(digest(known), digest(sorted), "fields that this release does not know count too");
+    assert_ne!(digest(known), digest("[model]\nb = 1"));
+    assert!(matches!(Study::spec_digest(&[0xff]), Err(StudyError::NotText)));
+}
+
+#[test]
 fn v0_is_the_same_on_every_machine() {
     let study = Study::read(MNIST, "mnist.toml").unwrap().resolve().unwrap();
     let initial = study.initial.unwrap();

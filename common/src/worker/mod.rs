@@ -6,6 +6,14 @@
 //! [`Reply::Failed`]; then it exits. A closed socket means stop, on both sides. Tensors travel as
 //! safetensors files by path, in a folder that the two alone share. Its standard error is log text.
 //!
+//! *Local state* is what a family keeps at the site (DESIGN.md §6: user embeddings, personal heads):
+//! one file of the worker's own format, at most [`LOCAL_BYTES_MAX`](crate::limits::LOCAL_BYTES_MAX)
+//! bytes, which the daemon stores unread and which never leaves the site. `train` starts from `local`
+//! and writes the next one to `local_out`, whole or not at all; if it writes none, the present one
+//! stays. The next becomes current when the roll call says that this round's update counted.
+//! `evaluate` reads `local` and changes nothing. A worker that cannot use the file it is given answers
+//! `model-mismatch`.
+//!
 //! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
 //! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
 
@@ -56,6 +64,13 @@ pub struct Task {
     /// Where the trained model goes (safetensors). Present for `train` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
+    /// The site's local state of this study: what a worker wrote to `local_out` in the last of this
+    /// site's rounds that counted. Absent before the first, and for `check`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<PathBuf>,
+    /// Where the next local state goes. Present for `train` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_out: Option<PathBuf>,
 }
 
 /// What a task asks of the worker.

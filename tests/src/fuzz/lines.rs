@@ -87,6 +87,8 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         seed: 7,
         base: Some("/t/base".into()),
         out: Some("/t/out".into()),
+        local: Some("/t/local".into()),
+        local_out: Some("/t/next-local".into()),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {

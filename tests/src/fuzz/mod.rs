@@ -82,6 +82,7 @@ pub const TARGETS: &[Target] = &[
     target("log-torn", log::torn, log::torn_ones),
     target("checkpoint-file", log::checkpoint_file, log::checkpoint_files),
     target("retained", state::retained, state::retained_ones),
+    target("local-state", state::local_state, state::local_states),
     target("kept-study", state::kept_study, state::kept_studies),
     target("model", model::model, model::models),
     target("safetensors", model::safetensors, model::safetensors_files),

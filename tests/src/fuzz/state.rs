@@ -1,7 +1,8 @@
 //! What an agent keeps across restarts: updates that no roll call has closed, studies, decisions.
 
 use consilium_agent::policy::Person;
-use consilium_agent::state::{Decided, Record, look_at_studies, retained as files};
+use consilium_agent::session::{NextLocal, Stamp};
+use consilium_agent::state::{Decided, Record, local, look_at_studies, retained as files};
 use consilium_common::ids::{Digest, Round};
 use consilium_common::time::WallMillis;
 use consilium_common::update::words::Metrics;
@@ -9,15 +10,38 @@ use consilium_common::update::words::Metrics;
 use super::{documents, join, parts, scratch, shown};
 
 const NAME: &str = "mnist-300.update";
+const LOCAL_NAME: &str = "mnist.local";
 
-/// A retained update that is read back is the one that its record names.
+/// A retained update that is read back is the one that its record names, with its next local state.
 pub(super) fn retained(bytes: &[u8]) {
     let path = scratch::write(NAME, bytes);
     match files::read(&path) {
         Ok(record) => {
-            let update = bytes.get(..usize::try_from(record.bytes).unwrap()).unwrap();
+            let at = usize::try_from(record.bytes).unwrap();
+            let (update, rest) = bytes.split_at(at);
             assert_eq!(Digest::of(update), record.digest);
+            if let Some(next) = record.local {
+                let local = rest.get(..usize::try_from(next.bytes).unwrap()).unwrap();
+                assert_eq!(Digest::of(local), next.digest);
+            }
             assert_eq!(format!("{}-{}.update", record.study, record.round), NAME);
+        }
+        Err(error) => shown(&error, &vec![0; bytes.len() + 256]),
+    }
+}
+
+/// A local state that a worker is given is the one that its record names.
+pub(super) fn local_state(bytes: &[u8]) {
+    let path = scratch::write(LOCAL_NAME, bytes);
+    let given = scratch::path("given");
+    let copied = local::read(&path).and_then(|state| {
+        local::copy(&path, &state, &given)?;
+        Ok(state)
+    });
+    match copied {
+        Ok(state) => {
+            assert_eq!(state.study.as_str(), "mnist");
+            assert_eq!(Digest::of(&std::fs::read(&given).unwrap()), state.digest);
         }
         Err(error) => shown(&error, &vec![0; bytes.len() + 256]),
     }
@@ -42,21 +66,26 @@ pub(super) fn kept_study(bytes: &[u8]) {
     }
 }
 
-pub(super) fn retained_ones() -> Vec<Vec<u8>> {
-    let update = b"an update".to_vec();
-    let path = scratch::path("seed.update");
-    let record = Record {
+fn record(update: &[u8]) -> Record {
+    Record {
         study: "mnist".parse().unwrap(),
         study_digest: Digest([1; 32]),
         round: Round(300),
-        digest: Digest::of(&update),
+        digest: Digest::of(update),
         bytes: update.len() as u64,
         rounding_seed: Digest([2; 32]),
         weight: 15_000,
         norm: 1.5,
         clipped: true,
         metrics: Metrics(vec![9_850, 10_000]),
-    };
+        local: None,
+    }
+}
+
+pub(super) fn retained_ones() -> Vec<Vec<u8>> {
+    let update = b"an update".to_vec();
+    let path = scratch::path("seed.update");
+    let record = record(&update);
     let written = |record: Record| {
         files::write(&path, |file| {
             file.write_all(&update)?;
@@ -75,8 +104,50 @@ pub(super) fn retained_ones() -> Vec<Vec<u8>> {
         *byte ^= 1;
     }
     let other_round = written(Record { round: Round(1), ..record.clone() });
-    let other_length = written(Record { bytes: 3, ..record });
-    vec![good, newer, flipped, other_round, other_length]
+    let other_length = written(Record { bytes: 3, ..record.clone() });
+    // The last bytes of the update as a local state.
+    let local = |bytes: &[u8]| NextLocal {
+        digest: Digest::of(bytes),
+        bytes: 3,
+        spec: Digest([3; 32]),
+        from: Some(Stamp { round: Round(299), digest: Digest([4; 32]) }),
+    };
+    let shorter = Record { digest: Digest::of(b"an upd"), bytes: 6, ..record };
+    let with_local = written(Record { local: Some(local(b"ate")), ..shorter.clone() });
+    let other_local = written(Record { local: Some(local(b"att")), ..shorter });
+    vec![good, newer, flipped, other_round, other_length, with_local, other_local]
+}
+
+pub(super) fn local_states() -> Vec<Vec<u8>> {
+    let (update, left) = (b"an update", b"embeddings");
+    let record = Record {
+        local: Some(NextLocal {
+            digest: Digest::of(left),
+            bytes: left.len() as u64,
+            spec: Digest([3; 32]),
+            from: None,
+        }),
+        ..record(update)
+    };
+    let path = scratch::path(NAME);
+    files::write(&path, |file| {
+        file.write_all(update)?;
+        file.write_all(left)?;
+        Ok(record.clone())
+    })
+    .unwrap();
+    let to = scratch::path(LOCAL_NAME);
+    local::promote(&path, &record, &to).unwrap();
+    let good = std::fs::read(&to).unwrap();
+    let mut flipped = good.clone();
+    if let Some(byte) = flipped.first_mut() {
+        *byte ^= 1;
+    }
+    let mut newer = good.clone();
+    if let Some(format) = newer.iter_mut().rev().nth(5) {
+        *format = 2;
+    }
+    vec![good, flipped, newer]
 }
 
 pub(super) fn kept_studies() -> Vec<Vec<u8>> {

@@ -63,12 +63,15 @@ impl World {
         self.start(daemon, &[]).unwrap();
     }
 
-    /// Takes a site's state away, as before its first start.
+    /// Takes from a site what it knows of studies and models, as before its first start. Its updates
+    /// and local states stay: nothing brings those back.
     pub fn forget(&mut self, site: usize) {
         self.kill(Daemon::Agent(site));
         let state = self.federation.site_folder(site).join("state");
-        if state.exists() {
-            fs::remove_dir_all(state).unwrap();
+        for folder in ["studies", "cache"].map(|name| state.join(name)) {
+            if folder.exists() {
+                fs::remove_dir_all(folder).unwrap();
+            }
         }
     }
 

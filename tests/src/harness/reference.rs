@@ -1,16 +1,17 @@
 //! The models that a history must have led to, computed apart from the product's aggregation: the
 //! known optimum of each site, half of the way there, clipped and rounded as the site does, then
-//! the exact weighted sum in 128 bits over those that the roll call says counted.
+//! the exact weighted sum in 128 bits over those that the roll call says counted. A site's local state
+//! is the number of rounds in which it counted, and shifts its optimum.
 
 use std::collections::BTreeMap;
 
 use consilium_agent::update::task_root;
-use consilium_agent::worker::synthetic::{half_way, optimum};
+use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
 use consilium_common::audit::{Outcome, RollCall, Status};
 use consilium_common::config;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::random::Generator;
-use consilium_common::study::Study;
+use consilium_common::study::{ModelSpec, Study};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::update::delta::{clip_scale, delta, l2_norm};
 use consilium_common::update::grid::{quantise, step_exponent};
@@ -21,6 +22,8 @@ use consilium_common::worker::Source;
 pub struct Reference {
     study: Study,
     sources: BTreeMap<SiteId, Source>,
+    /// In how many rounds each site has counted, where the study keeps a local state.
+    counted: BTreeMap<SiteId, u32>,
     /// The newest version's vector.
     pub vector: Vec<f32>,
 }
@@ -32,7 +35,7 @@ impl Reference {
         let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
         let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
         let vector = study.initial_vector().unwrap();
-        Self { study, sources, vector }
+        Self { study, sources, counted: BTreeMap::new(), vector }
     }
 
     /// Follows the roll calls of the study: each committed one must name exactly the sum and the
@@ -74,13 +77,18 @@ impl Reference {
         for (value, sum) in self.vector.iter_mut().zip(&sum) {
             *value = next(*value, *sum, total, step);
         }
+        let keeps = matches!(&self.study.model, ModelSpec::Synthetic(sizes) if sizes.local > 0);
+        for site in call.sites.keys().filter(|site| keeps && call.counted(site)) {
+            *self.counted.entry(site.clone()).or_default() += 1;
+        }
         let bytes = sum.iter().flat_map(|sum| i64::try_from(*sum).unwrap().to_le_bytes());
         (Digest::of(&bytes.collect::<Vec<u8>>()), total)
     }
 
     /// The site's update in grid units.
     fn units(&self, site: &SiteId, round: Round) -> Vec<i32> {
-        units(&self.study, &self.sources[site], &self.vector, round, site)
+        let counted = self.counted.get(site).copied().unwrap_or_default();
+        units(&self.study, &self.sources[site], (&self.vector, counted), round, site)
     }
 
     fn weight(&self, site: &SiteId) -> u64 {
@@ -88,17 +96,19 @@ impl Reference {
     }
 }
 
-/// What a site that trains from `base` delivers, in grid units.
+/// What a site that trains from `base`, after so many rounds in which it counted, delivers, in grid
+/// units.
 #[must_use]
 pub fn units(
     study: &Study,
     source: &Source,
-    base: &[f32],
+    (base, counted): (&[f32], u32),
     round: Round,
     site: &SiteId,
 ) -> Vec<i32> {
     let seed = study.header.seed;
-    let goal = optimum(seed, source, base.len());
+    let drawn = optimum(seed, source, base.len());
+    let goal: Vec<f32> = drawn.iter().map(|optimum| shifted(*optimum, counted)).collect();
     let trained = half_way(base, &goal);
     let layout = study.layout().unwrap();
     let delta = delta(&layout, base, &trained).unwrap();

@@ -161,15 +161,17 @@ impl World {
         from_safetensors(&bytes, &draft.study().layout().unwrap()).unwrap()
     }
 
-    /// A site that has an identity and is no agent; it could train honestly.
+    /// A site that has an identity and is no agent; it could train honestly, in a study without local
+    /// state.
     #[must_use]
     pub fn hostile(&self, site: usize, draft: &Draft) -> Hostile {
+        assert_eq!(draft.local, 0, "a hostile site keeps no state");
         let (id, study) = (name(site), draft.study());
         let bundle = self.root().join("ca/issued/site").join(id.as_str());
         let mut hostile = Hostile::new(self.federation.address(), &bundle, study.clone());
         let source: Source = config::parse(&self.sections()[&id], "data").unwrap();
         hostile.train = Arc::new(move |plan, base| {
-            let units = reference::units(&study, &source, &base, plan.round, &id);
+            let units = reference::units(&study, &source, (&base, 0), plan.round, &id);
             (units, reference::weight(&source))
         });
         hostile

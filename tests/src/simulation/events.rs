@@ -227,7 +227,12 @@ impl World {
         let bad = site.bad.contains(&(refused.study.clone(), refused.round));
         let lost = self.stage_was_lost && refused.code == Code::CoordinatorFault;
         // A site that went back to a backup may speak of rounds that are over, or of none.
+        let again = site.restored && refused.code == Code::Equivocation;
         let stale = (site.restored || self.is_disturbed) && refused.code == Code::WrongRound;
-        assert!(bad || lost || stale, "an honest update of {} is refused: {refused:?}", site.name);
+        assert!(
+            bad || lost || stale || again,
+            "an honest update of {} is refused: {refused:?}",
+            site.name
+        );
     }
 }

@@ -140,7 +140,8 @@ impl World {
         let site = &self.sites[push.site];
         let Push { retained, .. } = &push;
         let study = self.index_of(&retained.study);
-        let (_, bytes) = site.made[&(retained.study.clone(), retained.round)].clone();
+        let made = &site.made[&(retained.study.clone(), retained.round)];
+        let bytes = made[&retained.digest].bytes.clone();
         match self.links.get(&push.link) {
             Some(link) if link.half_open => {
                 // Stuck until somebody notices.

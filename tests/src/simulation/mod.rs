@@ -17,14 +17,16 @@
 //!   happened: nobody is late before the deadline, idle before the idle timeout or while it was there
 //!   and was not told, failed without having said so.
 //! * An honest update is refused. A site trains over state that is not settled, settles twice, or
-//!   otherwise than its roll call says.
+//!   otherwise than its roll call says; or from a local state that is not the one of its last round
+//!   that counted.
 //! * Anything panics, or the federation does not come to rest within a simulated day.
 //!
 //! # What does not
 //! A round may be abandoned and a site left out, if the roll call says so; also a site with a receipt,
 //! if the coordinator died after it and the site did not come back with its update in time (staged
 //! bytes are a cache, DESIGN.md §5). A site that went back to an old backup may do again what it has
-//! done.
+//! done, and from an older local state: if that gives other bytes in a round that has a receipt of it,
+//! it is refused as equivocation.
 //!
 //! # What is not modelled
 //! Bytes on disk and on the wire (torn log records, bit rot, frames, blob offsets: the tests of
@@ -44,6 +46,7 @@ pub mod coverage;
 mod events;
 pub mod fault;
 mod links;
+mod local;
 mod oracle;
 mod sim;
 mod site;

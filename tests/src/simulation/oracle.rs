@@ -76,6 +76,7 @@ pub(crate) fn check(world: &mut World) -> Coverage {
     let mut rounds = 0;
     for terms in &world.studies {
         let roll_calls = roll_calls(world, terms);
+        local_states_moved_with_what_counted(world, terms, &roll_calls);
         every_round_ends_once(world, terms, &roll_calls);
         versions_are_exact_sums(world, terms, &roll_calls);
         what_counted_was_receipted(world, terms, &roll_calls);
@@ -137,9 +138,9 @@ fn counted(call: &RollCall) -> impl Iterator<Item = (&SiteId, u64, Digest)> {
 
 fn bytes_of<'a>(world: &'a World, call: &RollCall, site: &SiteId, update: Digest) -> &'a [u8] {
     let site = world.sites.iter().find(|known| known.name == *site).unwrap();
-    let (digest, bytes) = &site.made[&(call.study.clone(), call.round)];
-    assert_eq!(*digest, update, "{} never made these bytes", site.name);
-    bytes
+    let made = site.made[&(call.study.clone(), call.round)].get(&update);
+    let made = made.unwrap_or_else(|| panic!("{} never made these bytes", site.name));
+    &made.bytes
 }
 
 fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
@@ -199,6 +200,25 @@ fn what_counted_was_receipted(world: &World, terms: &Terms, roll_calls: &[RollCa
             let counts = call.counted(site);
             assert!(counts || missed, "{site} has a receipt of round {}", call.round);
         }
+    }
+}
+
+/// The local state of a site says at each training, and in the end, in how many rounds before it the
+/// site counted.
+fn local_states_moved_with_what_counted(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    for site in world.sites.iter().filter(|site| !site.restored) {
+        let name = &site.name;
+        let committed = |call: &&RollCall| matches!(call.outcome, Outcome::Committed { .. });
+        let rounds = roll_calls.iter().filter(committed).filter(|call| call.counted(name));
+        let counted: BTreeSet<Round> = rounds.map(|call| call.round).collect();
+        let of_study = site.made.iter().filter(|((study, _), _)| study == terms.study.id());
+        for ((_, round), made) in of_study {
+            let before = counted.iter().filter(|earlier| *earlier < round).count() as u64;
+            let have = made.values().map(|made| made.counted).next();
+            assert_eq!(have, Some(before), "{name} trained round {round} from its local state");
+        }
+        let last = site.disk.local.counted(terms.study.id());
+        assert_eq!(last, counted.len() as u64, "{name} ends with its local state");
     }
 }
 

@@ -14,6 +14,7 @@ use consilium_common::wire::messages::{Message, Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::Outcome;
 
+use super::local::LocalStates;
 use super::sim::{Deed, Event, LinkId, Push, Sim};
 use super::terms::Terms;
 
@@ -26,6 +27,7 @@ pub(crate) struct Disk {
     judged: BTreeSet<StudyId>,
     pub(crate) retained: BTreeMap<Of, Retained>,
     bases: BTreeSet<Digest>,
+    pub(crate) local: LocalStates,
 }
 
 pub(crate) struct Site {
@@ -42,8 +44,9 @@ pub(crate) struct Site {
     pub(crate) restored: bool,
     /// Every settlement: round, whether it counted, whether an update was there.
     pub(crate) settled: Vec<(Of, bool, bool)>,
-    /// Every update that was ever made, by round: one a round.
-    pub(crate) made: BTreeMap<Of, (Digest, Vec<u8>)>,
+    /// Every update that was ever made, by round and digest: one a round, unless the site went back to
+    /// a backup.
+    pub(crate) made: BTreeMap<Of, BTreeMap<Digest, Made>>,
     /// Rounds whose update breaks a rule on purpose.
     pub(crate) bad: BTreeSet<Of>,
     /// Rounds for which it said that it cannot deliver.
@@ -55,6 +58,13 @@ pub(crate) struct Site {
     pub(crate) workers_to_hang: u32,
     pub(crate) disk_full: bool,
     pub(crate) next_is_bad: bool,
+}
+
+/// An update as it was made.
+pub(crate) struct Made {
+    pub(crate) bytes: Vec<u8>,
+    /// What the local state said that it was trained from.
+    pub(crate) counted: u64,
 }
 
 /// What the edge has to ask of the world around it.
@@ -130,6 +140,12 @@ impl Site {
         });
         for event in deeds {
             let durable = sim.happens(500);
+            if let Event::Did { deed: Deed::Settle { study, round, counted: true }, .. } = &event
+                && sim.happens(300)
+            {
+                // It dies between the promotion and the erasure.
+                self.disk.local.promote(&(study.clone(), *round));
+            }
             if let Event::Did { deed, .. } = event
                 && durable
             {
@@ -278,16 +294,22 @@ impl Site {
     }
 
     fn settle(&mut self, of: Of, counted: bool) {
+        if counted {
+            self.disk.local.promote(&of);
+        }
+        self.disk.local.erase(&of);
         let there = self.disk.retained.remove(&of).is_some();
         self.settled.push((of, counted, there));
     }
 
-    /// The update of a plan: it follows from site, round and base alone, as a seed makes it do.
+    /// The update of a plan: it follows from site, base and local state alone, as a seed makes it do.
     fn encode(&mut self, terms: &Terms, plan: &Plan) -> Retained {
         let unsettled = self.disk.retained.keys().any(|(study, _)| *study == plan.study);
         assert!(!unsettled, "trained over site state that is not settled");
         let mut seed = blake3::Hasher::new();
+        let counted = self.disk.local.counted(&plan.study);
         seed.update(self.name.as_str().as_bytes()).update(&plan.base.0);
+        seed.update(&counted.to_le_bytes());
         let seed = *seed.finalize().as_bytes();
         let shared_len = match plan.task {
             TaskKind::Train => terms.layout.weights_len(),
@@ -318,8 +340,12 @@ impl Site {
             bytes: bytes.len() as u64,
         };
         self.disk.retained.insert(of_plan(plan), retained.clone());
-        let known = self.made.entry(of_plan(plan)).or_insert((retained.digest, bytes));
-        assert_eq!(known.0, retained.digest, "one update a round");
+        if plan.task == TaskKind::Train {
+            self.disk.local.keep_next(of_plan(plan));
+        }
+        let made = self.made.entry(of_plan(plan)).or_default();
+        made.entry(retained.digest).or_insert(Made { bytes, counted });
+        assert!(made.len() == 1 || self.restored, "one update a round");
         retained
     }
 

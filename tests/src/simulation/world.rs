@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use consilium_common::ids::StudyId;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::Message;
+use consilium_common::wire::reject::Code;
 
 use super::coordinator::Coordinator;
 use super::coverage::{Coverage, Moment};
@@ -191,7 +192,10 @@ impl World {
             return self.coordinator_dies();
         }
         if let consilium_coordinator::round::Action::Strike { site, code, detail } = &action {
-            let bad = self.sites.iter().any(|one| one.name == *site && !one.bad.is_empty());
+            let of_site = self.sites.iter().find(|one| one.name == *site).unwrap();
+            // One that went back to a backup trains from an older local state.
+            let again = of_site.restored && *code == Code::Equivocation;
+            let bad = !of_site.bad.is_empty() || again;
             assert!(bad, "an honest site is put out: {site}, {code}: {detail}");
         }
         let terms = &self.studies[study];

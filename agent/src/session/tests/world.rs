@@ -9,10 +9,13 @@ use consilium_common::wire::messages::{self as m, Message};
 
 use super::bench::*;
 use crate::session::{
-    Action, ActionId, Decision, Done, Fault, Judged, KnownStudy, Retained, Session, Setup,
+    Action, ActionId, Decision, Done, Fault, Judged, KnownStudy, NextLocal, Promotion, Retained,
+    Session, Setup, Stamp, promotion,
 };
 use consilium_common::wire::reject::Code;
 
+const TROUBLES: [Trouble; 4] =
+    [Trouble::DiesBefore, Trouble::DiesWithin, Trouble::DiesAfter, Trouble::LosesConnection];
 const ROUNDS: u64 = 3;
 const STEPS_MAX: usize = 2_000;
 
@@ -21,6 +24,10 @@ const STEPS_MAX: usize = 2_000;
 struct Disk {
     judged: Option<Judged>,
     retained: BTreeMap<Round, Retained>,
+    /// The next local state of each retained update, a number that should say how many have counted.
+    next: BTreeMap<Round, (u64, NextLocal)>,
+    /// The current one.
+    local: Option<(u64, Stamp)>,
     /// Every settlement in order, with whether an update was there to settle.
     settled: Vec<(u64, bool, bool)>,
 }
@@ -99,6 +106,8 @@ impl Coordinator {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trouble {
     DiesBefore,
+    /// Between the promotion of a local state and the erasure of its update; else before.
+    DiesWithin,
     DiesAfter,
     LosesConnection,
 }
@@ -126,6 +135,37 @@ fn open(disk: &Disk, now: Millis) -> Session {
         ..setup()
     };
     Session::open(setup, now)
+}
+
+impl Disk {
+    fn counted(&self) -> u64 {
+        self.local.map_or(0, |(counted, _)| counted)
+    }
+
+    fn keep(&mut self, update: Retained) {
+        let counted = self.counted() + 1;
+        let digest = Digest::of(&counted.to_le_bytes());
+        let from = self.local.map(|(_, stamp)| stamp);
+        let next = NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from };
+        self.next.insert(update.round, (counted, next));
+        self.retained.insert(update.round, update);
+    }
+
+    fn promote(&mut self, round: Round) {
+        if let Some((counted, next)) = self.next.get(&round) {
+            let stamp = Stamp { round, digest: next.digest };
+            match promotion(self.local.map(|(_, stamp)| stamp), round, next) {
+                Promotion::Due => self.local = Some((*counted, stamp)),
+                Promotion::Done => {}
+                Promotion::Stale => panic!("round {round} follows from nothing that was current"),
+            }
+        }
+    }
+
+    fn erase(&mut self, round: Round) -> bool {
+        self.next.remove(&round);
+        self.retained.remove(&round).is_some()
+    }
 }
 
 impl World {
@@ -197,12 +237,13 @@ impl World {
             }
             Action::Train { id, plan } => {
                 assert!(self.disk.retained.is_empty(), "trained over unsettled state");
+                assert_eq!(self.disk.counted(), plan.round.0 - 1, "every round before counted");
                 *self.trains.entry(plan.round.0).or_default() += 1;
                 Some((id, Done::Trained(Ok(trained()))))
             }
             Action::Encode { id, plan, .. } => {
                 let update = retained("mnist", plan.round.0);
-                self.disk.retained.insert(plan.round, update.clone());
+                self.disk.keep(update.clone());
                 Some((id, Done::Encoded(Ok(update))))
             }
             Action::Push { id, retained } => {
@@ -217,7 +258,10 @@ impl World {
             }
             Action::Stop { .. } => None,
             Action::Settle { id, round, counted, .. } => {
-                let there = self.disk.retained.remove(&round).is_some();
+                if counted {
+                    self.disk.promote(round);
+                }
+                let there = self.disk.erase(round);
                 self.disk.settled.push((round.0, counted, there));
                 Some((id, Done::Settled))
             }
@@ -257,6 +301,12 @@ impl World {
                 self.done(done);
             }
             Some(Trouble::DiesBefore) => self.die(),
+            Some(Trouble::DiesWithin) => {
+                if let Action::Settle { round, counted: true, .. } = action {
+                    self.disk.promote(round);
+                }
+                self.die();
+            }
             Some(Trouble::DiesAfter) => {
                 self.perform(action);
                 self.die();
@@ -278,6 +328,7 @@ impl World {
             settled.push((*round, *counted));
         }
         assert_eq!(settled, [(1, true), (2, true), (3, true)], "{what}");
+        assert_eq!(self.disk.counted(), ROUNDS, "{what}: the local state");
     }
 }
 
@@ -294,7 +345,7 @@ fn a_death_or_a_lost_connection_at_any_action_loses_nothing_and_settles_once() {
     let actions = World::new().run(None);
     assert!(actions > 20, "{actions}");
     for at in 0..actions {
-        for trouble in [Trouble::DiesBefore, Trouble::DiesAfter, Trouble::LosesConnection] {
+        for trouble in TROUBLES {
             let mut world = World::new();
             world.run(Some((at, trouble)));
             world.check(&format!("{trouble:?} at action {at}"));
@@ -308,9 +359,8 @@ fn a_death_or_a_lost_connection_at_any_action_loses_nothing_and_settles_once() {
 #[test]
 fn two_troubles_are_no_worse_than_one() {
     let actions = World::new().run(None);
-    let troubles = [Trouble::DiesBefore, Trouble::DiesAfter, Trouble::LosesConnection];
     for first in 0..actions {
-        for (second, trouble) in (0..actions).zip(troubles.iter().cycle()) {
+        for (second, trouble) in (0..actions).zip(TROUBLES.iter().cycle()) {
             let mut world = World::new();
             for _ in 0..STEPS_MAX {
                 if world.finished() {

@@ -3,8 +3,9 @@
 //!
 //! It pulls the model half of the way towards the site's own optimum, reports `batches` lines of
 //! progress, `batch_ms` apart, and leaves the result as any trainer does. The same task gives the
-//! same bytes.
+//! same bytes. With `local = N` it keeps a local state ([`counters`]).
 
+mod counters;
 mod pull;
 
 use std::fs::File;
@@ -24,6 +25,8 @@ use consilium_common::worker::{
     from_line, to_line,
 };
 
+use counters::Counters;
+pub use counters::shifted;
 pub use pull::half_way;
 use pull::pull;
 
@@ -105,13 +108,16 @@ impl Trainer {
         self.moved(Phase::Scoring, 0, 1, None)?;
         let trains = task.work != Work::Evaluate;
         let result = trains.then(|| ResultFile::create(task.out.as_deref())).transpose()?;
-        let loss = pull(&study, &task.source, base, result.as_ref().map(|result| &result.file))?;
+        let counters = Counters::read(task.local.as_deref(), sizes.local)?;
+        let out = result.as_ref().map(|result| &result.file);
+        let loss = pull(&study, &task.source, base, counters.rounds(), out)?;
         let metrics = Metrics(vec![holdout, fixed(loss, holdout)]);
         let Some(result) = result else {
             return Ok(Outcome { metrics, ..outcome });
         };
         self.batches(&sizes, loss)?;
         self.moved(Phase::Saving, 0, 1, None)?;
+        counters.write_next(task.local_out.as_deref())?;
         result.keep()?;
         Ok(Outcome { metrics, train_loss: Some(loss), ..outcome })
     }

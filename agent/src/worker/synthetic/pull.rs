@@ -14,7 +14,7 @@ use consilium_common::study::Study;
 use consilium_common::tensor::file::safetensors_head;
 use consilium_common::worker::{FailureCode, Source};
 
-use super::{EXAMPLES_DEFAULT, Failure};
+use super::{EXAMPLES_DEFAULT, Failure, shifted};
 use crate::update::places;
 
 /// The site's optimum: U(−1, 1) per coordinate, from the study's seed and what sets this site's
@@ -32,11 +32,13 @@ pub(super) fn optima(study_seed: u64, source: &Source) -> impl Iterator<Item = f
 }
 
 /// Scores `base`, a safetensors file, and writes the pulled model as another if `out` is given.
-/// Returns half the mean squared distance of the base to the optimum.
+/// `rounds` is what the local state says. Returns half the mean squared distance of the base to the
+/// shifted optimum.
 pub(super) fn pull(
     study: &Study,
     source: &Source,
     base: &Path,
+    rounds: u32,
     mut out: Option<&File>,
 ) -> Result<f64, Failure> {
     let misfit = |error: &dyn std::fmt::Display| {
@@ -55,7 +57,7 @@ pub(super) fn pull(
         let head = safetensors_head(&layout, metadata).map_err(|error| unwritten(&error))?;
         out.write_all(&head).map_err(|error| unwritten(&error))?;
     }
-    let mut optima = optima(study.header.seed, source);
+    let mut optima = optima(study.header.seed, source).map(|optimum| shifted(optimum, rounds));
     let (mut bytes, mut squares) = (Vec::new(), 0.0);
     for (tensor, place) in layout.tensors().iter().zip(places.iter()) {
         for first in (0..4 * tensor.len).step_by(CHUNK_BYTES) {

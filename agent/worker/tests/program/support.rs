@@ -189,6 +189,8 @@ impl Room {
             seed: 42,
             base: (work != Work::Check).then(|| self.folder.path().join("base.safetensors")),
             out: (work == Work::Train).then(|| self.out()),
+            local: None,
+            local_out: (work == Work::Train).then(|| self.folder.path().join("next-local.state")),
         }
     }
 }

@@ -3,6 +3,10 @@
 //! Each site pulls the model half of the way towards an optimum of its own: U(−1, 1) per coordinate
 //! from the study's seed and the site's data seed. With equal weights the federation therefore
 //! converges to the mean of the sites' optima, which a test can compute.
+//!
+//! With `local = N` it keeps N counters at the site as its local state, which must all equal the
+//! number of rounds in which the site counted; they shift its optimum, so that a wrong state shows in
+//! the model's digest.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +26,13 @@ pub struct Synthetic {
     /// How long one batch takes, milliseconds.
     #[serde(default)]
     pub batch_ms: u32,
+    /// Counters kept at the site as local state.
+    #[serde(default)]
+    pub local: u32,
 }
+
+/// Counters of the local state: 16 MiB, enough to see what a large one costs.
+const LOCAL_MAX: u32 = 1 << 22;
 
 fn one() -> u32 {
     1
@@ -33,6 +43,10 @@ impl Synthetic {
         if self.parameters == 0 || u64::from(self.parameters) > PARAMETERS_MAX {
             let need = format!("1 to {PARAMETERS_MAX} is accepted");
             return Err(ModelSpec::refuse("model.parameters", self.parameters, &need));
+        }
+        if self.local > LOCAL_MAX {
+            let need = format!("at most {LOCAL_MAX} is accepted");
+            return Err(ModelSpec::refuse("model.local", self.local, &need));
         }
         Ok(vec![Parameter::new("parameters", [self.parameters], Init::Zeros)])
     }

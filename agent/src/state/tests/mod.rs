@@ -1,3 +1,5 @@
+mod local;
+
 use consilium_common::ids::{Digest, Round};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
@@ -29,6 +31,7 @@ fn retention(round: u64, update: &[u8]) -> Retention {
             norm: 0.5,
             clipped: false,
             metrics: Metrics(vec![1, 2]),
+            local: None,
         },
         update: update.to_vec(),
     }

@@ -1,0 +1,184 @@
+//! Local states: with their update until it counts, then in its place, and never half.
+
+use std::sync::Arc;
+
+use consilium_common::ids::{Digest, Round};
+use consilium_common::limits::LOCAL_BYTES_MAX;
+use consilium_io::disk::replace;
+
+use super::*;
+use crate::session::{NextLocal, Promotion, Stamp, promotion};
+use crate::state::local::{append, copy, left_at};
+
+/// The next local state of a study whose `[model]` section has digest 3.
+fn next(bytes: &[u8], from: Option<Stamp>) -> NextLocal {
+    let (digest, bytes) = (Digest::of(bytes), bytes.len() as u64);
+    NextLocal { digest, bytes, spec: Digest([3; 32]), from }
+}
+
+/// Retains an update of a round that carries a local state.
+fn keep_with_local(
+    state: &mut StateFolder,
+    round: u64,
+    update: &[u8],
+    local: &[u8],
+) -> Arc<Record> {
+    let mut retention = retention(round, update);
+    // JSON does not bring this one back to the last bit.
+    retention.record.norm = 7.595_815_488_496_703_5;
+    let from = state.local.get(&retention.record.study).map(|current| current.stamp());
+    let left = state.tasks().join("left");
+    replace(&left, local).unwrap();
+    let path = state.retained.path_of(&retention.record.study, Round(round));
+    let record = write(&path, |out| {
+        out.write_all(&retention.update)?;
+        retention.record.local = append(&left, Digest([3; 32]), from, out)?;
+        Ok(retention.record.clone())
+    });
+    assert_eq!(retention.record.local, Some(next(local, from)));
+    state.retained.insert(record.unwrap())
+}
+
+fn promote(state: &mut StateFolder, record: &Record) -> Result<(), StateError> {
+    let update = state.retained.path_of(&record.study, record.round);
+    let to = state.local.path_of(&record.study);
+    crate::state::local::promote(&update, record, &to).map(|current| state.local.insert(current))
+}
+
+/// What a worker of the study would be given.
+fn given(state: &StateFolder) -> Result<Vec<u8>, StateError> {
+    let study = "x-ray".parse().unwrap();
+    let to = state.tasks().join("given");
+    let current = state.local.get(&study).unwrap();
+    copy(&state.local.path_of(&study), current, &to)?;
+    Ok(fs::read(to).unwrap())
+}
+
+#[test]
+fn a_local_state_comes_with_its_update_and_outlives_it_once_promoted() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    for round in 7..9 {
+        let local = vec![u8::try_from(round).unwrap(); 3_000_000];
+        keep_with_local(&mut state, round, b"update", &local);
+        drop(state);
+        state = StateFolder::open(&folder).unwrap();
+        let record = Arc::clone(state.retained.iter().next().unwrap());
+        let path = state.retained.path_of(&record.study, Round(round));
+        assert_eq!(retained::open(&path, &record).unwrap().length(), 6, "pushed without it");
+        promote(&mut state, &record).unwrap();
+        state.retained.erase(&record.study, Round(round)).unwrap();
+        drop(state);
+        state = StateFolder::open(&folder).unwrap();
+        assert_eq!(given(&state).unwrap(), local);
+        let current = state.local.get(&record.study).unwrap();
+        assert_eq!((current.round, current.study_digest), (Round(round), Digest([1; 32])));
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let study = "x-ray".parse().unwrap();
+    assert_eq!(mode(state.local.path_of(&study)), 0o600);
+    assert_eq!(mode(state.tasks().join("given")), 0o600);
+}
+
+#[test]
+fn a_promotion_is_due_once_and_an_update_that_comes_back_turns_nothing_back() {
+    let stamp =
+        |round, bytes: &[u8]| Some(Stamp { round: Round(round), digest: Digest::of(bytes) });
+    let (first, second) = (next(b"1", None), next(b"2", stamp(5, b"1")));
+    let says = |current, round, next| promotion(current, Round(round), next);
+    assert_eq!(says(None, 5, &first), Promotion::Due);
+    assert_eq!(says(stamp(5, b"1"), 5, &first), Promotion::Done, "a crash before the erasure");
+    assert_eq!(says(stamp(5, b"1"), 8, &second), Promotion::Due);
+    assert_eq!(says(stamp(8, b"2"), 8, &second), Promotion::Done);
+    assert_eq!(says(stamp(8, b"2"), 5, &first), Promotion::Stale, "an erasure that was lost");
+    assert_eq!(says(None, 8, &second), Promotion::Due, "the current one was set aside");
+    let same = next(b"1", stamp(5, b"1"));
+    assert_eq!(says(stamp(5, b"1"), 8, &same), Promotion::Due, "equal bytes of a later round");
+}
+
+#[test]
+fn a_kill_at_any_byte_of_a_promotion_leaves_the_old_state() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let old = keep_with_local(&mut state, 7, b"update", b"old state");
+    promote(&mut state, &old).unwrap();
+    let place = folder.join("local");
+    let whole = fs::read(place.join("x-ray.local")).unwrap();
+    drop(state);
+    for cut in (0..whole.len()).step_by(7) {
+        replace(&place.join(".new-part"), &whole[..cut]).unwrap();
+        let state = StateFolder::open(&folder).unwrap();
+        assert_eq!(given(&state).unwrap(), b"old state", "cut at {cut}");
+        assert_eq!(names(&place), ["x-ray.local"]);
+    }
+}
+
+#[test]
+fn a_damaged_local_state_is_never_given_to_a_worker() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let record = keep_with_local(&mut state, 7, b"update", b"some state");
+    promote(&mut state, &record).unwrap();
+    let path = folder.join("local/x-ray.local");
+    let whole = fs::read(&path).unwrap();
+    drop(state);
+    let format_at = whole.len() - 6;
+    let places = (0..whole.len()).step_by(3);
+    for at in places.filter(|at| !(format_at..format_at + 2).contains(at)) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x80;
+        for bytes in [&flipped[..], &whole[..at]] {
+            replace(&path, bytes).unwrap();
+            let mut state = StateFolder::open(&folder).unwrap();
+            if state.local.get(&record.study).is_some() {
+                // The record is sound: its bytes are looked at when they are needed.
+                let why = given(&state).unwrap_err();
+                assert!(matches!(why, StateError::Damaged { .. }), "{at}: {why}");
+                state.local.set_aside(&record.study, &why).unwrap();
+            }
+            assert!(state.local.get(&record.study).is_none() && !path.exists(), "{at}");
+        }
+    }
+    let mut newer = whole.clone();
+    newer[format_at] = 9;
+    replace(&path, &newer).unwrap();
+    let told = StateFolder::open(&folder).unwrap_err();
+    assert!(matches!(told, StateError::NewerFormat { what: "local state", .. }), "{told}");
+    fs::rename(&path, folder.join("local/retina.local")).unwrap();
+    replace(&folder.join("local/retina.local"), &whole).unwrap();
+    let state = StateFolder::open(&folder).unwrap();
+    assert!(state.local.get(&"retina".parse().unwrap()).is_none(), "another study's");
+}
+
+#[test]
+fn a_local_state_that_rots_in_its_update_is_not_promoted() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let old = keep_with_local(&mut state, 7, b"update", b"old state");
+    promote(&mut state, &old).unwrap();
+    let record = keep_with_local(&mut state, 8, b"update", b"new state");
+    let path = state.retained.path_of(&record.study, Round(8));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[b"update".len()] ^= 1;
+    replace(&path, &bytes).unwrap();
+    let why = promote(&mut state, &record).unwrap_err();
+    assert!(matches!(why, StateError::Damaged { .. }), "{why}");
+    assert_eq!(given(&state).unwrap(), b"old state");
+}
+
+#[test]
+fn what_a_worker_left_is_a_bounded_plain_file_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = |name: &str| left_at(&folder.path().join(name));
+    assert_eq!(left("none").unwrap(), None);
+    replace(&folder.path().join("some"), b"abc").unwrap();
+    assert_eq!(left("some").unwrap(), Some(3));
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+    let large = fs::File::create(folder.path().join("large")).unwrap();
+    large.set_len(LOCAL_BYTES_MAX + 1).unwrap();
+    for (name, said) in [("link", "not a plain file"), ("large", "1073741825 bytes, at most")] {
+        let told = left(name).unwrap_err().to_string();
+        assert!(told.contains(said), "{told}");
+    }
+}
