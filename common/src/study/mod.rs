@@ -7,11 +7,13 @@
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`sections`]: the other sections, field by field
+//! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
 
 pub mod check;
 pub mod model;
 pub mod sections;
+pub mod strategy;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,7 @@ pub use model::ModelSpec;
 pub use sections::{
     Aggregation, Codec, Cohort, Data, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
 };
+pub use strategy::{SecondMoment, ServerOptimizer};
 
 use crate::config;
 use crate::ids::{Digest, StudyId};
@@ -75,7 +78,8 @@ impl Study {
     /// Not a study, a value out of range or not built yet, digests that do not follow from the
     /// spec. `origin` names the file.
     pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
-        let study: Self = config::parse(text, origin)?;
+        let mut study: Self = config::parse(text, origin)?;
+        study.aggregation.fill();
         check::plain_text(text)?;
         study.check()?;
         Ok(study)
