@@ -59,8 +59,9 @@ pub const BLOB_STREAMS_MAX: u32 = 16;
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// One read or write of a blob on a stream: every transfer under way holds two.
 pub const TRANSFER_CHUNK_BYTES: usize = 128 << 10;
-/// Largest blob: a model of `PARAMETERS_MAX` f32 with its header, rounded up.
-pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 4) + (64 << 20);
+/// Largest blob: a strategy's state, two f32 for each of `PARAMETERS_MAX`, with its header, rounded
+/// up. A model is half of that.
+pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 8) + (64 << 20);
 
 /// A log record's payload (a roll call is the largest).
 pub const RECORD_BYTES_MAX: usize = 1 << 20;

@@ -25,10 +25,12 @@ pub enum Bug {
     LostWakeUp,
     /// A site that did not count is missing from the roll call.
     SilentExclusion,
+    /// The strategy begins anew when the coordinator starts.
+    FreshState,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 10] = [
+pub const BUGS: [Bug; 11] = [
     Bug::NoSync,
     Bug::ReceiptBeforeDurable,
     Bug::DoubleCount,
@@ -39,6 +41,7 @@ pub const BUGS: [Bug; 10] = [
     Bug::WallDeadline,
     Bug::LostWakeUp,
     Bug::SilentExclusion,
+    Bug::FreshState,
 ];
 
 #[cfg(feature = "planted")]

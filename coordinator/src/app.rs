@@ -73,18 +73,20 @@ pub enum AppError {
     /// Blobs or stage.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// A model that rounds start from.
+    /// A model or strategy state that rounds start from.
     #[error(
-        "study {study} cannot go on from {version}: {source} (model {model}). Bring the state folder \
-         back from a copy"
+        "study {study} cannot go on from {version}: {source} ({what} {digest}). Bring the state \
+         folder back from a copy"
     )]
-    Model {
+    Head {
         /// Which study.
         study: StudyId,
         /// Its newest version.
         version: Version,
-        /// That version's digest.
-        model: Digest,
+        /// Its model, or its strategy state.
+        what: &'static str,
+        /// That one's digest.
+        digest: Digest,
         /// What is wrong with the file.
         source: Box<BlobError>,
     },
@@ -279,17 +281,22 @@ fn open_state(
     Ok((Past { store, report, history, summaries }, blobs, stage))
 }
 
-/// Every study that goes on has its newest model, whole: else each of its rounds would be abandoned.
+/// Every study that goes on has its newest model and strategy state, whole: else each of its rounds
+/// would be abandoned.
 fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
     let over = |state| matches!(state, RunState::Stopped | RunState::Complete);
     for study in history.studies().filter(|study| !over(study.state)) {
-        let (version, model) = (study.head.version, study.head.model);
-        blobs.verify(model).map_err(|source| AppError::Model {
-            study: study.study.id().clone(),
-            version,
-            model,
-            source: Box::new(source),
-        })?;
+        let head = &study.head;
+        let state = head.strategy_state.map(|state| ("strategy state", state));
+        for (what, digest) in [("model", head.model)].into_iter().chain(state) {
+            blobs.verify(digest).map_err(|source| AppError::Head {
+                study: head.study.clone(),
+                version: head.version,
+                what,
+                digest,
+                source: Box::new(source),
+            })?;
+        }
     }
     Ok(())
 }

@@ -185,7 +185,8 @@ mod tests {
 
     fn committed(version: u64) -> Outcome {
         let (model, sum) = (Digest([9; 32]), Digest([8; 32]));
-        Outcome::Committed { version: Version(version), model, sum, weight: 2 }
+        let version = Version(version);
+        Outcome::Committed { version, model, strategy_state: None, sum, weight: 2 }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod harness;
 pub mod samples;
 pub mod simulation;
+mod strategies;
 
 /// The seed of a randomised test: `CONSILIUM_SEED`, or `default`. Printed, so that a failure can be
 /// replayed.

@@ -76,6 +76,7 @@ impl Samples {
             outcome: Outcome::Committed {
                 version: Version(3),
                 model: digest(5),
+                strategy_state: Some(digest(8)),
                 sum: digest(6),
                 weight: 15_000,
             },

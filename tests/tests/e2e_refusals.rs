@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use consilium_agent::report::StudyRow;
+use consilium_common::audit::Outcome;
 use consilium_coordinator::local::{Policy, SiteSpec};
 use consilium_io::disk::Blobs;
 use consilium_tests::harness::{
@@ -239,24 +240,35 @@ fn a_damaged_middle_of_the_log_stops_the_start_and_names_the_record() {
 }
 
 #[test]
-fn a_damaged_newest_model_stops_the_start_and_names_study_and_version() {
+fn a_damaged_newest_model_or_strategy_state_stops_the_start_and_names_study_and_version() {
     let mut world = World::new(&["thorax"]).started();
-    world.run(&Draft { batches: 8, batch_ms: 10, ..Draft::new("thorax", 1_000) });
+    let strategy = "strategy = \"fedavgm\"";
+    world.run(&Draft { batches: 8, batch_ms: 10, strategy, ..Draft::new("thorax", 1_000) });
     world.reaches("thorax", 2, 60);
     world.federation.stop().unwrap();
     let version = world.history().version("thorax");
-    let newest = *world.history().models("thorax").last().unwrap();
-    let blobs = world.federation.coordinator_state().join("blobs");
-    let model = Blobs::open(&blobs).unwrap().path_of(newest);
-    let mut bytes = fs::read(&model).unwrap();
-    bytes[100] ^= 1;
-    fs::write(&model, &bytes).unwrap();
-    let named = format!("study thorax cannot go on from v{version}");
-    let said = serve(&world, &configuration(&world));
-    said.assert_fails(FAILED, &[&named, "back from a copy"]);
-    fs::remove_file(&model).unwrap();
-    let said = serve(&world, &configuration(&world));
-    said.assert_fails(FAILED, &[&named, "back from a copy"]);
+    let newest = world.history().of("thorax").into_iter().rev().find_map(|call| {
+        let Outcome::Committed { model, strategy_state, .. } = call.outcome else {
+            return None;
+        };
+        Some([("model", model), ("strategy state", strategy_state.unwrap())])
+    });
+    let blobs = Blobs::open(&world.federation.coordinator_state().join("blobs")).unwrap();
+    for (what, digest) in newest.unwrap() {
+        let path = blobs.path_of(digest);
+        let good = fs::read(&path).unwrap();
+        let mut bytes = good.clone();
+        bytes[100] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let go_on = format!("study thorax cannot go on from v{version}");
+        let named = format!("({what} {digest})");
+        let said = serve(&world, &configuration(&world));
+        said.assert_fails(FAILED, &[&go_on, &named, "back from a copy"]);
+        fs::remove_file(&path).unwrap();
+        let said = serve(&world, &configuration(&world));
+        said.assert_fails(FAILED, &[&go_on, &named, "back from a copy"]);
+        fs::write(&path, &good).unwrap();
+    }
 }
 
 #[test]

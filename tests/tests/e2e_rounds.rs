@@ -84,6 +84,53 @@ fn two_runs_with_one_seed_end_in_one_digest() {
 }
 
 #[test]
+fn fedadam_is_the_reference_also_when_the_coordinator_dies_in_the_midst_of_it() {
+    let draft = Draft {
+        strategy: "strategy = \"fedadam\"\nserver_learning_rate = 0.1",
+        batches: 4,
+        batch_ms: 10,
+        ..Draft::new("thorax", 8)
+    };
+    let mut world = World::new(&["thorax"]).started();
+    world.run(&draft);
+    for version in [1, 3, 5] {
+        world.reaches("thorax", version, 60);
+        world.kill_and_restart(Daemon::Coordinator);
+    }
+    let history = world.complete("thorax", 90);
+    history.assert_everybody_counted("thorax", 4, 8);
+    assert_eq!(world.export(&draft), world.assert_reference(&draft, &history));
+    world.stop();
+}
+
+#[test]
+fn every_strategy_of_the_server_is_the_reference() {
+    let study = |name, strategy| Draft { strategy, ..Draft::new(name, 4) };
+    let drafts = [
+        study("thorax", "strategy = \"fedavgm\"\nserver_learning_rate = 0.5"),
+        study("retina", "strategy = \"fedyogi\"\nserver_learning_rate = 0.1\nbeta2 = 0.9"),
+        study("sepsis", "strategy = \"fedadagrad\"\nserver_learning_rate = 0.1\nbeta1 = 0.5"),
+        study("stroke", "server_learning_rate = 0.5"),
+    ];
+    let names = drafts.each_ref().map(|draft| draft.name);
+    let world = World::new(&names).started();
+    drafts.iter().for_each(|draft| world.run(draft));
+    for draft in &drafts {
+        let history = world.complete(draft.name, 90);
+        history.assert_everybody_counted(draft.name, 4, draft.rounds);
+        assert_eq!(world.export(draft), world.assert_reference(draft, &history), "{}", draft.name);
+    }
+    let shown: StudyShowDocument =
+        world.federation.operator_json(&["study", "show", "retina"]).unwrap();
+    for number in
+        ["server_learning_rate = 0.1\n", "beta1 = 0.9\n", "beta2 = 0.9\n", "tau = 0.001\n"]
+    {
+        assert!(shown.text.contains(number), "{number} in\n{}", shown.text);
+    }
+    world.stop();
+}
+
+#[test]
 fn two_studies_run_side_by_side_over_the_same_sites() {
     let drafts = [Draft::new("thorax", 6), Draft { parameters: 500, ..Draft::new("retina", 4) }];
     let world = World::new(&["thorax", "retina"]).started();

@@ -12,8 +12,9 @@ use crate::optimizer::Optimizer;
 use crate::protocol::Link;
 use crate::score;
 
-/// Trains `network` in place; returns the mean loss of the last epoch. `seed` is the task's: with
-/// the same base, records, device and number of threads on a CPU the same bits come out.
+/// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term. `seed`
+/// is the task's: with the same base, records, device and number of threads on a CPU the same bits
+/// come out.
 pub(crate) fn train(
     network: &dyn Network,
     records: &Dataset,

@@ -80,7 +80,10 @@ impl Model {
             return Err(incomplete("names no place for the result"));
         };
         let parameters = weights::variables(self.network.store(), &self.layout)?;
-        let optimizer = Optimizer::new(&study.training, parameters)?;
+        let mut optimizer = Optimizer::new(&study.training, parameters)?;
+        if let Some(mu) = study.aggregation.proximal_mu {
+            optimizer = optimizer.near_base(mu)?;
+        }
         let network = &*self.network;
         let loss = fit::train(network, records, study, task.seed, optimizer, link)?;
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;

@@ -9,11 +9,11 @@ use clap::Parser;
 use consilium_benches::process::now;
 use consilium_benches::{Row, median, print};
 use consilium_common::random::Generator;
+use consilium_common::study::ServerOptimizer;
 use consilium_common::tensor::layout::{Kind, Layout};
 use consilium_common::update::delta::{clip_scale, l2_norm};
 use consilium_common::update::grid::{quantise, step_exponent};
-use consilium_coordinator::aggregate::fedavg::{FedAvg, segments};
-use consilium_coordinator::aggregate::sum::Sum;
+use consilium_coordinator::aggregate::{Before, Next, ServerStep, Sum, segments};
 
 /// Time the kernels of exact aggregation
 #[derive(Debug, Parser)]
@@ -75,14 +75,14 @@ fn main() -> anyhow::Result<()> {
 fn time_average(args: &Args, base: &[u8], sum: &Sum) -> anyhow::Result<f64> {
     let spec = ("parameters".to_owned(), vec![args.coordinates], Kind::Weight);
     let layout = Layout::new([spec])?;
-    let average = FedAvg::new(15_000, -26)?;
-    let mut out = Vec::new();
+    let average = ServerStep::new(ServerOptimizer::Mean { learning_rate: 1.0 }, 15_000, -26)?;
+    let mut out = Next::default();
     let mut next = || -> anyhow::Result<()> {
         for segment in segments(&layout) {
-            out.clear();
+            out.model.clear();
             let base = base.get(4 * segment.vector.start..4 * segment.vector.end);
-            let base = base.context("a segment out of range")?;
-            average.next_segment(&segment, base, sum.as_slice(), &mut out)?;
+            let before = Before { base: base.context("a segment out of range")?, state: None };
+            average.next_segment(&segment, before, sum.as_slice(), &mut out)?;
             black_box(&out);
         }
         Ok(())

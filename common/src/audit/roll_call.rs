@@ -53,8 +53,11 @@ pub enum Outcome {
     Committed {
         /// Its number.
         version: Version,
-        /// Its digest.
+        /// Digest of its model.
         model: Digest,
+        /// Digest of the strategy's state after it, if the strategy has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy_state: Option<Digest>,
         /// BLAKE3 of the exact sum (little-endian i64, in the order of the update).
         sum: Digest,
         /// Sum of the weights that counted.

@@ -1,6 +1,7 @@
 //! What must hold between the fields of a study, and what is parsed but not built yet.
 
 use super::sections::{Codec, Metric, Mode, Share, Strategy};
+use super::strategy::Use;
 use super::{ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
@@ -83,6 +84,7 @@ impl Study {
         self.check_built()?;
         self.check_data()?;
         self.check_training()?;
+        self.check_strategy()?;
         self.check_cohort()?;
         self.layout().map(drop)
     }
@@ -109,8 +111,20 @@ impl Study {
         if self.privacy.mode != Mode::Inspectable {
             return not_built("privacy.mode", &self.privacy.mode);
         }
-        if self.aggregation.strategy != Strategy::Fedavg {
-            return not_built("aggregation.strategy", &self.aggregation.strategy);
+        match self.aggregation.strategy {
+            Strategy::Fedavg
+            | Strategy::Fedprox
+            | Strategy::Fedavgm
+            | Strategy::Fedadam
+            | Strategy::Fedyogi
+            | Strategy::Fedadagrad => {}
+            Strategy::Scaffold
+            | Strategy::TrimmedMean
+            | Strategy::Median
+            | Strategy::MultiKrum
+            | Strategy::Rfa => {
+                return not_built("aggregation.strategy", &self.aggregation.strategy);
+            }
         }
         match self.aggregation.codec {
             Codec::Grid32 => {}
@@ -169,6 +183,33 @@ impl Study {
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
+        }
+        Ok(())
+    }
+
+    /// Every number that the strategy uses lies in its range, and no other is there: what a person
+    /// wrote is never passed over.
+    fn check_strategy(&self) -> Result<(), StudyError> {
+        let strategy = word(&self.aggregation.strategy);
+        for number in self.aggregation.clone().numbers() {
+            let field = number.field;
+            match (number.used, *number.value) {
+                (Use::No, Some(value)) => {
+                    let need = format!("`strategy = {strategy}` does not use it: leave it out");
+                    return range(field, value, &need);
+                }
+                (Use::Needed, None) => return range(field, "missing", number.span.need()),
+                (_, Some(value)) if !number.span.holds(value) => {
+                    return range(field, value, number.span.need());
+                }
+                _ => {}
+            }
+        }
+        let proximal = self.aggregation.strategy == Strategy::Fedprox;
+        if proximal && matches!(self.model, ModelSpec::Synthetic(_)) {
+            let need = "the synthetic trainer goes down no loss that it could be added to: take \
+                        another family";
+            return range("aggregation.strategy", strategy, need);
         }
         Ok(())
     }

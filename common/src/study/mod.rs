@@ -9,6 +9,7 @@
 //! * [`data`]: the data contract
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`sections`]: the other sections, field by field
+//! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
 
 pub mod check;
@@ -16,6 +17,7 @@ pub mod counts;
 pub mod data;
 pub mod model;
 pub mod sections;
+pub mod strategy;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,7 @@ pub use model::{ModelSpec, Objective};
 pub use sections::{
     Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
 };
+pub use strategy::{SecondMoment, ServerOptimizer};
 
 use crate::config;
 use crate::ids::{Digest, StudyId};
@@ -80,7 +83,8 @@ impl Study {
     /// Not a study, a value out of range or not built yet, digests that do not follow from the
     /// spec. `origin` names the file.
     pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
-        let study: Self = config::parse(text, origin)?;
+        let mut study: Self = config::parse(text, origin)?;
+        study.aggregation.fill();
         check::plain_text(text)?;
         study.check()?;
         Ok(study)

@@ -76,16 +76,41 @@ pub struct Aggregation {
     /// How deltas become bytes.
     #[serde(default = "grid32")]
     pub codec: Codec,
+    // Each of these is some strategies' and filled in for these ([`super::strategy`]): a study that
+    // was read has those of its strategy, and no other.
+    /// η, the server's step size: 1 for `fedavg`, `fedprox` and `fedavgm`, 0.01 for `fedadam`,
+    /// `fedyogi` and `fedadagrad`, whose steps do not shrink with the mean delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_learning_rate: Option<f64>,
+    /// β of `fedavgm`: 0.9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// β₁ of the adaptive strategies: 0.9, but 0 for `fedadagrad` (Reddi et al. 2021, section 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    /// β₂ of `fedadam` and `fedyogi`: 0.99.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// τ, how adaptive the adaptive strategies are (smaller is more): 1e-3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
+    /// μ of `fedprox`, which has no default: the weight of ½‖w − base‖² in the loss at the sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proximal_mu: Option<f64>,
 }
 
-/// How deltas become the next model.
+/// How deltas become the next model. The server's half of each is [`super::ServerOptimizer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the field's own names")]
 pub enum Strategy {
+    /// McMahan et al. 2017.
     Fedavg,
+    /// Li et al. 2020: FedAvg, but the sites' loss holds them near the base.
     Fedprox,
+    /// Hsu et al. 2019.
     Fedavgm,
+    /// Reddi et al. 2021, algorithm 2, as the two below.
     Fedadam,
     Fedyogi,
     Fedadagrad,

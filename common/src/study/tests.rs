@@ -21,6 +21,11 @@ fn with(from: &str, to: &str) -> Result<Study, StudyError> {
     Study::read(&MNIST.replace(from, to), "mnist.toml")
 }
 
+fn strategy_text(strategy: &str, numbers: &str) -> Result<Study, StudyError> {
+    let to = format!("clip_norm = 10.0\nstrategy = \"{strategy}\"\n{numbers}");
+    with("clip_norm = 10.0", &to)
+}
+
 fn refusal(from: &str, to: &str) -> String {
     with(from, to).unwrap_err().to_string()
 }
@@ -114,8 +119,10 @@ fn what_is_not_built_says_so() {
     assert_eq!(private, "`privacy.mode = \"private\"` is not built yet");
     let default = refusal("[privacy]\nmode = \"inspectable\"", "");
     assert_eq!(default, "`privacy.mode = \"private\"` is not built yet");
-    let robust = refusal("clip_norm = 10.0", "clip_norm = 10.0\nstrategy = \"multi-krum\"");
-    assert_eq!(robust, "`aggregation.strategy = \"multi-krum\"` is not built yet");
+    for strategy in ["scaffold", "trimmed-mean", "median", "multi-krum", "rfa"] {
+        let text = strategy_text(strategy, "").unwrap_err().to_string();
+        assert_eq!(text, format!("`aggregation.strategy = \"{strategy}\"` is not built yet"));
+    }
     let family = refusal("family = \"cnn\"", "family = \"rnn\"");
     assert!(family.contains("`model.family = \"rnn\"` is not built yet"), "{family}");
 }
@@ -142,6 +149,80 @@ fn values_out_of_range_name_their_field() {
         let text = refusal(from, to);
         assert!(text.contains(field), "{to}: {text}");
     }
+}
+
+#[test]
+fn a_strategy_has_its_own_numbers_and_the_resolved_study_shows_them_and_no_others() {
+    let all = ["server_learning_rate", "momentum", "beta1", "beta2", "tau", "proximal_mu"];
+    let cases: [(&str, &str, &[&str]); 6] = [
+        ("fedavg", "", &["server_learning_rate = 1.0"]),
+        ("fedprox", "proximal_mu = 0.1", &["server_learning_rate = 1.0", "proximal_mu = 0.1"]),
+        ("fedavgm", "", &["server_learning_rate = 1.0", "momentum = 0.9"]),
+        (
+            "fedadam",
+            "",
+            &["server_learning_rate = 0.01", "beta1 = 0.9", "beta2 = 0.99", "tau = 0.001"],
+        ),
+        (
+            "fedyogi",
+            "beta2 = 0.5",
+            &["server_learning_rate = 0.01", "beta1 = 0.9", "beta2 = 0.5", "tau = 0.001"],
+        ),
+        ("fedadagrad", "", &["server_learning_rate = 0.01", "beta1 = 0.0", "tau = 0.001"]),
+    ];
+    for (strategy, numbers, shown) in cases {
+        let study = strategy_text(strategy, numbers).unwrap().resolve().unwrap();
+        let text = study.to_text().unwrap();
+        for line in shown {
+            assert!(text.contains(&format!("\n{line}\n")), "{strategy}: {line} in\n{text}");
+        }
+        let fields = all.iter().filter(|field| text.contains(&format!("\n{field} =")));
+        assert_eq!(fields.count(), shown.len(), "{strategy}: {text}");
+        assert_eq!(Study::parse(text.as_bytes()).unwrap(), study);
+    }
+}
+
+#[test]
+fn a_number_that_the_strategy_does_not_use_or_cannot_use_is_refused() {
+    let unused = [
+        ("fedavg", "momentum = 0.9"),
+        ("fedavg", "proximal_mu = 0.1"),
+        ("fedprox", "proximal_mu = 0.1\nbeta1 = 0.9"),
+        ("fedavgm", "tau = 1e-3"),
+        ("fedadam", "momentum = 0.5"),
+        ("fedyogi", "proximal_mu = 1.0"),
+        ("fedadagrad", "beta2 = 0.99"),
+    ];
+    for (strategy, numbers) in unused {
+        let text = strategy_text(strategy, numbers).unwrap_err().to_string();
+        let need = format!("`strategy = \"{strategy}\"` does not use it: leave it out");
+        assert!(text.starts_with("`aggregation.") && text.ends_with(&need), "{text}");
+    }
+    let out_of_range = [
+        ("fedprox", "", "`aggregation.proximal_mu` is missing"),
+        ("fedprox", "proximal_mu = 0.0", "`aggregation.proximal_mu` is 0:"),
+        ("fedprox", "proximal_mu = -1.0", "`aggregation.proximal_mu` is -1:"),
+        ("fedavg", "server_learning_rate = 0.0", "`aggregation.server_learning_rate` is 0:"),
+        ("fedavgm", "momentum = 1.0", "`aggregation.momentum` is 1:"),
+        ("fedadam", "beta1 = 1.0", "`aggregation.beta1` is 1:"),
+        ("fedadam", "beta2 = -0.1", "`aggregation.beta2` is -0.1:"),
+        ("fedadam", "tau = 0.0", "`aggregation.tau` is 0:"),
+        ("fedadagrad", "tau = nan", "`aggregation.tau` is NaN:"),
+        ("fedyogi", "server_learning_rate = inf", "`aggregation.server_learning_rate` is inf:"),
+    ];
+    for (strategy, numbers, start) in out_of_range {
+        let text = strategy_text(strategy, numbers).unwrap_err().to_string();
+        assert!(text.starts_with(start) && text.ends_with("is accepted"), "{numbers}: {text}");
+    }
+}
+
+#[test]
+fn fedprox_needs_a_loss_to_add_to() {
+    let text = "[study]\nname = \"a\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n\
+                [aggregation]\nclip_norm = 1.0\nstrategy = \"fedprox\"\nproximal_mu = 1.0\n\
+                [privacy]\nmode = \"inspectable\"\n";
+    let error = Study::read(text, "a.toml").unwrap_err().to_string();
+    assert!(error.contains("synthetic trainer") && error.contains("another family"), "{error}");
 }
 
 #[test]

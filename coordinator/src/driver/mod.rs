@@ -191,10 +191,11 @@ impl Driver {
                         Done::Added(compute.add(update, weight))
                     });
                 }
-                Action::Aggregate { id, base, weight, step_exponent } => {
+                Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, None, move || {
-                        Done::Aggregated(compute.aggregate(base, weight, step_exponent))
+                        let state = strategy_state;
+                        Done::Aggregated(compute.aggregate(base, state, weight, step_exponent))
                     });
                 }
                 Action::Forget { round } => {

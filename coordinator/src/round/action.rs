@@ -81,12 +81,15 @@ pub enum Action {
         /// n_i.
         weight: u64,
     },
-    /// Make the next model from the base and the round's sum, durably. → [`Done::Aggregated`]
+    /// Make the next model and the strategy's next state from the base, its state and the round's
+    /// sum, durably. → [`Done::Aggregated`]
     Aggregate {
         /// Comes back.
         id: ActionId,
         /// The base's digest.
         base: Digest,
+        /// Of the strategy's state that was committed with the base; none before its first version.
+        strategy_state: Option<Digest>,
         /// Σ n_i.
         weight: u64,
         /// The grid's step is 2^this.
@@ -176,11 +179,13 @@ pub enum Done {
     Aggregated(Result<Aggregated, Fault>),
 }
 
-/// The next model, durable under its digest.
+/// The next model and the strategy's next state, durable under their digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aggregated {
-    /// Its digest.
+    /// The model's digest.
     pub model: Digest,
+    /// The state's, if the strategy has one.
+    pub strategy_state: Option<Digest>,
     /// BLAKE3 of the sum.
     pub sum: Digest,
 }
@@ -202,6 +207,8 @@ pub struct Head {
     pub study: StudyId,
     /// Its newest version.
     pub version: Version,
-    /// That version's digest.
+    /// Digest of its model.
     pub model: Digest,
+    /// Digest of its strategy's state; none before the strategy's first version.
+    pub strategy_state: Option<Digest>,
 }

@@ -20,10 +20,11 @@ impl Engine {
             return;
         };
         match outcome {
-            Ok(Aggregated { model, sum }) => {
+            Ok(Aggregated { model, strategy_state, sum }) => {
                 let outcome = Outcome::Committed {
                     version: open.plan.base_version.next(),
                     model,
+                    strategy_state,
                     sum,
                     weight: open.words.weight,
                 };
@@ -75,8 +76,9 @@ impl Engine {
         };
         ending.told = true;
         match &ending.outcome {
-            Outcome::Committed { version, model, .. } => {
+            Outcome::Committed { version, model, strategy_state, .. } => {
                 (self.version, self.model) = (*version, *model);
+                self.strategy_state = *strategy_state;
                 self.attempts.try_again(self.now);
             }
             Outcome::Evaluated { .. } => {

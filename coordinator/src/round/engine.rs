@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) state_since: Option<ActionId>,
     pub(super) version: Version,
     pub(super) model: Digest,
+    /// The newest version's.
+    pub(super) strategy_state: Option<Digest>,
     pub(super) next_round: Round,
     pub(super) attempts: Attempts,
     pub(super) open: Option<OpenRound>,
@@ -249,7 +251,12 @@ impl Engine {
     /// The newest version.
     #[must_use]
     pub fn head(&self) -> Head {
-        Head { study: self.terms.study.id().clone(), version: self.version, model: self.model }
+        Head {
+            study: self.terms.study.id().clone(),
+            version: self.version,
+            model: self.model,
+            strategy_state: self.strategy_state,
+        }
     }
 
     /// The study's state, as it is in the log.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_common::audit::record::{PlanMade, TrainingBegun};
 use consilium_common::audit::{Receipt, Record};
 use consilium_common::ids::{Digest, Round, SiteId, Version};
+use consilium_common::planted::{self, Bug};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Study, StudyError};
 use consilium_common::time::Millis;
@@ -32,8 +33,10 @@ pub struct Setup {
     pub state_by: String,
     /// The newest version.
     pub version: Version,
-    /// Its digest.
+    /// Digest of its model.
     pub model: Digest,
+    /// Digest of its strategy's state; none before the strategy's first version.
+    pub strategy_state: Option<Digest>,
     /// The newest version was scored.
     pub evaluated: bool,
     /// Evaluate rounds of the newest version that were abandoned in a row.
@@ -100,6 +103,7 @@ impl Engine {
             state_since: None,
             version: setup.version,
             model: setup.model,
+            strategy_state: setup.strategy_state.filter(|_| !planted::has(Bug::FreshState)),
             next_round: setup.next_round,
             attempts: Attempts {
                 abandoned: 0,

@@ -58,9 +58,12 @@ impl Engine {
             TaskKind::Train => {
                 open.phase = Phase::Aggregating;
                 let (base, step_exponent) = (open.plan.base, self.terms.step_exponent);
+                // The plan's base is the newest version, and this its state.
+                let strategy_state = self.strategy_state;
                 self.outbox.request(Awaited::Aggregate, |id| Action::Aggregate {
                     id,
                     base,
+                    strategy_state,
                     weight,
                     step_exponent,
                 });

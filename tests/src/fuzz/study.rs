@@ -113,7 +113,7 @@ pub(super) fn signature_file(bytes: &[u8]) {
 }
 
 /// One change each to [`TINY`], for every rule that a study can break.
-const EDITS: [(&str, &str); 30] = [
+const EDITS: [(&str, &str); 34] = [
     ("inspectable", "private"),
     ("classes", "clases"),
     ("cnn", "rnn"),
@@ -127,6 +127,10 @@ const EDITS: [(&str, &str); 30] = [
     ("dense = [3]", "dense = [0]"),
     ("clip_norm = 16.0", "clip_norm = nan"),
     ("clip_norm = 16.0", "clip_norm = 1.0\nstrategy = \"median\""),
+    ("clip_norm = 16.0", "clip_norm = 1.0\nstrategy = \"fedadam\"\ntau = 1e-9"),
+    ("clip_norm = 16.0", "clip_norm = 1.0\nstrategy = \"fedprox\"\nproximal_mu = 0.1"),
+    ("clip_norm = 16.0", "clip_norm = 1.0\nstrategy = \"fedprox\""),
+    ("clip_norm = 16.0", "clip_norm = 1.0\nmomentum = 0.9"),
     ("clip_norm = 16.0", "clip_norm = 1.0\ncodec = \"int8\""),
     ("clip_norm = 16.0", "clip_norm = 1.0\ncodec = \"ring32\""),
     ("[privacy]", "[data]\nnormalize = \"federated\"\n[privacy]"),

@@ -23,6 +23,8 @@ pub struct Draft {
     pub local: u32,
     /// A bound that the first rounds exceed and the later ones keep.
     pub clip_norm: f64,
+    /// The strategy and its numbers, as lines of `[aggregation]`.
+    pub strategy: &'static str,
     /// When a silent site is idle. Long by default: no test of kills may lose a site to it.
     pub idle_timeout: &'static str,
 }
@@ -40,6 +42,7 @@ impl Draft {
             batch_ms: 0,
             local: 3,
             clip_norm: 8.0,
+            strategy: "",
             idle_timeout: "60s",
         }
     }
@@ -48,12 +51,13 @@ impl Draft {
     #[must_use]
     pub fn text(&self) -> String {
         let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
-        let (clip_norm, idle_timeout, local) = (self.clip_norm, self.idle_timeout, self.local);
+        let (clip_norm, strategy) = (self.clip_norm, self.strategy);
+        let (idle_timeout, local) = (self.idle_timeout, self.local);
         format!(
             "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\
              [model]\nfamily = \"synthetic\"\nparameters = {parameters}\nbatches = {batches}\n\
              batch_ms = {batch_ms}\nlocal = {local}\n\n[training]\nrounds = {rounds}\n\n\
-             [aggregation]\nclip_norm = {clip_norm:?}\n\n\
+             [aggregation]\nclip_norm = {clip_norm:?}\n{strategy}\n\
              [cohort]\nmin_sites = {min_sites}\nmax_examples = 100000\ndeadline = \"1h\"\n\
              idle_timeout = \"{idle_timeout}\"\n\n[privacy]\nmode = \"inspectable\"\n"
         )

@@ -1,7 +1,8 @@
 //! The models that a history must have led to, computed apart from the product's aggregation: the
 //! known optimum of each site, half of the way there, clipped and rounded as the site does, then
-//! the exact weighted sum in 128 bits over those that the roll call says counted. A site's local state
-//! is the number of rounds in which it counted, and shifts its optimum.
+//! the exact weighted sum in 128 bits over those that the roll call says counted, and the study's
+//! strategy (`strategies.rs`). A site's local state is the number of rounds in which it counted, and
+//! shifts its optimum.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,11 @@ use consilium_common::config;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::random::Generator;
 use consilium_common::study::{ModelSpec, Study};
-use consilium_common::tensor::flat::encode_model;
 use consilium_common::update::delta::{clip_scale, delta, l2_norm};
 use consilium_common::update::grid::{quantise, step_exponent};
 use consilium_common::worker::Source;
+
+use crate::strategies::Expected;
 
 /// Computes versions from v0 on.
 #[derive(Debug)]
@@ -24,8 +26,7 @@ pub struct Reference {
     sources: BTreeMap<SiteId, Source>,
     /// In how many rounds each site has counted, where the study keeps a local state.
     counted: BTreeMap<SiteId, u32>,
-    /// The newest version's vector.
-    pub vector: Vec<f32>,
+    newest: Expected,
 }
 
 impl Reference {
@@ -34,33 +35,37 @@ impl Reference {
     pub fn new(study: Study, sections: &BTreeMap<SiteId, String>) -> Self {
         let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
         let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
-        let vector = study.initial_vector().unwrap();
-        Self { study, sources, counted: BTreeMap::new(), vector }
+        let newest = Expected::new(study.clone());
+        Self { newest, study, sources, counted: BTreeMap::new() }
     }
 
     /// Follows the roll calls of the study: each committed one must name exactly the sum and the
     /// model that follow from those that counted.
     pub fn follow(&mut self, calls: &[&RollCall]) {
         for call in calls {
-            if let Outcome::Committed { model, sum, weight, version } = call.outcome {
-                assert_eq!(call.base, self.digest(), "{version}: the base is the version before");
+            if let Outcome::Committed { model, strategy_state, sum, weight, version } = call.outcome
+            {
+                let base = self.newest.model();
+                assert_eq!(call.base, base, "{version}: the base is the version before");
                 let (expected_sum, expected_weight) = self.commit(call);
                 assert_eq!(weight, expected_weight, "{version}: the sum of weights");
                 assert_eq!(sum, expected_sum, "{version}: the exact sum");
-                assert_eq!(model, self.digest(), "{version}: the model");
+                assert_eq!(model, self.newest.model(), "{version}: the model");
+                let expected = self.newest.strategy_state();
+                assert_eq!(strategy_state, expected, "{version}: the strategy's state");
             }
         }
     }
 
-    /// Digest of the newest version.
+    /// The newest version's vector.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest::of(&encode_model(&self.study.layout().unwrap(), &self.vector))
+    pub fn vector(&self) -> &[f32] {
+        &self.newest.vector
     }
 
-    /// One round: its sum's digest and weight; the vector is the next version afterwards.
+    /// One round: its sum's digest and weight; the newest version is the one that it makes.
     fn commit(&mut self, call: &RollCall) -> (Digest, u64) {
-        let mut sum = vec![0_i128; self.vector.len()];
+        let mut sum = vec![0_i128; self.vector().len()];
         let mut total = 0;
         for (site, entry) in &call.sites {
             let Status::Counted { weight } = entry.status else {
@@ -73,10 +78,7 @@ impl Reference {
                 *sum += i128::from(expected) * i128::from(units);
             }
         }
-        let step = 2_f64.powi(step_exponent(self.study.aggregation.clip_norm));
-        for (value, sum) in self.vector.iter_mut().zip(&sum) {
-            *value = next(*value, *sum, total, step);
-        }
+        self.newest.commit(&sum, total);
         let keeps = matches!(&self.study.model, ModelSpec::Synthetic(sizes) if sizes.local > 0);
         for site in call.sites.keys().filter(|site| keeps && call.counted(site)) {
             *self.counted.entry(site.clone()).or_default() += 1;
@@ -88,7 +90,7 @@ impl Reference {
     /// The site's update in grid units.
     fn units(&self, site: &SiteId, round: Round) -> Vec<i32> {
         let counted = self.counted.get(site).copied().unwrap_or_default();
-        units(&self.study, &self.sources[site], (&self.vector, counted), round, site)
+        units(&self.study, &self.sources[site], (self.vector(), counted), round, site)
     }
 
     fn weight(&self, site: &SiteId) -> u64 {
@@ -123,13 +125,4 @@ pub fn units(
 pub fn weight(source: &Source) -> u64 {
     let all = source.examples.unwrap();
     all - all / 5
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "the documented arithmetic: f64 throughout, one rounding to f32"
-)]
-fn next(base: f32, sum: i128, weight: u64, step: f64) -> f32 {
-    (sum as f64 / weight as f64 * step + f64::from(base)) as f32
 }

@@ -148,7 +148,7 @@ impl World {
     pub fn assert_reference(&self, draft: &Draft, history: &History) -> Vec<f32> {
         let mut reference = Reference::new(draft.study(), &self.sections());
         reference.follow(&history.of(draft.name));
-        reference.vector
+        reference.vector().to_vec()
     }
 
     /// The newest version, by way of `model export`.

@@ -16,7 +16,7 @@ use consilium_coordinator::round::{
 };
 
 use super::sim::{Event, Sim, Work};
-use super::terms::{Terms, next_model, units};
+use super::terms::{Terms, next, units};
 
 /// What a running engine works with, in memory.
 pub(crate) struct Running {
@@ -34,6 +34,7 @@ pub(crate) struct Coordinator {
     /// Each record with the time at which it was durable.
     pub(crate) log: Vec<(Millis, Record)>,
     pub(crate) history: History,
+    /// Models and strategies' states.
     pub(crate) models: BTreeMap<Digest, Vec<u8>>,
     /// Whole updates, each with its study.
     pub(crate) staged: BTreeMap<Digest, (usize, Vec<u8>)>,
@@ -277,8 +278,15 @@ impl Coordinator {
             Action::Add { site, update, weight, .. } => {
                 Done::Added(self.add(study, terms, site, update, weight))
             }
-            Action::Aggregate { base, weight, step_exponent, .. } => {
-                Done::Aggregated(Ok(self.aggregate(study, terms, base, weight, step_exponent)))
+            Action::Aggregate { base, strategy_state, weight, step_exponent, .. } => {
+                let sum = self.running[study].sum.as_ref().unwrap();
+                assert_eq!(sum.weight(), weight, "the sum's weight is the round's");
+                let state = strategy_state.map(|state| self.models[&state].as_slice());
+                let next = next(terms, &self.models[&base], state, sum, step_exponent);
+                let sum = sum.digest();
+                let model = self.keep(next.model);
+                let strategy_state = (!next.state.is_empty()).then(|| self.keep(next.state));
+                Done::Aggregated(Ok(Aggregated { model, strategy_state, sum }))
             }
             other => panic!("{other:?} has no answer"),
         }
@@ -313,20 +321,11 @@ impl Coordinator {
         Ok(())
     }
 
-    fn aggregate(
-        &mut self,
-        study: usize,
-        terms: &Terms,
-        base: Digest,
-        weight: u64,
-        exponent: i32,
-    ) -> Aggregated {
-        let sum = self.running[study].sum.as_ref().unwrap();
-        assert_eq!(sum.weight(), weight, "the sum's weight is the round's");
-        let next = next_model(terms, &self.models[&base], sum, exponent);
-        let (model, sum) = (Digest::of(&next), sum.digest());
-        self.models.insert(model, next);
-        Aggregated { model, sum }
+    /// A model or state on disk.
+    fn keep(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(&bytes);
+        self.models.insert(digest, bytes);
+        digest
     }
 
     /// A record is on disk that nobody waited for.

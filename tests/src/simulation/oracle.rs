@@ -7,14 +7,14 @@ use consilium_common::audit::record::PlanMade;
 use consilium_common::audit::{Outcome, Record, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
-use consilium_common::update::grid::step_exponent;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
 use consilium_coordinator::aggregate::Sum;
 
 use super::coverage::Coverage;
-use super::terms::{Terms, next_model, units};
+use super::terms::{Terms, units};
 use super::world::World;
+use crate::strategies::Expected;
 
 /// Idle is who shows nothing for the idle timeout of the simulated studies; messages take a moment.
 const IDLE: Millis = Millis::from_secs(10);
@@ -144,11 +144,13 @@ fn bytes_of<'a>(world: &'a World, call: &RollCall, site: &SiteId, update: Digest
 }
 
 fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let mut expected = Expected::new(terms.study.clone());
     let mut head = terms.study.initial.unwrap().model;
     let mut versions = 0;
     for call in roll_calls {
         assert_eq!((call.base_version.0, call.base), (versions, head), "round {}", call.round);
-        let Outcome::Committed { version, model, sum, weight } = &call.outcome else {
+        let Outcome::Committed { version, model, strategy_state, sum, weight } = &call.outcome
+        else {
             continue;
         };
         let mut reference = Sum::new(terms.layout.len());
@@ -160,9 +162,10 @@ fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]
         let have = (reference.digest(), reference.weight());
         assert_eq!(have, (*sum, *weight), "round {}", call.round);
         assert!(counted(call).count() >= terms.study.cohort.min_sites as usize);
-        let exponent = step_exponent(terms.study.aggregation.clip_norm);
-        let next = next_model(terms, &world.coordinator.models[&head], &reference, exponent);
-        assert_eq!(Digest::of(&next), *model, "the model of round {}", call.round);
+        let exact: Vec<i128> = reference.as_slice().iter().copied().map(i128::from).collect();
+        expected.commit(&exact, *weight);
+        let have = (expected.model(), expected.strategy_state());
+        assert_eq!(have, (*model, *strategy_state), "the version of round {}", call.round);
         versions += 1;
         assert_eq!(version.0, versions);
         head = *model;

@@ -1,19 +1,22 @@
 //! What both sides of a simulated study agree on, and the arithmetic that the oracle repeats.
 
 use consilium_common::ids::{Digest, SiteId};
+use consilium_common::random::Generator;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
 use consilium_common::update::words::Schema;
-use consilium_coordinator::aggregate::fedavg::segments;
-use consilium_coordinator::aggregate::{FedAvg, Sum};
+use consilium_coordinator::aggregate::server_opt::{STATE_HEADER_BYTES, state_header};
+use consilium_coordinator::aggregate::{Before, Next, ServerStep, Sum, segments};
 
 use super::sim::Sim;
 
 /// Names of the studies of a federation.
 const NAMES: [&str; 3] = ["thorax", "retina", "sepsis"];
+/// Strategies of studies. (`fedprox` is the sites' alone, and needs a loss.)
+const STRATEGIES: [&str; 5] = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
 /// One study, and the key that signs receipts and roll calls.
 pub(crate) struct Terms {
@@ -26,20 +29,24 @@ pub(crate) struct Terms {
     pub(crate) roster: Vec<SiteId>,
 }
 
-/// The studies of a federation of some sites.
-pub(crate) fn draw(sim: &mut Sim) -> Vec<Terms> {
+/// The studies of a federation of some sites. Strategies have a source of chance of their own: they
+/// change what models are, and nothing of what happens.
+pub(crate) fn draw(seed: u64, sim: &mut Sim) -> Vec<Terms> {
+    let mut strategies = Generator::new("simulation/strategies", &seed.to_le_bytes());
     let sites = sim.between(1, 6);
     let studies = if sim.happens(400) { sim.between(2, 3) } else { 1 };
     let names = NAMES.iter().zip(0..studies).map(|(name, _)| *name);
-    names.map(|name| one(name, sites, sim)).collect()
+    let mut strategy = || STRATEGIES[strategies.below(5) as usize];
+    names.map(|name| one(name, sites, strategy(), sim)).collect()
 }
 
-fn one(name: &str, sites: u64, sim: &mut Sim) -> Terms {
+fn one(name: &str, sites: u64, strategy: &str, sim: &mut Sim) -> Terms {
     let min_sites = sim.between(1, sites);
     let rounds = sim.between(2, 8);
     let text = format!(
         "[study]\nname = \"{name}\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 5\n\
          [training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
+         strategy = \"{strategy}\"\n\
          [cohort]\nmin_sites = {min_sites}\nmax_examples = 1000\ndeadline = \"60s\"\n\
          idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\""
     );
@@ -62,14 +69,27 @@ pub(crate) fn units(update: &[u8], terms: &Terms) -> Vec<i32> {
     decode_i32(&update[HEADER_BYTES..]).take(terms.layout.len()).collect()
 }
 
-/// base + step · sum / weight.
-pub(crate) fn next_model(terms: &Terms, base: &[u8], sum: &Sum, exponent: i32) -> Vec<u8> {
-    let step = FedAvg::new(sum.weight(), exponent).unwrap();
+/// The next model and strategy's state, by the coordinator's own arithmetic; the oracle has another.
+pub(crate) fn next(
+    terms: &Terms,
+    base: &[u8],
+    state: Option<&[u8]>,
+    sum: &Sum,
+    exponent: i32,
+) -> Next {
+    let optimizer = terms.study.aggregation.server_optimizer();
+    let step = ServerStep::new(optimizer, sum.weight(), exponent).unwrap();
     let (header, vector) = base.split_at(MODEL_HEADER_BYTES);
-    let mut next = header.to_vec();
+    let head = match optimizer.state_values() {
+        0 => Vec::new(),
+        _ => state_header(&terms.layout.digest()).to_vec(),
+    };
+    let mut next = Next { model: header.to_vec(), state: head };
+    // Five weights are one segment.
     for segment in segments(&terms.layout) {
-        let base = &vector[4 * segment.vector.start..4 * segment.vector.end];
-        step.next_segment(&segment, base, sum.as_slice(), &mut next).unwrap();
+        let before =
+            Before { base: vector, state: state.map(|state| &state[STATE_HEADER_BYTES..]) };
+        step.next_segment(&segment, before, sum.as_slice(), &mut next).unwrap();
     }
     next
 }

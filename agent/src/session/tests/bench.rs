@@ -127,6 +127,7 @@ pub(super) fn roll_call(study: &str, round: u64, counted: Option<Digest>) -> Mes
         outcome: RoundOutcome::Committed {
             version: Version(round),
             model: digest(101),
+            strategy_state: None,
             sum: digest(102),
             weight: 480,
         },

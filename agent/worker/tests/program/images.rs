@@ -52,6 +52,23 @@ fn the_same_task_gives_the_same_bits_and_another_seed_others() {
 }
 
 #[test]
+fn fedprox_holds_the_weights_near_the_base_the_more_the_greater_mu_is() {
+    let way = |strategy: &str| {
+        let room = Room::tiny_under(strategy, "optimizer = \"sgd\"\nlearning_rate = 0.05");
+        run(&room.task(Work::Train)).unwrap();
+        let layout = room.study.layout().unwrap();
+        let trained = from_safetensors(&bytes_of(&room.out()), &layout).unwrap();
+        let base = room.study.initial_vector().unwrap();
+        let squares = trained.iter().zip(&base).map(|(t, b)| f64::from(t - b).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    let plain = way("");
+    let near = way("strategy = \"fedprox\"\nproximal_mu = 3.0");
+    let nearer = way("strategy = \"fedprox\"\nproximal_mu = 20.0");
+    assert!(nearer > 0.0 && 2.0 * nearer < near && 1.2 * near < plain, "{plain} {near} {nearer}");
+}
+
+#[test]
 fn metrics_fit_the_schema_and_one_another() {
     let room = Room::tiny("");
     let mut task = room.task(Work::Evaluate);

@@ -117,12 +117,18 @@ pub(crate) struct Room {
 impl Room {
     /// A study over 12×12 grey images of four classes, and 320 + 80 records that can be learnt.
     pub(crate) fn tiny(training: &str) -> Self {
+        Self::tiny_under("", training)
+    }
+
+    /// The same under a strategy: lines of `[aggregation]`.
+    pub(crate) fn tiny_under(strategy: &str, training: &str) -> Self {
+        let rest = REST.replace("[privacy]", &format!("{strategy}\n[privacy]"));
         let text = format!(
             "[study]\nname = \"tiny\"\nseed = 3\n\
              [model]\nfamily = \"cnn\"\ninput = {{ channels = 1, height = 12, width = 12 }}\n\
              classes = [\"n\", \"e\", \"s\", \"w\"]\n\
              conv = [{{ filters = 4 }}]\ndense = [16]\n\
-             [training]\n{training}\n{REST}"
+             [training]\n{training}\n{rest}"
         );
         let room = Self::new(&text, None);
         room.put_records("train", 320);

@@ -204,7 +204,12 @@ impl History {
             return Err(HistoryError::Unreadable { record, why });
         };
         let history = StudyHistory {
-            head: Head { study: id.clone(), version: Version(0), model: initial.model },
+            head: Head {
+                study: id.clone(),
+                version: Version(0),
+                model: initial.model,
+                strategy_state: None,
+            },
             study,
             signed: submitted.signed.clone(),
             submitted_by: submitted.by.clone(),
@@ -237,6 +242,7 @@ impl StudyHistory {
             state_by: self.state_by.clone(),
             version: self.head.version,
             model: self.head.model,
+            strategy_state: self.head.strategy_state,
             evaluated: self.evaluated,
             evaluations_abandoned: self.evaluations_abandoned,
             next_round: self.next_round,
@@ -256,6 +262,10 @@ impl StudyHistory {
         let layout = |study: &Study| study.initial.map(|initial| initial.layout);
         if layout(&study) != layout(&self.study) {
             return Err(HistoryError::LayoutChanged(id));
+        }
+        if study.aggregation.strategy != self.study.aggregation.strategy {
+            // Another strategy begins anew; its numbers may change on the way.
+            self.head.strategy_state = None;
         }
         self.study = study;
         self.signed = submitted.signed.clone();
@@ -316,7 +326,7 @@ impl StudyHistory {
         self.open_round(record, roll_call.round)?;
         let evaluates = roll_call.task == TaskKind::Evaluate;
         match &roll_call.outcome {
-            Outcome::Committed { version, model, .. } => {
+            Outcome::Committed { version, model, strategy_state, .. } => {
                 let need = self.head.version.next();
                 if *version != need {
                     return Err(HistoryError::Version {
@@ -327,6 +337,7 @@ impl StudyHistory {
                     });
                 }
                 (self.head.version, self.head.model) = (*version, *model);
+                self.head.strategy_state = *strategy_state;
             }
             Outcome::Evaluated { .. } => self.evaluated = true,
             Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),

@@ -87,6 +87,7 @@ fn committed(version: u64) -> Outcome {
     Outcome::Committed {
         version: Version(version),
         model: Digest([8; 32]),
+        strategy_state: None,
         sum: Digest([7; 32]),
         weight: 1,
     }
@@ -208,6 +209,34 @@ fn a_changed_study_counts_up_and_keeps_its_model() {
     );
     let other = submission(|toml| second(toml).replace("parameters = 5", "parameters = 6"));
     assert_eq!(error(&start, &other), HistoryError::LayoutChanged(demo()));
+}
+
+#[test]
+fn a_strategy_goes_on_from_its_state_and_another_one_begins_anew() {
+    let version = |n: u64, strategy: &'static str| {
+        submission(move |toml| {
+            let name = format!("name = \"demo\"\nversion = {n}");
+            let strategy = format!("clip_norm = 10.0\nstrategy = \"{strategy}\"");
+            toml.replace("name = \"demo\"", &name).replace("clip_norm = 10.0", &strategy)
+        })
+    };
+    let mut outcome = committed(1);
+    if let Outcome::Committed { strategy_state, .. } = &mut outcome {
+        *strategy_state = Some(Digest([6; 32]));
+    }
+    let ended = [version(1, "fedadam"), plan(1), roll_call(1, TaskKind::Train, outcome)];
+    let mut history = history(&ended);
+    let state = |history: &History| {
+        let study = history.study(&demo()).unwrap();
+        let setup = study.setup(BTreeSet::new(), key());
+        assert_eq!(setup.strategy_state, study.head.strategy_state);
+        setup.strategy_state
+    };
+    assert_eq!(state(&history), Some(Digest([6; 32])));
+    history.apply(&version(2, "fedadam")).unwrap();
+    assert_eq!(state(&history), Some(Digest([6; 32])));
+    history.apply(&version(3, "fedyogi")).unwrap();
+    assert_eq!(state(&history), None);
 }
 
 #[test]

@@ -4,13 +4,12 @@ use consilium_common::audit::record::StudyStateSet;
 use consilium_common::audit::{Outcome, Record, RollCall, Status as Counted};
 use consilium_common::ids::{Digest, Round};
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
-use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
 use consilium_common::wire::messages::{Message, RunState};
 
 use super::world::{World, key};
-use crate::aggregate::fedavg::segments;
-use crate::aggregate::{FedAvg, Sum};
+use crate::aggregate::server_opt::{STATE_HEADER_BYTES, state_header};
+use crate::aggregate::{Before, Next, ServerStep, Sum, segments};
 
 impl World {
     /// Every roll call of the log.
@@ -35,11 +34,12 @@ impl World {
     }
 
     /// Digests of the committed models, in order; each is checked to be the exact sum of its roll
-    /// call over its base.
+    /// call over its base, and its strategy's state to follow from the one before.
     pub(super) fn commits(&self) -> Vec<Digest> {
-        let mut commits = Vec::new();
+        let (mut commits, mut state) = (Vec::new(), None);
         for roll_call in self.roll_calls() {
-            let Outcome::Committed { model, sum, weight, .. } = roll_call.outcome else {
+            let Outcome::Committed { model, strategy_state, sum, weight, .. } = roll_call.outcome
+            else {
                 continue;
             };
             let mut reference = Sum::new(self.layout.len());
@@ -51,9 +51,9 @@ impl World {
                 }
             }
             assert_eq!((reference.digest(), reference.weight()), (sum, weight));
-            let base = &self.models[&roll_call.base];
-            let next = next_model(&self.layout, base, &reference, -26);
-            assert_eq!(Digest::of(&next), model);
+            let (next, next_state) = next(self, roll_call.base, state, &reference, -26);
+            state = next_state.as_deref().map(Digest::of);
+            assert_eq!((Digest::of(&next), state), (model, strategy_state));
             commits.push(model);
         }
         commits
@@ -72,13 +72,28 @@ pub(super) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
     decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
 }
 
-pub(super) fn next_model(layout: &Layout, base: &[u8], sum: &Sum, exponent: i32) -> Vec<u8> {
-    let step = FedAvg::new(sum.weight(), exponent).unwrap();
-    let (header, vector) = base.split_at(MODEL_HEADER_BYTES);
-    let mut next = header.to_vec();
-    for segment in segments(layout) {
-        let base = &vector[4 * segment.vector.start..4 * segment.vector.end];
-        step.next_segment(&segment, base, sum.as_slice(), &mut next).unwrap();
+/// The next model and strategy's state.
+pub(super) fn next(
+    world: &World,
+    base: Digest,
+    state: Option<Digest>,
+    sum: &Sum,
+    exponent: i32,
+) -> (Vec<u8>, Option<Vec<u8>>) {
+    let step = ServerStep::new(world.optimizer, sum.weight(), exponent).unwrap();
+    let values = world.optimizer.state_values();
+    let (header, vector) = world.models[&base].split_at(MODEL_HEADER_BYTES);
+    let state = state.map(|state| &world.models[&state][STATE_HEADER_BYTES..]);
+    let head = state_header(&world.layout.digest());
+    let mut next = Next { model: header.to_vec(), state: head.to_vec() };
+    for segment in segments(&world.layout) {
+        let of_state = |sum: std::ops::Range<usize>| 4 * values * sum.start..4 * values * sum.end;
+        let range = segment.sum.clone().map_or(0..0, of_state);
+        let before = Before {
+            base: &vector[4 * segment.vector.start..4 * segment.vector.end],
+            state: state.map(|state| &state[range]),
+        };
+        step.next_segment(&segment, before, sum.as_slice(), &mut next).unwrap();
     }
-    next
+    (next.model, (values > 0).then_some(next.state))
 }

@@ -9,9 +9,13 @@ use super::world::World;
 
 const SITES: [&str; 3] = ["a", "b", "c"];
 
-/// All three sites must count, so that every run has the same cohorts.
+/// All three sites must count, so that every run has the same cohorts; and a version needs the
+/// strategy's state of the one before.
 fn world() -> World {
-    let all = |toml: &str| toml.replace("min_sites = 2", "min_sites = 3");
+    let all = |toml: &str| {
+        let toml = toml.replace("min_sites = 2", "min_sites = 3");
+        toml.replace("clip_norm = 10.0", "clip_norm = 10.0\nstrategy = \"fedadam\"")
+    };
     let mut world = World::submitted(&SITES, all);
     world.populate();
     world

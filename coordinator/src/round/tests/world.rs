@@ -6,7 +6,7 @@ use consilium_common::audit::Record;
 use consilium_common::audit::record::StudySubmitted;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::Study;
+use consilium_common::study::{ServerOptimizer, Study};
 use consilium_common::tensor::layout::Layout;
 use consilium_common::time::Millis;
 use consilium_common::update::words::Schema;
@@ -68,6 +68,7 @@ pub(super) struct World {
     pub(super) broken: &'static str,
     pub(super) sites: BTreeMap<SiteId, FakeSite>,
     pub(super) staged: BTreeMap<Digest, Vec<u8>>,
+    /// Models and strategies' states.
     pub(super) models: BTreeMap<Digest, Vec<u8>>,
     /// Every update that any site ever made, for the reference sums.
     pub(super) made: BTreeMap<Digest, Vec<u8>>,
@@ -75,6 +76,7 @@ pub(super) struct World {
     added: BTreeSet<SiteId>,
     pub(super) roster: BTreeSet<SiteId>,
     pub(super) layout: Layout,
+    pub(super) optimizer: ServerOptimizer,
     schema: Schema,
     /// Actions performed by all processes so far, by name.
     pub(super) performed: Vec<&'static str>,
@@ -120,6 +122,7 @@ impl World {
             added: BTreeSet::new(),
             roster,
             layout,
+            optimizer: study.aggregation.server_optimizer(),
             schema,
             performed: Vec::new(),
         }
@@ -179,8 +182,9 @@ impl World {
             Action::Add { id, site, update, weight } => {
                 (id, Done::Added(self.add(&site, update, weight)))
             }
-            Action::Aggregate { id, base, weight, step_exponent } => {
-                (id, Done::Aggregated(self.aggregate(base, weight, step_exponent)))
+            Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
+                let made = self.aggregate(base, strategy_state, weight, step_exponent);
+                (id, Done::Aggregated(made))
             }
             Action::Forget { .. } => {
                 (self.sum, self.added) = (None, BTreeSet::new());
@@ -213,14 +217,25 @@ impl World {
         Ok(())
     }
 
-    fn aggregate(&mut self, base: Digest, weight: u64, exponent: i32) -> Result<Aggregated, Fault> {
+    fn aggregate(
+        &mut self,
+        base: Digest,
+        strategy_state: Option<Digest>,
+        weight: u64,
+        exponent: i32,
+    ) -> Result<Aggregated, Fault> {
         self.unless_broken("aggregate")?;
         let sum = self.sum.as_ref().unwrap();
         assert_eq!(sum.weight(), weight);
-        let next = audit::next_model(&self.layout, &self.models[&base], sum, exponent);
+        let (next, state) = audit::next(self, base, strategy_state, sum, exponent);
         let (model, sum) = (Digest::of(&next), sum.digest());
         self.models.insert(model, next);
-        Ok(Aggregated { model, sum })
+        let strategy_state = state.map(|state| {
+            let digest = Digest::of(&state);
+            self.models.insert(digest, state);
+            digest
+        });
+        Ok(Aggregated { model, strategy_state, sum })
     }
 
     fn unless_broken(&self, name: &str) -> Result<(), Fault> {

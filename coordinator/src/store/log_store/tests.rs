@@ -43,6 +43,7 @@ fn roll_call(round: u64) -> Record {
         outcome: Outcome::Committed {
             version: Version(round),
             model: Digest([3; 32]),
+            strategy_state: None,
             sum: Digest([4; 32]),
             weight: 3,
         },

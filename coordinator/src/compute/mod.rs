@@ -1,0 +1,258 @@
+//! The CPU work of one study: validate an update, add it to the round's sum, make the next model and
+//! the strategy's next state. Everything streams by 1 MiB of a model: the sum is in memory, no model
+//! or state ever is (DESIGN.md §5).
+//!
+//! Called on blocking threads, or at once for small updates in memory. The arithmetic is in
+//! `aggregate`; here is the moving of bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use consilium_common::ids::Digest;
+use consilium_common::limits::CHUNK_BYTES;
+use consilium_common::study::{ServerOptimizer, Study, StudyError};
+use consilium_common::tensor::flat::{model_bytes_len, model_header};
+use consilium_common::tensor::layout::Layout;
+use consilium_common::update::sections::HEADER_BYTES;
+use consilium_common::update::words::{Schema, Words};
+use consilium_common::wire::reject::Code;
+
+use crate::aggregate::server_opt::{state_bytes_len, state_header};
+use crate::aggregate::{Before, Next, ServerStep, Sum, Validator, segments};
+use crate::round::{Aggregated, Fault, Rules};
+use crate::stage::{Stage, Staged};
+use crate::store::{Blobs, ReadBlob, WriteBlob};
+
+/// What a study computes with. Cheap to clone; clones share the sum.
+#[derive(Debug, Clone)]
+pub struct Compute(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    blobs: Arc<dyn Blobs>,
+    stage: Arc<Stage>,
+    layout: Layout,
+    schema: Schema,
+    optimizer: ServerOptimizer,
+    /// Of the open round, once something was added.
+    sum: Mutex<Option<Sum>>,
+}
+
+impl Compute {
+    /// For a study.
+    ///
+    /// # Errors
+    /// Its spec gives no layout.
+    pub fn new(
+        study: &Study,
+        blobs: Arc<dyn Blobs>,
+        stage: Arc<Stage>,
+    ) -> Result<Self, StudyError> {
+        let (layout, schema) = (study.layout()?, Schema::of(study));
+        let (optimizer, sum) = (study.aggregation.server_optimizer(), Mutex::new(None));
+        Ok(Self(Arc::new(Inner { blobs, stage, layout, schema, optimizer, sum })))
+    }
+
+    fn sum(&self) -> MutexGuard<'_, Option<Sum>> {
+        // A thread that died in the middle of an addition poisons the lock and ends the driver, so
+        // nobody goes on with a sum that is half-way.
+        self.0.sum.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a staged update against the rules.
+    ///
+    /// # Errors
+    /// The rule that it breaks, or [`Code::CoordinatorFault`] if it cannot be read.
+    pub fn verify(&self, update: Digest, rules: &Rules) -> Result<Words, Fault> {
+        let staged = self.0.stage.open_update(update).map_err(our_fault)?;
+        let mut validator = Validator::new(rules, &self.0.schema, staged.length())?;
+        in_chunks(0, staged.length(), |offset, chunk| {
+            staged.read_at(offset, chunk).map_err(our_fault)?;
+            validator.feed(chunk)
+        })?;
+        validator.finish()
+    }
+
+    /// Adds weight · update, which was verified, to the round's sum.
+    ///
+    /// # Errors
+    /// [`Code::CoordinatorFault`]: it cannot be read, and may have been added in part.
+    pub fn add(&self, update: Digest, weight: u64) -> Result<(), Fault> {
+        let staged = self.0.stage.open_update(update).map_err(our_fault)?;
+        let mut sum = self.sum();
+        let sum = sum.get_or_insert_with(|| Sum::new(self.0.layout.weights_len()));
+        add_all(sum, &staged, weight)
+    }
+
+    /// Makes the next model and the strategy's next state from the base, the state that was
+    /// committed with it (`None` before the strategy's first version) and the round's sum, durably.
+    ///
+    /// # Errors
+    /// [`Code::CoordinatorFault`]: base or state is not what its digest says, or the disk refused.
+    pub fn aggregate(
+        &self,
+        base: Digest,
+        strategy_state: Option<Digest>,
+        weight: u64,
+        step_exponent: i32,
+    ) -> Result<Aggregated, Fault> {
+        let sum = self.sum();
+        let sum = sum.as_ref().ok_or_else(|| our_fault("nothing was added"))?;
+        if sum.weight() != weight {
+            let told = format!("the sum has weight {}, the round {weight}", sum.weight());
+            return Err(our_fault(told));
+        }
+        let step = ServerStep::new(self.0.optimizer, weight, step_exponent).map_err(our_fault)?;
+        let blobs = &*self.0.blobs;
+        let (mut base, mut state) = self.open(base, strategy_state)?;
+        let mut next = blobs.create().map_err(our_fault)?;
+        next.write(&base.header).map_err(our_fault)?;
+        let mut next_state = self.create_state()?;
+        let mut made = Next::default();
+        for segment in segments(&self.0.layout) {
+            let weights = segment.sum.as_ref().map_or(0, ExactSizeIterator::len);
+            let values = weights * self.0.optimizer.state_values();
+            let state = state.as_mut().map(|state| state.read(4 * values)).transpose()?;
+            let before = Before { base: base.read(4 * segment.vector.len())?, state };
+            made.model.clear();
+            made.state.clear();
+            step.next_segment(&segment, before, sum.as_slice(), &mut made).map_err(our_fault)?;
+            next.write(&made.model).map_err(our_fault)?;
+            if let Some(next_state) = &mut next_state {
+                next_state.write(&made.state).map_err(our_fault)?;
+            }
+        }
+        base.finish()?;
+        state.map_or(Ok(()), Kept::finish)?;
+        let strategy_state = next_state.map(WriteBlob::finish).transpose().map_err(our_fault)?;
+        let model = next.finish().map_err(our_fault)?;
+        Ok(Aggregated { model, strategy_state, sum: sum.digest() })
+    }
+
+    /// What the next version is made of.
+    fn open(&self, base: Digest, state: Option<Digest>) -> Result<(Kept, Option<Kept>), Fault> {
+        let (blobs, layout) = (&*self.0.blobs, &self.0.layout);
+        let header = model_header(&layout.digest()).to_vec();
+        let base = Kept::open(blobs, "base", base, header, model_bytes_len(layout))?;
+        let open_state = |state| {
+            let (header, need) = (state_header(&layout.digest()).to_vec(), self.state_bytes_len());
+            Kept::open(blobs, "strategy state", state, header, need)
+        };
+        Ok((base, state.map(open_state).transpose()?))
+    }
+
+    fn state_bytes_len(&self) -> u64 {
+        state_bytes_len(&self.0.layout, &self.0.optimizer)
+    }
+
+    /// A state to be, if the strategy has one.
+    fn create_state(&self) -> Result<Option<Box<dyn WriteBlob>>, Fault> {
+        if self.0.optimizer.state_values() == 0 {
+            return Ok(None);
+        }
+        let mut state = self.0.blobs.create().map_err(our_fault)?;
+        state.write(&state_header(&self.0.layout.digest())).map_err(our_fault)?;
+        Ok(Some(state))
+    }
+
+    /// The round is over: its sum is of no more use.
+    pub fn forget(&self) {
+        *self.sum() = None;
+    }
+}
+
+fn add_all(sum: &mut Sum, staged: &Staged, weight: u64) -> Result<(), Fault> {
+    let share = sum.admit(weight).map_err(our_fault)?;
+    let start = HEADER_BYTES as u64;
+    let end = start + 4 * sum.as_slice().len() as u64;
+    in_chunks(start, end, |offset, chunk| {
+        staged.read_at(offset, chunk).map_err(our_fault)?;
+        // Chunks begin at multiples of 4 bytes after the header, within the sum's own length.
+        let at = usize::try_from((offset - start) / 4).map_err(our_fault)?;
+        sum.add_bytes(share, at, chunk).map_err(our_fault)
+    })
+}
+
+/// Gives `work` one chunk of `start..end` after the other.
+fn in_chunks(
+    start: u64,
+    end: u64,
+    mut work: impl FnMut(u64, &mut [u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut buffer = Vec::new();
+    let mut at = start;
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        buffer.resize(want, 0);
+        work(at, &mut buffer)?;
+        at += want as u64;
+    }
+    Ok(())
+}
+
+/// A base or a strategy's state, read from its start to its end and hashed on the way: a disk that
+/// rots is found before its bytes become the next version.
+struct Kept {
+    what: &'static str,
+    blob: Box<dyn ReadBlob>,
+    digest: Digest,
+    hasher: blake3::Hasher,
+    at: u64,
+    header: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl Kept {
+    /// Opens a blob of `need` bytes that starts with `header`.
+    fn open(
+        blobs: &dyn Blobs,
+        what: &'static str,
+        digest: Digest,
+        header: Vec<u8>,
+        need: u64,
+    ) -> Result<Self, Fault> {
+        let told = |why: String| {
+            our_fault(format!("{what} {digest} {why}: bring the state folder back from a copy"))
+        };
+        let blob = blobs.open(digest).map_err(|error| told(format!("cannot be read ({error})")))?;
+        if blob.length() != need {
+            return Err(told(format!("has {} bytes, {need} expected", blob.length())));
+        }
+        let mut found = vec![0; header.len()];
+        blob.read_at(0, &mut found).map_err(our_fault)?;
+        if found != header {
+            return Err(told("is of another layout, or none".to_owned()));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header);
+        let at = header.len() as u64;
+        Ok(Self { what, blob, digest, hasher, at, header, chunk: Vec::new() })
+    }
+
+    /// The next bytes.
+    fn read(&mut self, bytes: usize) -> Result<&[u8], Fault> {
+        self.chunk.resize(bytes, 0);
+        self.blob.read_at(self.at, &mut self.chunk).map_err(our_fault)?;
+        self.hasher.update(&self.chunk);
+        self.at += bytes as u64;
+        Ok(&self.chunk)
+    }
+
+    fn finish(self) -> Result<(), Fault> {
+        let found = Digest::from(self.hasher.finalize());
+        if found == self.digest {
+            return Ok(());
+        }
+        let (what, digest) = (self.what, self.digest);
+        Err(our_fault(format!(
+            "{what} {digest} has other content on disk ({found}): bring the state folder back from a \
+             copy"
+        )))
+    }
+}
+
+fn our_fault(detail: impl ToString) -> Fault {
+    Fault { code: Code::CoordinatorFault, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
