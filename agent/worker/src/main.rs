@@ -10,6 +10,7 @@
 //!    data     files → records on the device → batches             device    cpu or GPU, --version
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
 //!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums
+//!    local    the tensors that never leave, from and to their file
 //! ```
 
 #![deny(unsafe_code)]
@@ -19,6 +20,7 @@ mod device;
 mod failure;
 mod family;
 mod fit;
+mod local;
 mod model;
 mod optimizer;
 mod protocol;
