@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::study::Study;
+use consilium_common::study::sections::Metric;
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
@@ -62,6 +63,8 @@ pub(super) struct Options {
 #[derive(Debug, Serialize)]
 struct Epoch {
     epoch: u64,
+    /// The value of the study's own metric.
+    score: Option<f64>,
     accuracy: Option<f64>,
     loss: Option<f64>,
     train_loss: Option<f64>,
@@ -84,6 +87,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct Last {
+    score: Option<f64>,
     accuracy: Option<f64>,
     loss: Option<f64>,
     model_digest: Digest,
@@ -109,7 +113,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
             ));
         }
         if !common.json {
-            show(&row, epochs);
+            show(&row, epochs, study.evaluation.metric);
         }
         rows.push(row);
     }
@@ -129,9 +133,15 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     Ok(())
 }
 
-fn show(row: &Epoch, epochs: u64) {
+fn show(row: &Epoch, epochs: u64, metric: Metric) {
+    let score = match metric {
+        Metric::Auc => format!("AUC {}, ", output::decimal(row.score)),
+        Metric::Rmse => format!("RMSE {}, ", output::decimal(row.score)),
+        // They stand in the line as it is.
+        Metric::Accuracy | Metric::Loss => String::new(),
+    };
     output::line(format!(
-        "epoch {}/{epochs}: accuracy {}, loss {}, training loss {}, {} records, {:.1} s",
+        "epoch {}/{epochs}: {score}accuracy {}, loss {}, training loss {}, {} records, {:.1} s",
         row.epoch,
         output::percent(row.accuracy),
         output::decimal(row.loss),
@@ -184,6 +194,7 @@ impl<'a> Training<'a> {
         let (scored, _) = self.work(Work::Evaluate, epoch, &title).await?;
         Ok(Epoch {
             epoch,
+            score: self.schema.score(&scored.metrics),
             accuracy: self.schema.accuracy(&scored.metrics),
             loss: self.schema.loss(&scored.metrics),
             train_loss: trained.train_loss,
@@ -220,6 +231,7 @@ impl<'a> Training<'a> {
         let suggested_clip_norm = norms.reduce(f64::max).map(|norm| round_up(norm * CLIP_ROOM));
         let last = epochs.last();
         let last = Last {
+            score: last.and_then(|epoch| epoch.score),
             accuracy: last.and_then(|epoch| epoch.accuracy),
             loss: last.and_then(|epoch| epoch.loss),
             model_digest,

@@ -47,7 +47,7 @@ enum Kind {
     Csv,
     /// The same with tabs between fields
     Tsv,
-    /// A .npz file with train_images, train_labels and so on, as MedMNIST comes in
+    /// A .npz file: train_images, train_labels and so on, as MedMNIST comes in; or X and labels of series
     Npz,
     /// A folder of PNG and JPEG files with a sub-folder for each class
     ImageFolder,

@@ -6,7 +6,7 @@
 //! ```text
 //!  protocol   one task in, replies out, an ear for stop           failure   code and sentence
 //!  task       study → records → score → train → result
-//!    family   what differs: records and network of cnn, tabular
+//!    family   what differs: records and network of cnn, rnn, tabular
 //!    data     files → records on the device → batches             device    cpu or GPU, --version
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
 //!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums

@@ -152,8 +152,10 @@ pub enum SourceKind {
     Csv,
     /// A table as text with tabs between fields.
     Tsv,
-    /// A .npz file with arrays train_images, train_labels and, for `holdout = "test"` or `"val"`,
-    /// those with these words, as MedMNIST has them.
+    /// A .npz file. Of images: arrays train_images, train_labels and, for `holdout = "test"` or `"val"`,
+    /// those with these words, as MedMNIST has them. Of series: an array X of records × steps ×
+    /// variables, NaN for a gap, and arrays of integers with one number a record, named as the label,
+    /// the patient and the columns of `only` and `holdout`; `columns` renames X too.
     Npz,
     /// A folder with a sub-folder for each class, named as the study names it, of PNG and JPEG files;
     /// they are brought to the study's size.

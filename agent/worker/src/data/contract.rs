@@ -23,9 +23,9 @@ impl Repairs {
         *self.0.entry(format!("column {column:?}: {repair}")).or_default() += 1;
     }
 
-    /// A line each.
-    pub(crate) fn findings(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(repair, count)| format!("{repair} in {count} rows"))
+    /// A line each; `what` was repaired: rows, values.
+    pub(crate) fn findings(&self, what: &str) -> impl Iterator<Item = String> {
+        self.0.iter().map(move |(repair, count)| format!("{repair} in {count} {what}"))
     }
 }
 
@@ -89,7 +89,10 @@ fn read(column: &Column, field: Field<'_>, repairs: &mut Repairs) -> Result<Writ
             let word = column.codes.get(field.text).map_or(field.text, String::as_str);
             match values.iter().position(|value| value == word) {
                 Some(at) => Ok(Written::Word(at)),
-                None => outside(column, "none of the study's words", repairs),
+                None => {
+                    outside(column, "none of the study's words", repairs)?;
+                    Ok(Written::Missing)
+                }
             }
         }
         ColumnKind::Number { min, max } => {
@@ -97,21 +100,34 @@ fn read(column: &Column, field: Field<'_>, repairs: &mut Repairs) -> Result<Writ
                 let message = format!("column {:?} holds no number", column.name);
                 return Err(Trouble::Unreadable(message));
             };
-            if !(min..=max).contains(&number) {
-                if column.outside == Outside::Clip {
-                    repairs.note(&column.name, "outside its range, clipped");
-                    return Ok(Written::Share(if number < min { 0.0 } else { 1.0 }));
-                }
-                return outside(column, "outside the study's range", repairs);
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "a share of a range, 0 to 1")]
-            let share = ((number - min) / (max - min)) as f32;
-            Ok(Written::Share(share))
+            let share = share(column, (min, max), number, repairs)?;
+            Ok(share.map_or(Written::Missing, Written::Share))
         }
     }
 }
 
-fn outside(column: &Column, what: &str, repairs: &mut Repairs) -> Result<Written, Trouble> {
+/// A number as the share of its column's range; `None` where it counts as missing.
+pub(crate) fn share(
+    column: &Column,
+    (min, max): (f64, f64),
+    number: f64,
+    repairs: &mut Repairs,
+) -> Result<Option<f32>, Trouble> {
+    if !(min..=max).contains(&number) {
+        if column.outside == Outside::Clip {
+            repairs.note(&column.name, "outside its range, clipped");
+            return Ok(Some(if number < min { 0.0 } else { 1.0 }));
+        }
+        outside(column, "outside the study's range", repairs)?;
+        return Ok(None);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a share of a range, 0 to 1")]
+    let share = ((number - min) / (max - min)) as f32;
+    Ok(Some(share))
+}
+
+/// What becomes of a value that the contract does not have; `Ok` where it counts as missing.
+fn outside(column: &Column, what: &str, repairs: &mut Repairs) -> Result<(), Trouble> {
     match column.outside {
         Outside::Drop => {
             repairs.note(&column.name, &format!("{what}, the row left out"));
@@ -119,7 +135,7 @@ fn outside(column: &Column, what: &str, repairs: &mut Repairs) -> Result<Written
         }
         Outside::Missing => {
             repairs.note(&column.name, &format!("{what}, taken as missing"));
-            Ok(Written::Missing)
+            Ok(())
         }
         Outside::Refuse | Outside::Clip => {
             Err(Trouble::Unreadable(format!("column {:?} is {what}", column.name)))
@@ -201,7 +217,7 @@ mod tests {
         push_inputs(&words, field("zebra"), &mut row, &mut repairs).unwrap();
         push_inputs(&words, field(""), &mut row, &mut repairs).unwrap();
         assert_eq!(row, [0.0, 0.0]);
-        let said: Vec<String> = repairs.findings().collect();
+        let said: Vec<String> = repairs.findings("rows").collect();
         assert_eq!(
             said,
             [

@@ -5,8 +5,10 @@
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
 //!  read     tables, arrays and image folders   check    the records against the data contract
-//!  rows     a table's rows → who gets which    contract one row → inputs, with repairs
+//!  rows     a table's rows                     contract one row → inputs, with repairs
+//!  series   a .npz file's series               picking  records → who gets which
 //!  images   bytes in memory                    dataset  records on the device → batches
+//!  label    a class or a number
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
@@ -16,10 +18,13 @@ pub(crate) mod contract;
 pub(crate) mod dataset;
 pub(crate) mod idx;
 pub(crate) mod images;
+pub(crate) mod label;
+pub(crate) mod picking;
 pub(crate) mod pictures;
 pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod select;
+pub(crate) mod series;
 pub(crate) mod split;
 
 use std::path::Path;

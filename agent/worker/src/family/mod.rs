@@ -2,6 +2,7 @@
 //! (`task`, `fit`, `score`, `optimizer`, `weights`) is the same for all families.
 
 mod cnn;
+mod rnn;
 mod tabular;
 
 use consilium_common::study::{ModelSpec, Study};
@@ -52,6 +53,7 @@ pub(crate) trait Family {
 pub(crate) fn of(study: &Study) -> Result<Box<dyn Family + '_>, Failure> {
     match &study.model {
         ModelSpec::Cnn(spec) => Ok(Box::new(cnn::Images(spec))),
+        ModelSpec::Rnn(spec) => Ok(Box::new(rnn::OverTime(spec))),
         ModelSpec::Tabular(spec) => Ok(Box::new(tabular::Table(spec))),
         ModelSpec::Synthetic(_) => {
             let message = "this worker does not train `synthetic`: the daemon has its own";

@@ -10,6 +10,7 @@ use crate::data::Role;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::{Repairs, Trouble, class, push_inputs, target};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::label::Label;
 use crate::data::rows::{Parsed, Rows, read};
 use crate::failure::Failure;
 use crate::model::Network;
@@ -26,12 +27,6 @@ struct Record {
     label: Label,
 }
 
-#[derive(Clone, Copy)]
-enum Label {
-    Class(usize),
-    Number(f64),
-}
-
 impl Table<'_> {
     fn read(&self, job: &Job<'_>, link: &mut Link) -> Result<(Rows<Record>, Repairs), Failure> {
         let data = &job.study.data;
@@ -44,14 +39,11 @@ impl Table<'_> {
             for (column, field) in data.columns.iter().zip(fields) {
                 push_inputs(column, *field, &mut inputs, &mut repairs)?;
             }
-            let (label, of) = match self.0.objective {
-                Objective::Classify => {
-                    let at = class(data, *label, &self.0.classes)?;
-                    (Label::Class(at), Some(at))
-                }
-                Objective::Regress => (Label::Number(target(data, *label)?), None),
+            let label = match self.0.objective {
+                Objective::Classify => Label::Class(class(data, *label, &self.0.classes)?),
+                Objective::Regress => Label::Number(target(data, *label)?),
             };
-            Ok(Parsed { record: Record { inputs, label }, class: of })
+            Ok(Parsed { record: Record { inputs, label }, class: label.class() })
         })?;
         Ok((rows, repairs))
     }
@@ -68,7 +60,7 @@ impl Family for Table<'_> {
             };
             findings.extend(support(&self.0.classes, &of(&rows.train), &of(&rows.holdout)));
         }
-        findings.extend(repairs.findings());
+        findings.extend(repairs.findings("rows"));
         findings.extend(seen(&rows.train, &rows.holdout).findings("rows"));
         let (examples, holdout) = (rows.train.len() as u64, rows.holdout.len() as u64);
         Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
@@ -90,33 +82,12 @@ impl Family for Table<'_> {
     }
 }
 
-impl Label {
-    fn class(self) -> Option<usize> {
-        match self {
-            Self::Class(class) => Some(class),
-            Self::Number(_) => None,
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "labels are f32 to the network")]
-    fn number(self) -> f32 {
-        match self {
-            Self::Class(_) => f32::NAN,
-            Self::Number(number) => number as f32,
-        }
-    }
-}
-
 fn seen(train: &[Record], holdout: &[Record]) -> Seen {
     let mut seen = Seen::default();
     for (role, records) in [(Role::Train, train), (Role::Holdout, holdout)] {
         for record in records {
             let bits: Vec<u32> = record.inputs.iter().map(|input| input.to_bits()).collect();
-            let label = match record.label {
-                Label::Class(class) => class as u64,
-                Label::Number(number) => number.to_bits(),
-            };
-            seen.note(role, (bits, label));
+            seen.note(role, (bits, record.label.bits()));
         }
     }
     seen
@@ -126,15 +97,7 @@ fn seen(train: &[Record], holdout: &[Record]) -> Seen {
 fn dataset(records: &[Record], data: &Data, device: Device) -> Result<Dataset, TchError> {
     let width = i64::try_from(data.inputs()).unwrap_or(i64::MAX);
     let inputs: Vec<f32> = records.iter().flat_map(|record| record.inputs.clone()).collect();
-    let classes: Vec<i64> =
-        records.iter().filter_map(|record| i64::try_from(record.label.class()?).ok()).collect();
-    let labels = if classes.len() == records.len() {
-        Tensor::f_from_slice(&classes)?
-    } else {
-        Tensor::f_from_slice(
-            &records.iter().map(|record| record.label.number()).collect::<Vec<_>>(),
-        )?
-    };
     let inputs = Tensor::f_from_slice(&inputs)?.f_view([-1, width])?;
+    let labels = Label::tensor(records.iter().map(|record| record.label))?;
     Ok(Dataset::new(vec![inputs.f_to_device(device)?], labels.f_to_device(device)?))
 }

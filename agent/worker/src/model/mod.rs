@@ -3,6 +3,7 @@
 
 pub(crate) mod cnn;
 pub(crate) mod dense;
+pub(crate) mod rnn;
 pub(crate) mod tabular;
 
 use consilium_common::study::StudyError;

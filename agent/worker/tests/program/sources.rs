@@ -6,31 +6,18 @@
     reason = "a fixture that cannot be made is a failed test"
 )]
 
-use std::fs::{self, File};
-use std::io::{Cursor, Write};
+use std::fs;
+use std::io::Cursor;
 use std::path::Path;
 
-use crate::support::{REST, Room, bytes_of, idx, run};
+use crate::support::{REST, Room, bytes_of, idx, put_npz, run};
 use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, SourceKind, Task, Work};
 use image::{GrayImage, ImageFormat};
-use zip::ZipWriter;
-use zip::write::SimpleFileOptions;
 
 /// A .npy file of bytes.
 fn npy(shape: &str, elements: &[u8]) -> Vec<u8> {
-    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
-    let len = u16::try_from(header.len()).unwrap().to_le_bytes();
-    [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), elements].concat()
-}
-
-fn put_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) {
-    let mut zip = ZipWriter::new(File::create(path).unwrap());
-    for (name, array) in arrays {
-        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
-        zip.write_all(array).unwrap();
-    }
-    zip.finish().unwrap();
+    crate::support::npy("|u1", shape, elements)
 }
 
 /// Elements of an IDX file in the room.

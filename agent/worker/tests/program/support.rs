@@ -23,6 +23,8 @@ use consilium_common::worker::{
     from_line, to_line,
 };
 use tempfile::TempDir;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
 
 /// Longer than any task here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -212,6 +214,22 @@ pub(crate) fn idx(sizes: &[u32], elements: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A .npy file of elements of the type `descr`.
+pub(crate) fn npy(descr: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let len = u16::try_from(header.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), elements].concat()
+}
+
+pub(crate) fn put_npz(path: &Path, arrays: &[(&str, Vec<u8>)]) {
+    let mut zip = ZipWriter::new(fs::File::create(path).unwrap());
+    for (name, array) in arrays {
+        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        zip.write_all(array).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
 pub(crate) fn put(path: &Path, bytes: &[u8]) {
     fs::File::create(path).unwrap().write_all(bytes).unwrap();
 }
@@ -225,16 +243,25 @@ pub(crate) fn bytes_of(path: &Path) -> Vec<u8> {
 /// The real MNIST: `$CONSILIUM_DATA`, what `cargo xtask demo` fetched, or the folder beside the
 /// repository. `None`, said aloud, where there is none.
 pub(crate) fn mnist() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let named = std::env::var_os("CONSILIUM_DATA").map(|data| Path::new(&data).join("cnn/mnist"));
-    let places = [root.join(".data/mnist"), root.join("../shared/data/cnn/mnist")];
-    let is_there = |place: &PathBuf| {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.data/mnist");
+    let is_there = |place: &Path| {
         let labels = place.join("t10k-labels-idx1-ubyte");
         labels.exists() || labels.with_added_extension("gz").exists()
     };
-    let found = named.into_iter().chain(places).find(is_there);
+    real("cnn/mnist", Some(fetched), is_there)
+}
+
+/// The 4,000 ICU stays of PhysioNet 2012's set A, in the same places.
+pub(crate) fn physionet2012() -> Option<PathBuf> {
+    real("rnn/physionet2012/physionet2012_seta.npz", None, Path::exists)
+}
+
+fn real(name: &str, fetched: Option<PathBuf>, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    let named = std::env::var_os("CONSILIUM_DATA").map(|data| Path::new(&data).join(name));
+    let found = named.into_iter().chain(fetched).chain([beside]).find(|place| is_there(place));
     if found.is_none() {
-        println!("skipped: no MNIST; `cargo xtask demo` fetches it, or set CONSILIUM_DATA");
+        println!("skipped: no {name}; set CONSILIUM_DATA (`cargo xtask demo` fetches MNIST)");
     }
     found
 }

@@ -2,12 +2,14 @@
 
 pub mod cnn;
 mod dense;
+pub mod rnn;
 pub mod synthetic;
 pub mod tabular;
 
 use serde::{Deserialize, Serialize};
 
 pub use cnn::Cnn;
+pub use rnn::Rnn;
 pub use synthetic::Synthetic;
 pub use tabular::Tabular;
 
@@ -23,6 +25,8 @@ use crate::tensor::layout::{Kind, Layout};
 pub enum ModelSpec {
     /// Convolutions over images.
     Cnn(Cnn),
+    /// Recurrent units over an irregular series.
+    Rnn(Rnn),
     /// A trainer without libtorch, with a known optimum.
     Synthetic(Synthetic),
     /// Dense layers over the columns of a table.
@@ -41,11 +45,11 @@ pub enum Objective {
 }
 
 /// Families that are served.
-const BUILT: [&str; 3] = ["cnn", "synthetic", "tabular"];
+const BUILT: [&str; 4] = ["cnn", "rnn", "synthetic", "tabular"];
 
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 6] =
-    ["rnn", "text-classifier", "text-generator", "recommender", "external", "torchscript"];
+const NOT_BUILT: [&str; 5] =
+    ["text-classifier", "text-generator", "recommender", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -60,6 +64,7 @@ impl TryFrom<toml::Table> for ModelSpec {
         };
         match family.as_str() {
             "cnn" => spec.try_into().map(Self::Cnn).map_err(told),
+            "rnn" => spec.try_into().map(Self::Rnn).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
             "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
             name if NOT_BUILT.contains(&name) => {
@@ -94,6 +99,7 @@ impl ModelSpec {
     fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
         match self {
             Self::Cnn(spec) => spec.parameters(),
+            Self::Rnn(spec) => spec.parameters(data),
             Self::Synthetic(spec) => spec.parameters(),
             Self::Tabular(spec) => spec.parameters(data),
         }
@@ -104,6 +110,7 @@ impl ModelSpec {
     pub fn family(&self) -> &'static str {
         match self {
             Self::Cnn(_) => "cnn",
+            Self::Rnn(_) => "rnn",
             Self::Synthetic(_) => "synthetic",
             Self::Tabular(_) => "tabular",
         }
@@ -114,6 +121,7 @@ impl ModelSpec {
     pub fn classes(&self) -> &[String] {
         match self {
             Self::Cnn(spec) => &spec.classes,
+            Self::Rnn(spec) => &spec.classes,
             Self::Synthetic(_) => &[],
             Self::Tabular(spec) => &spec.classes,
         }
@@ -124,6 +132,7 @@ impl ModelSpec {
     pub fn objective(&self) -> Option<Objective> {
         match self {
             Self::Cnn(_) => Some(Objective::Classify),
+            Self::Rnn(spec) => Some(spec.objective),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
         }
@@ -134,6 +143,7 @@ impl ModelSpec {
     pub fn reads(&self) -> Option<DataKind> {
         match self {
             Self::Cnn(_) => Some(DataKind::Images),
+            Self::Rnn(_) => Some(DataKind::Series),
             Self::Synthetic(_) => None,
             Self::Tabular(_) => Some(DataKind::Table),
         }

@@ -1,0 +1,195 @@
+//! Which of a file's records are this site's, which are held out, and what is said of those that cannot
+//! be read: the same for every kind of file whose records are parsed one by one.
+
+use std::collections::BTreeMap;
+
+use consilium_common::worker::{FailureCode, Holdout};
+
+use super::contract::Trouble;
+use super::select::check_part;
+use super::split::{deal, hold_out};
+use crate::failure::Failure;
+use crate::family::Job;
+
+/// Records that are named one by one where they cannot be read; of the others there is a count.
+const NAMED_MAX: usize = 20;
+
+/// What a family makes of a record, and its class where it has one.
+pub(crate) struct Parsed<T> {
+    pub(crate) record: T,
+    pub(crate) class: Option<usize>,
+}
+
+/// What the file says of a record beside what the family makes of it.
+pub(crate) struct Mark<'a> {
+    /// Its place in the file, from 0.
+    pub(crate) number: u32,
+    /// Whether it has the value of `holdout = { column, equals }`.
+    pub(crate) held: bool,
+    /// Whose it is, where the study asks.
+    pub(crate) patient: Option<&'a str>,
+}
+
+/// A site's records.
+#[derive(Debug)]
+pub(crate) struct Records<T> {
+    pub(crate) train: Vec<T>,
+    pub(crate) holdout: Vec<T>,
+    /// What a person should know, a line each.
+    pub(crate) findings: Vec<String>,
+}
+
+/// Records on their way in: those of the site, in the file's order.
+pub(crate) struct Picking<'a, T> {
+    job: &'a Job<'a>,
+    /// What records are called: rows, records.
+    what: &'static str,
+    /// Records of the site, readable or not.
+    seen: u64,
+    records: Vec<T>,
+    classes: Vec<u8>,
+    /// Whether each of `records` is held out by its place or by what it says.
+    held: Vec<bool>,
+    /// Every so-manieth record of the file is held out.
+    every: Option<u32>,
+    /// The patient of each record, as a number.
+    patients: Vec<u32>,
+    known_patients: BTreeMap<String, u32>,
+    unreadable: u64,
+    named: Vec<String>,
+}
+
+impl<'a, T> Picking<'a, T> {
+    pub(crate) fn new(job: &'a Job<'a>, what: &'static str) -> Result<Self, Failure> {
+        if let Some(part) = &job.source.part {
+            check_part(part)?;
+        }
+        Ok(Self {
+            job,
+            what,
+            seen: 0,
+            records: Vec::new(),
+            classes: Vec::new(),
+            held: Vec::new(),
+            every: match &job.source.holdout {
+                Holdout::Every(every) => Some(every.every),
+                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) => None,
+            },
+            patients: Vec::new(),
+            known_patients: BTreeMap::new(),
+            unreadable: 0,
+            named: Vec::new(),
+        })
+    }
+
+    /// Takes one of the site's records; `place` names it in its file.
+    pub(crate) fn take(
+        &mut self,
+        mark: Mark<'_>,
+        parsed: Result<Parsed<T>, Trouble>,
+        place: impl Fn() -> String,
+    ) {
+        self.seen += 1;
+        match parsed {
+            Ok(Parsed { record, class }) => {
+                self.records.push(record);
+                self.classes.push(class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0));
+                let by_number = self.every.is_some_and(|every| mark.number.is_multiple_of(every));
+                self.held.push(by_number || mark.held);
+                if let Some(patient) = mark.patient {
+                    let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
+                    let known = self.known_patients.entry(patient.to_owned());
+                    self.patients.push(*known.or_insert(next));
+                }
+            }
+            Err(Trouble::Dropped) => {}
+            Err(Trouble::Unreadable(why)) => {
+                self.unreadable += 1;
+                if self.named.len() < NAMED_MAX {
+                    self.named.push(format!("{}: {why}: left out", place()));
+                }
+            }
+        }
+    }
+
+    /// Deals, holds out, and holds what could not be read against the study's tolerance.
+    pub(crate) fn finish(mut self) -> Result<Records<T>, Failure> {
+        self.within_tolerance()?;
+        let (train, held) = self.split()?;
+        let mut findings = std::mem::take(&mut self.named);
+        if self.unreadable > findings.len() as u64 {
+            let more = self.unreadable - findings.len() as u64;
+            findings.push(format!("and {more} more {} that cannot be read", self.what));
+        }
+        let mut records: Vec<Option<T>> = self.records.into_iter().map(Some).collect();
+        let mut pick = |numbers: Vec<u32>| -> Vec<T> {
+            let at = |number| records.get_mut(number as usize).and_then(Option::take);
+            numbers.into_iter().filter_map(at).collect()
+        };
+        let (train, holdout) = (pick(train), pick(held));
+        Ok(Records { train, holdout, findings })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of records, for a share")]
+    fn within_tolerance(&self) -> Result<(), Failure> {
+        let tolerance = self.job.study.data.tolerance;
+        if self.unreadable as f64 <= tolerance * self.seen as f64 {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: {} of {} {} cannot be read, the study's `data.tolerance` is {tolerance}; first {}",
+            self.job.source.path.display(),
+            self.unreadable,
+            self.seen,
+            self.what,
+            self.named.first().map_or("none", String::as_str)
+        );
+        Err(Failure::new(FailureCode::DataInvalid, message))
+    }
+
+    /// Numbers of the records to train on and of those held out, each ascending.
+    fn split(&self) -> Result<(Vec<u32>, Vec<u32>), Failure> {
+        let classes = self.classes.iter().copied().max().map_or(1, |most| usize::from(most) + 1);
+        let dealt = |file: &str, numbers: Vec<u32>| match &self.job.source.part {
+            None => numbers,
+            Some(part) => {
+                let class = |&number: &u32| self.classes.get(number as usize).copied();
+                let labels: Vec<u8> = numbers.iter().filter_map(class).collect();
+                let picked = deal(part, file, &labels, classes);
+                let at = |place: u32| numbers.get(place as usize).copied();
+                picked.into_iter().filter_map(at).collect()
+            }
+        };
+        let all = 0..u32::try_from(self.records.len()).unwrap_or(u32::MAX);
+        match &self.job.source.holdout {
+            Holdout::Fraction(fraction) if (0.0..1.0).contains(fraction) => {
+                let seed = self.job.study.header.seed;
+                let mine = dealt("train", all.collect());
+                Ok(match self.patients.is_empty() {
+                    true => hold_out(mine, *fraction, seed),
+                    false => self.hold_out_patients(&mine, *fraction, seed),
+                })
+            }
+            Holdout::Where(_) | Holdout::Every(_) => {
+                let is_held = |number: &u32| self.held.get(*number as usize) == Some(&true);
+                let (held, train) = all.partition(is_held);
+                Ok((dealt("train", train), dealt("test", held)))
+            }
+            Holdout::Fraction(_) | Holdout::Own(_) => {
+                let message = "holdout: this source has no test files: write a fraction, \
+                               { column = \"split\", equals = \"test\" } or { every = 5 }";
+                Err(Failure::new(FailureCode::DataInvalid, message))
+            }
+        }
+    }
+
+    /// A fraction of the patients with all of their records.
+    fn hold_out_patients(&self, mine: &[u32], fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+        let patient = |number: &u32| self.patients.get(*number as usize).copied().unwrap_or(0);
+        let mut patients: Vec<u32> = mine.iter().map(patient).collect();
+        patients.sort_unstable();
+        patients.dedup();
+        let (_, held) = hold_out(patients, fraction, seed);
+        mine.iter().partition(|number| held.binary_search(&patient(number)).is_err())
+    }
+}

@@ -1,0 +1,222 @@
+//! Series from a .npz file: the array `X` (records × steps × variables, NaN where a variable was not
+//! observed) and beside it arrays with one number a record: the label, and whatever the site picks by.
+//! agent.toml's `columns` says what a file calls them. Memory follows the site's own records.
+
+use consilium_common::limits::EXAMPLES_MAX;
+use consilium_common::study::{Column, ColumnKind, Data, Objective};
+use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind, Where};
+
+use super::RECORDS_PER_STEP;
+use super::contract::{Field, Repairs, Trouble, class, share};
+use super::label::Label;
+use super::picking::{Mark, Parsed, Picking, Records};
+use super::read::npz::Array;
+use crate::failure::Failure;
+use crate::family::Job;
+use crate::protocol::Link;
+
+/// The study's name of the array of values.
+const VALUES: &str = "X";
+
+/// One record.
+#[derive(Debug)]
+pub(crate) struct Series {
+    /// Steps × variables: shares of the variables' ranges, NaN where nothing was observed.
+    pub(crate) values: Vec<f32>,
+    pub(crate) label: Label,
+}
+
+/// Reads the site's series of `steps` steps.
+pub(crate) fn read(
+    job: &Job<'_>,
+    (steps, objective, classes): (u32, Objective, &[String]),
+    link: &mut Link,
+) -> Result<(Records<Series>, Repairs), Failure> {
+    let (source, data) = (job.source, &job.study.data);
+    if source.source != SourceKind::Npz {
+        let kind = source.source;
+        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
+    }
+    let mut values = Array::open(&source.path, source.column(VALUES))?;
+    let count = expect_shape(source, &values, steps, data)?;
+    let beside = Beside::read(job, count, objective, classes)?;
+    let ranges = Ranges::of(data);
+    let (mut picking, mut repairs) = (Picking::new(job, "records")?, Repairs::default());
+    let (mut block, mut number) = (Vec::new(), 0_u32);
+    while values.next_rows(RECORDS_PER_STEP.into(), &mut block)? > 0 {
+        for record in block.chunks_exact(ranges.len().max(1) * steps as usize) {
+            if beside.is_the_sites(number) {
+                let parsed = beside.label(number).and_then(|label| {
+                    let values = ranges.shares(record, &mut repairs)?;
+                    Ok(Parsed { record: Series { values, label }, class: label.class() })
+                });
+                let patient = beside.patient(number);
+                let held = beside.is_held(number);
+                let mark = Mark { number, held, patient: patient.as_deref() };
+                picking.take(mark, parsed, || format!("record {number}"));
+            }
+            number = number.saturating_add(1);
+        }
+        link.moved(Phase::Loading, number.into(), count, || Ok(None))?;
+    }
+    Ok((picking.finish()?, repairs))
+}
+
+fn invalid<T>(message: String) -> Result<T, Failure> {
+    Err(Failure::new(FailureCode::DataInvalid, message))
+}
+
+/// How many records there are, each of the study's shape.
+fn expect_shape(source: &Source, values: &Array, steps: u32, data: &Data) -> Result<u64, Failure> {
+    let variables = data.columns.len() as u64;
+    match *values.shape() {
+        [count, s, v] if count <= EXAMPLES_MAX && s == u64::from(steps) && v == variables => {
+            Ok(count)
+        }
+        ref shape => invalid(format!(
+            "{}, array {:?} has shape {shape:?}: records × {steps} × {variables} was expected (the \
+             study's `model.steps` and variables), of at most {EXAMPLES_MAX} records",
+            source.path.display(),
+            source.column(VALUES)
+        )),
+    }
+}
+
+/// The range of each variable, in its order.
+struct Ranges<'a>(Vec<(&'a Column, (f64, f64))>);
+
+impl<'a> Ranges<'a> {
+    /// The bounds are rounded as the values are: a maximum of 7.3 holds a 7.3 that was read as f32.
+    fn of(data: &'a Data) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+        let rounded = |bound: f64| f64::from(bound as f32);
+        let range = |column: &'a Column| match column.kind() {
+            ColumnKind::Number { min, max } => (column, (rounded(min), rounded(max))),
+            // A study whose variable is a word has no layout.
+            ColumnKind::Category(_) => (column, (0.0, 0.0)),
+        };
+        Self(data.columns.iter().map(range).collect())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The record's values as shares; NaN stays.
+    fn shares(&self, record: &[f32], repairs: &mut Repairs) -> Result<Vec<f32>, Trouble> {
+        let mut shares = Vec::with_capacity(record.len());
+        for step in record.chunks_exact(self.len().max(1)) {
+            for (value, (column, range)) in step.iter().zip(&self.0) {
+                shares.push(if value.is_nan() {
+                    f32::NAN
+                } else {
+                    share(column, *range, f64::from(*value), repairs)?.unwrap_or(f32::NAN)
+                });
+            }
+        }
+        Ok(shares)
+    }
+}
+
+/// What stands beside the values: one number a record in each array.
+struct Beside<'a> {
+    data: &'a Data,
+    classes: &'a [String],
+    labels: Labels,
+    only: Option<(Vec<i64>, &'a str)>,
+    held: Option<(Vec<i64>, &'a str)>,
+    patients: Option<Vec<i64>>,
+}
+
+enum Labels {
+    Classes(Vec<i64>),
+    Numbers(Vec<f32>),
+}
+
+impl<'a> Beside<'a> {
+    fn read(
+        job: &Job<'a>,
+        count: u64,
+        objective: Objective,
+        classes: &'a [String],
+    ) -> Result<Self, Failure> {
+        let (source, data) = (job.source, &job.study.data);
+        let integers = |name: &str| {
+            let mut numbers = Vec::new();
+            open_beside(source, name, count)?.next_rows_i64(EXAMPLES_MAX, &mut numbers)?;
+            Ok::<_, Failure>(numbers)
+        };
+        let picked =
+            |pick: &'a Where| Ok::<_, Failure>((integers(&pick.column)?, pick.equals.as_str()));
+        let label = source.column(&data.label);
+        let labels = match objective {
+            Objective::Classify => Labels::Classes(integers(label)?),
+            Objective::Regress => {
+                let mut numbers = Vec::new();
+                open_beside(source, label, count)?.next_rows(EXAMPLES_MAX, &mut numbers)?;
+                Labels::Numbers(numbers)
+            }
+        };
+        let held = match &source.holdout {
+            Holdout::Where(held) => Some(picked(held)).transpose()?,
+            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) => None,
+        };
+        let patient = data.patient.as_deref().map(|name| source.column(name));
+        Ok(Self {
+            data,
+            classes,
+            labels,
+            only: source.only.as_ref().map(picked).transpose()?,
+            held,
+            patients: patient.map(integers).transpose()?,
+        })
+    }
+
+    fn is(&self, pick: &(Vec<i64>, &str), number: u32) -> bool {
+        let value = pick.0.get(number as usize);
+        value.is_some_and(|value| value.to_string() == pick.1)
+    }
+
+    fn is_the_sites(&self, number: u32) -> bool {
+        self.only.as_ref().is_none_or(|pick| self.is(pick, number))
+    }
+
+    fn is_held(&self, number: u32) -> bool {
+        self.held.as_ref().is_some_and(|pick| self.is(pick, number))
+    }
+
+    fn patient(&self, number: u32) -> Option<String> {
+        self.patients.as_ref()?.get(number as usize).map(i64::to_string)
+    }
+
+    fn label(&self, number: u32) -> Result<Label, Trouble> {
+        let data = self.data;
+        match &self.labels {
+            Labels::Classes(written) => {
+                let text = written.get(number as usize).map(i64::to_string).unwrap_or_default();
+                let field = Field { text: &text, missing: text.is_empty(), number: None };
+                class(data, field, self.classes).map(Label::Class)
+            }
+            Labels::Numbers(numbers) => {
+                let number = numbers.get(number as usize).copied().unwrap_or(f32::NAN);
+                if number.is_finite() {
+                    return Ok(Label::Number(f64::from(number)));
+                }
+                Err(Trouble::Unreadable(format!("the label {:?} is no number", data.label)))
+            }
+        }
+    }
+}
+
+/// An array with one number for each of `count` records.
+fn open_beside(source: &Source, name: &str, count: u64) -> Result<Array, Failure> {
+    let array = Array::open(&source.path, name)?;
+    match *array.shape() {
+        [records] | [records, 1] if records == count => Ok(array),
+        ref shape => invalid(format!(
+            "{}, array {name:?} has shape {shape:?}: one number for each of {count} records was \
+             expected",
+            source.path.display()
+        )),
+    }
+}

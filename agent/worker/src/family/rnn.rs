@@ -1,0 +1,145 @@
+//! `rnn`: irregular series with a class or a number to predict.
+
+use consilium_common::study::model::Rnn;
+use consilium_common::study::{Data, Objective};
+use consilium_common::worker::Outcome;
+use tch::{Device, TchError, Tensor, no_grad};
+
+use super::{Family, Job};
+use crate::data::Role;
+use crate::data::check::{Seen, enough, support};
+use crate::data::contract::Repairs;
+use crate::data::dataset::{Dataset, Loaded};
+use crate::data::label::Label;
+use crate::data::picking::Records;
+use crate::data::series::{Series, read};
+use crate::failure::Failure;
+use crate::model::Network;
+use crate::model::rnn::Recurrent;
+use crate::protocol::Link;
+
+/// The family with its spec.
+pub(super) struct OverTime<'a>(pub(super) &'a Rnn);
+
+impl OverTime<'_> {
+    fn read(&self, job: &Job<'_>, link: &mut Link) -> Result<(Records<Series>, Repairs), Failure> {
+        let spec = self.0;
+        read(job, (spec.steps, spec.objective, &spec.classes), link)
+    }
+
+    fn dataset(&self, series: &[Series], job: &Job<'_>) -> Result<Dataset, TchError> {
+        let variables = job.study.data.columns.len();
+        let shape = [series.len(), self.0.steps as usize, variables];
+        let shape = shape.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+        dataset(series, shape, job.device)
+    }
+}
+
+impl Family for OverTime<'_> {
+    fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
+        let (records, repairs) = self.read(job, link)?;
+        enough(job.study, records.train.len())?;
+        let mut findings = records.findings;
+        if self.0.objective == Objective::Classify {
+            let (train, held) = (classes(&records.train), classes(&records.holdout));
+            findings.extend(support(&self.0.classes, &train, &held));
+        }
+        findings.extend(repairs.findings("values"));
+        findings.extend(never_observed(&records.train, &job.study.data));
+        findings.extend(seen(&records.train, &records.holdout).findings("records"));
+        let (examples, holdout) = (records.train.len() as u64, records.holdout.len() as u64);
+        Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
+    }
+
+    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+        let (records, _) = self.read(job, link)?;
+        if with_train {
+            enough(job.study, records.train.len())?;
+        }
+        let train = with_train.then(|| self.dataset(&records.train, job)).transpose()?;
+        Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)? })
+    }
+
+    fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
+        Ok(Box::new(Recurrent::new(self.0, &job.study.data, job.device)?))
+    }
+
+    /// The output's bias starts at the classes' shares among the site's own training records.
+    fn start_local(
+        &self,
+        job: &Job<'_>,
+        network: &dyn Network,
+        link: &mut Link,
+    ) -> Result<(), Failure> {
+        let (records, _) = self.read(job, link)?;
+        let shares = log_shares(&classes(&records.train), self.0.classes.len());
+        let shares = Tensor::f_from_slice(&shares)?;
+        for mut bias in
+            network.local().into_iter().flat_map(|local| local.variables().into_values())
+        {
+            no_grad(|| bias.f_copy_(&shares))?;
+        }
+        Ok(())
+    }
+}
+
+fn classes(series: &[Series]) -> Vec<usize> {
+    series.iter().filter_map(|series| series.label.class()).collect()
+}
+
+/// The logarithm of each class's share, one half of a record more of each so that none is infinite.
+/// Of two classes the difference is the log-odds of the second.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "counts of records, for a bias of f32"
+)]
+fn log_shares(labels: &[usize], classes: usize) -> Vec<f32> {
+    let count = |class: usize| labels.iter().filter(|label| **label == class).count() as f64 + 0.5;
+    let all = labels.len() as f64 + 0.5 * classes as f64;
+    (0..classes).map(|class| (count(class) / all).ln() as f32).collect()
+}
+
+/// A line for each variable that no record has.
+fn never_observed(series: &[Series], data: &Data) -> Vec<String> {
+    let width = data.columns.len().max(1);
+    let mut there = vec![false; width];
+    for step in series.iter().flat_map(|series| series.values.chunks_exact(width)) {
+        for (there, value) in there.iter_mut().zip(step) {
+            *there |= !value.is_nan();
+        }
+    }
+    let never = data.columns.iter().zip(there).filter(|(_, there)| !there);
+    never.map(|(column, _)| format!("variable {:?}: never observed", column.name)).collect()
+}
+
+fn seen(train: &[Series], holdout: &[Series]) -> Seen {
+    let mut seen = Seen::default();
+    for (role, series) in [(Role::Train, train), (Role::Holdout, holdout)] {
+        for one in series {
+            let bits: Vec<u32> = one.values.iter().map(|value| value.to_bits()).collect();
+            seen.note(role, (bits, one.label.bits()));
+        }
+    }
+    seen
+}
+
+/// Values (f32, records × steps × variables, NaN for none) and labels on the device.
+fn dataset(series: &[Series], shape: [i64; 3], device: Device) -> Result<Dataset, TchError> {
+    let values: Vec<f32> = series.iter().flat_map(|one| one.values.iter().copied()).collect();
+    let values = Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(device)?;
+    let labels = Label::tensor(series.iter().map(|one| one.label))?;
+    Ok(Dataset::new(vec![values], labels.f_to_device(device)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bias_starts_at_the_log_odds_of_the_labels_and_is_finite_without_any() {
+        let shares = log_shares(&[vec![0; 30], vec![1; 10]].concat(), 2);
+        assert!((shares[1] - shares[0] - (10.5_f32 / 30.5).ln()).abs() < 1e-6, "{shares:?}");
+        assert!(log_shares(&[0; 5], 3).iter().chain(&log_shares(&[], 2)).all(|x| x.is_finite()));
+    }
+}
