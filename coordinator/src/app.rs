@@ -88,6 +88,19 @@ pub enum AppError {
         /// What is wrong with the file.
         source: Box<BlobError>,
     },
+    /// A preparation that rounds work with.
+    #[error(
+        "study {study} cannot go on: {source} (preparation {preparation}). Bring the state folder \
+         back from a copy"
+    )]
+    Preparation {
+        /// Which study.
+        study: StudyId,
+        /// The preparation's digest.
+        preparation: Digest,
+        /// What is wrong with the file.
+        source: Box<BlobError>,
+    },
     /// A study of the log that this version cannot serve.
     #[error("a study of the log cannot be served: {0}")]
     Study(#[from] StudyError),
@@ -279,7 +292,8 @@ fn open_state(
     Ok((Past { store, report, history, summaries }, blobs, stage))
 }
 
-/// Every study that goes on has its newest model, whole: else each of its rounds would be abandoned.
+/// Every study that goes on has its newest model and its preparation, whole: else each of its rounds
+/// would be abandoned.
 fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
     let over = |state| matches!(state, RunState::Stopped | RunState::Complete);
     for study in history.studies().filter(|study| !over(study.state)) {
@@ -290,6 +304,13 @@ fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
             model,
             source: Box::new(source),
         })?;
+        if let Some(preparation) = study.head.preparation {
+            blobs.verify(preparation).map_err(|source| AppError::Preparation {
+                study: study.study.id().clone(),
+                preparation,
+                source: Box::new(source),
+            })?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The CPU work of one study: validate an update, add it to the round's sum, make the next model.
-//! Everything streams by 1 MiB chunks: the sum is in memory, no model ever is (DESIGN.md §5).
+//! The CPU work of one study: validate an update, add it to the round's sum, make the next model or
+//! the preparation. Everything streams by 1 MiB chunks: the sum is in memory, no model ever is (DESIGN.md §5).
 //!
 //! Called on blocking threads, or at once for small updates in memory. The arithmetic is in
 //! `aggregate`; here is the moving of bytes.
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_common::ids::Digest;
 use consilium_common::limits::CHUNK_BYTES;
-use consilium_common::study::{Study, StudyError};
+use consilium_common::study::{Preparation, Study, StudyError};
 use consilium_common::tensor::flat::{MODEL_HEADER_BYTES, check_model_header, model_bytes_len};
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::HEADER_BYTES;
@@ -17,7 +17,7 @@ use consilium_common::wire::reject::Code;
 
 use crate::aggregate::fedavg::segments;
 use crate::aggregate::{FedAvg, Sum, Validator};
-use crate::round::{Aggregated, Fault, Rules};
+use crate::round::{Aggregated, Fault, Prepared, Rules};
 use crate::stage::{Stage, Staged};
 use crate::store::{Blobs, ReadBlob};
 
@@ -31,6 +31,8 @@ struct Inner {
     stage: Arc<Stage>,
     layout: Layout,
     schema: Schema,
+    /// What the study's preparation follows from, if it has one.
+    preparation_terms: Option<Digest>,
     /// Of the open round, once something was added.
     sum: Mutex<Option<Sum>>,
 }
@@ -46,8 +48,9 @@ impl Compute {
         stage: Arc<Stage>,
     ) -> Result<Self, StudyError> {
         let (layout, schema) = (study.layout()?, Schema::of(study));
+        let preparation_terms = study.preparation_terms();
         let sum = Mutex::new(None);
-        Ok(Self(Arc::new(Inner { blobs, stage, layout, schema, sum })))
+        Ok(Self(Arc::new(Inner { blobs, stage, layout, schema, preparation_terms, sum })))
     }
 
     fn sum(&self) -> MutexGuard<'_, Option<Sum>> {
@@ -70,14 +73,14 @@ impl Compute {
         validator.finish()
     }
 
-    /// Adds weight · update, which was verified, to the round's sum.
+    /// Adds weight · update, which was verified and has so many coordinates, to the round's sum.
     ///
     /// # Errors
     /// [`Code::CoordinatorFault`]: it cannot be read, and may have been added in part.
-    pub fn add(&self, update: Digest, weight: u64) -> Result<(), Fault> {
+    pub fn add(&self, update: Digest, weight: u64, coordinates: usize) -> Result<(), Fault> {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut sum = self.sum();
-        let sum = sum.get_or_insert_with(|| Sum::new(self.0.layout.weights_len()));
+        let sum = sum.get_or_insert_with(|| Sum::new(coordinates));
         add_all(sum, &staged, weight)
     }
 
@@ -111,6 +114,29 @@ impl Compute {
         base_bytes.finish()?;
         let model = next.finish().map_err(our_fault)?;
         Ok(Aggregated { model, sum: sum.digest() })
+    }
+
+    /// Makes the preparation of the round's sum over so many sites, durably.
+    ///
+    /// # Errors
+    /// [`Code::CoordinatorFault`]: the sum is none of this study's counts, or the disk refused.
+    pub fn prepare(&self, sites: u64) -> Result<Prepared, Fault> {
+        let sum = self.sum();
+        let sum = sum.as_ref().ok_or_else(|| our_fault("nothing was added"))?;
+        if sum.weight() != sites {
+            let told = format!("the sum is of {} sites, the round of {sites}", sum.weight());
+            return Err(our_fault(told));
+        }
+        let nothing = || our_fault("the study prepares nothing");
+        let preparation = Preparation {
+            terms: self.0.preparation_terms.ok_or_else(nothing)?,
+            sites: u32::try_from(sites).map_err(our_fault)?,
+            sums: sum.as_slice().to_vec(),
+        };
+        let mut blob = self.0.blobs.create().map_err(our_fault)?;
+        blob.write(&preparation.encode()).map_err(our_fault)?;
+        let preparation = blob.finish().map_err(our_fault)?;
+        Ok(Prepared { preparation, sum: sum.digest() })
     }
 
     /// The round is over: its sum is of no more use.

@@ -38,6 +38,7 @@ fn disturbed_federations_commit_exact_sums_and_lose_nothing() {
         let [sites, rounds, faults] = total.medians();
         assert!(sites >= 3 && rounds >= 5 && faults >= 10, "{:?}", total.medians());
         assert!(total.abandoned > 0 && total.excluded > 0 && total.resumed > 0);
+        assert!(total.prepared > seeds / 10, "{} preparations", total.prepared);
     }
 }
 

@@ -90,7 +90,7 @@ fn studies(
 }
 
 async fn check(bench: &Workbench, study: &Study, source: &Source) -> Row {
-    let job = Job { work: Work::Check, study, source, seed: 0, base: None };
+    let job = Job { work: Work::Check, study, source, seed: 0, base: None, preparation: None };
     let mut row = Row { path: source.path.clone(), ..no_data(study) };
     match bench.run(job, &mut |_| {}).await {
         Ok((outcome, _)) => {

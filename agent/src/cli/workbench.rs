@@ -32,6 +32,8 @@ pub(super) struct Job<'a> {
     pub(super) seed: u64,
     /// The vector to start from, where the work has one.
     pub(super) base: Option<&'a [f32]>,
+    /// The study's preparation, where it has one and the work needs it.
+    pub(super) preparation: Option<&'a [u8]>,
 }
 
 impl Workbench {
@@ -51,7 +53,7 @@ impl Workbench {
         Ok(Self { folder, programs, device, threads, stop })
     }
 
-    /// Runs a job; the folder holds the result of a training.
+    /// Runs a job; the folder holds the result of a training, or the counts.
     pub(super) async fn run(
         &self,
         job: Job<'_>,
@@ -67,6 +69,9 @@ impl Workbench {
             let layout = job.study.layout().map_err(|error| unwritable(&error))?;
             files.write_vector(&layout, base)?;
         }
+        if let Some(preparation) = job.preparation {
+            files.write_preparation(preparation)?;
+        }
         let task = Task {
             protocol: WORKER_PROTOCOL,
             work: job.work,
@@ -76,7 +81,12 @@ impl Workbench {
             threads: self.threads,
             seed: job.seed,
             base: job.base.map(|_| files.base()),
-            out: (job.work == Work::Train).then(|| files.result()),
+            out: match job.work {
+                Work::Train => Some(files.result()),
+                Work::Prepare => Some(files.counts()),
+                Work::Evaluate | Work::Check => None,
+            },
+            preparation: job.preparation.map(|_| files.preparation()),
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

@@ -154,10 +154,10 @@ fn do_task(task: &Task, link: &mut Link) -> Result<Outcome, Failure> {
     catch_unwind(whole).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
 }
 
-/// `check` computes nothing, so it asks for no GPU.
+/// `check` and `prepare` compute nothing that asks for a GPU.
 fn choose_device(task: &Task) -> Result<Device, Failure> {
     match task.work {
-        Work::Check => Ok(Device::Cpu),
+        Work::Check | Work::Prepare => Ok(Device::Cpu),
         Work::Train | Work::Evaluate => device::choose(&task.device),
     }
 }

@@ -35,6 +35,10 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
         let message = format!("this worker trains `cnn`, not `{family}`: the daemon has its own");
         return Err(Failure::new(FailureCode::ModelMismatch, message));
     };
+    if task.work == Work::Prepare {
+        let message = "the cnn family prepares nothing".to_owned();
+        return Err(Failure::new(FailureCode::ModelMismatch, message));
+    }
     let with_train = task.work != Work::Evaluate;
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     let selection = select(&task.source, &spec.classes, study.header.seed, with_train)?;

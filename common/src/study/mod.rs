@@ -8,15 +8,18 @@
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`sections`]: the other sections, field by field
 //! * [`check`]: what must hold between fields, and what is not built yet
+//! * [`preparation`]: what the sites count together before the first round trains
 
 pub mod check;
 pub mod model;
+pub mod preparation;
 pub mod sections;
 
 use serde::{Deserialize, Serialize};
 
 pub use check::StudyError;
 pub use model::ModelSpec;
+pub use preparation::{Preparation, PreparationError};
 pub use sections::{
     Aggregation, Codec, Cohort, Data, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
 };

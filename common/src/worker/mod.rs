@@ -6,6 +6,12 @@
 //! [`Reply::Failed`]; then it exits. A closed socket means stop, on both sides. Tensors travel as
 //! safetensors files by path, in a folder that the two alone share. Its standard error is log text.
 //!
+//! `prepare` counts what the study prepares (`study::preparation`). Its result is not safetensors but
+//! little-endian i32, one a sum, in the study's order, each within ±2^30. For `train` and `evaluate`
+//! of such a study the task names the file of the preparation, verified: `consilium/preparation/1`,
+//! the 32 bytes of its terms' digest, the number of sites as little-endian u32, then the sums as
+//! little-endian i64.
+//!
 //! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
 //! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
 
@@ -50,12 +56,15 @@ pub struct Task {
     pub threads: u32,
     /// Seed of this task: order of batches, rounding, and whatever else is random.
     pub seed: u64,
-    /// The model to start from or to score (safetensors). Absent for `check`.
+    /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Where the trained model goes (safetensors). Present for `train` alone.
+    /// Where the trained model goes (safetensors), or the counts of `prepare` (little-endian i32).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
+    /// The study's preparation, where it has one and the task trains or scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<PathBuf>,
 }
 
 /// What a task asks of the worker.
@@ -68,6 +77,8 @@ pub enum Work {
     Evaluate,
     /// Hold the data against the study's contract; nothing trains.
     Check,
+    /// Count what the study prepares; nothing trains.
+    Prepare,
 }
 
 /// Worker → daemon.
@@ -109,7 +120,7 @@ pub enum Reply {
 /// What a finished task found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Training records used (train) or found (check).
+    /// Training records used (train), found (check) or counted (prepare).
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,

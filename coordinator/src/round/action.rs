@@ -7,7 +7,7 @@
 use consilium_common::audit::Record;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::update::words::Words;
-use consilium_common::wire::messages::Message;
+use consilium_common::wire::messages::{Message, TaskKind};
 use consilium_common::wire::reject::Code;
 
 /// Names an action until it is done. Unique within one engine.
@@ -80,6 +80,8 @@ pub enum Action {
         update: Digest,
         /// n_i.
         weight: u64,
+        /// Coordinates of its `shared` section, and of the sum.
+        coordinates: usize,
     },
     /// Make the next model from the base and the round's sum, durably. → [`Done::Aggregated`]
     Aggregate {
@@ -91,6 +93,13 @@ pub enum Action {
         weight: u64,
         /// The grid's step is 2^this.
         step_exponent: i32,
+    },
+    /// Make the preparation from the round's sum, durably. → [`Done::Prepared`]
+    Prepare {
+        /// Comes back.
+        id: ActionId,
+        /// Sites that counted.
+        sites: u64,
     },
     /// The round is closed: staged updates and the sum are of no more use.
     Forget {
@@ -133,6 +142,7 @@ impl Action {
             Self::Verify { .. } => "verify",
             Self::Add { .. } => "add",
             Self::Aggregate { .. } => "aggregate",
+            Self::Prepare { .. } => "prepare",
             Self::Forget { .. } => "forget",
         }
     }
@@ -145,11 +155,13 @@ pub struct Rules {
     pub study_digest: Digest,
     /// The round.
     pub round: Round,
+    /// What was asked: counts have no norm, and nothing is measured beside them.
+    pub task: TaskKind,
     /// The base's digest.
     pub base: Digest,
     /// Digest of the layout.
     pub layout: Digest,
-    /// Coordinates of `shared`: the layout's weights, or 0 for an evaluation.
+    /// Coordinates of `shared`: the layout's weights, 0 for an evaluation, or the study's counts.
     pub shared_len: usize,
     /// Words by the study's schema.
     pub words_len: usize,
@@ -174,6 +186,8 @@ pub enum Done {
     Added(Result<(), Fault>),
     /// The next model.
     Aggregated(Result<Aggregated, Fault>),
+    /// The preparation.
+    Prepared(Result<Prepared, Fault>),
 }
 
 /// The next model, durable under its digest.
@@ -181,6 +195,15 @@ pub enum Done {
 pub struct Aggregated {
     /// Its digest.
     pub model: Digest,
+    /// BLAKE3 of the sum.
+    pub sum: Digest,
+}
+
+/// The preparation, durable under its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its digest.
+    pub preparation: Digest,
     /// BLAKE3 of the sum.
     pub sum: Digest,
 }
@@ -204,4 +227,6 @@ pub struct Head {
     pub version: Version,
     /// That version's digest.
     pub model: Digest,
+    /// Digest of the study's preparation, once its sites have counted.
+    pub preparation: Option<Digest>,
 }

@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) state_since: Option<ActionId>,
     pub(super) version: Version,
     pub(super) model: Digest,
+    /// What the sites counted before the first round, once they have.
+    pub(super) preparation: Option<Digest>,
     pub(super) next_round: Round,
     pub(super) attempts: Attempts,
     pub(super) open: Option<OpenRound>,
@@ -212,6 +214,7 @@ impl Engine {
             }
             (Some(Awaited::Add(site)), Done::Added(outcome)) => self.added(&site, outcome),
             (Some(Awaited::Aggregate), Done::Aggregated(outcome)) => self.aggregated(outcome),
+            (Some(Awaited::Prepare), Done::Prepared(outcome)) => self.prepared(outcome),
             // Answered before, or with the answer to another kind of action: nothing hangs on it.
             _ => {}
         }
@@ -249,7 +252,12 @@ impl Engine {
     /// The newest version.
     #[must_use]
     pub fn head(&self) -> Head {
-        Head { study: self.terms.study.id().clone(), version: self.version, model: self.model }
+        Head {
+            study: self.terms.study.id().clone(),
+            version: self.version,
+            model: self.model,
+            preparation: self.preparation,
+        }
     }
 
     /// The study's state, as it is in the log.

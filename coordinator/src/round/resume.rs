@@ -34,6 +34,8 @@ pub struct Setup {
     pub version: Version,
     /// Its digest.
     pub model: Digest,
+    /// Digest of the preparation, once the sites have counted.
+    pub preparation: Option<Digest>,
     /// The newest version was scored.
     pub evaluated: bool,
     /// Evaluate rounds of the newest version that were abandoned in a row.
@@ -100,6 +102,7 @@ impl Engine {
             state_since: None,
             version: setup.version,
             model: setup.model,
+            preparation: setup.preparation,
             next_round: setup.next_round,
             attempts: Attempts {
                 abandoned: 0,

@@ -89,6 +89,7 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         seed: 7,
         base: Some("/t/base".into()),
         out: Some("/t/out".into()),
+        preparation: Some("/t/preparation".into()),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {

@@ -18,6 +18,8 @@ pub struct Draft {
     pub batches: u32,
     /// Milliseconds of a batch.
     pub batch_ms: u32,
+    /// Sums that the sites count before the first round; 0 for none.
+    pub prepare: u32,
     /// A bound that the first rounds exceed and the later ones keep.
     pub clip_norm: f64,
     /// When a silent site is idle. Long by default: no test of kills may lose a site to it.
@@ -35,6 +37,7 @@ impl Draft {
             min_sites: 4,
             batches: 2,
             batch_ms: 0,
+            prepare: 0,
             clip_norm: 8.0,
             idle_timeout: "60s",
         }
@@ -43,12 +46,12 @@ impl Draft {
     /// The file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
+        let Self { name, parameters, rounds, min_sites, batches, batch_ms, prepare, .. } = self;
         let (clip_norm, idle_timeout) = (self.clip_norm, self.idle_timeout);
         format!(
             "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\
              [model]\nfamily = \"synthetic\"\nparameters = {parameters}\nbatches = {batches}\n\
-             batch_ms = {batch_ms}\n\n[training]\nrounds = {rounds}\n\n\
+             batch_ms = {batch_ms}\nprepare = {prepare}\n\n[training]\nrounds = {rounds}\n\n\
              [aggregation]\nclip_norm = {clip_norm:?}\n\n\
              [cohort]\nmin_sites = {min_sites}\nmax_examples = 100000\ndeadline = \"1h\"\n\
              idle_timeout = \"{idle_timeout}\"\n\n[privacy]\nmode = \"inspectable\"\n"

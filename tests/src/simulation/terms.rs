@@ -1,8 +1,9 @@
 //! What both sides of a simulated study agree on, and the arithmetic that the oracle repeats.
 
 use consilium_common::ids::{Digest, SiteId};
+use consilium_common::random::Generator;
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::Study;
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
@@ -26,20 +27,27 @@ pub(crate) struct Terms {
     pub(crate) roster: Vec<SiteId>,
 }
 
-/// The studies of a federation of some sites.
-pub(crate) fn draw(sim: &mut Sim) -> Vec<Terms> {
+/// The studies of a federation of some sites. What they prepare is drawn from the seed apart: a seed
+/// without a preparation is the federation that it was before there were any.
+pub(crate) fn draw(seed: u64, sim: &mut Sim) -> Vec<Terms> {
     let sites = sim.between(1, 6);
     let studies = if sim.happens(400) { sim.between(2, 3) } else { 1 };
+    let mut preparations = Generator::new("simulation/prepare", &seed.to_le_bytes());
     let names = NAMES.iter().zip(0..studies).map(|(name, _)| *name);
-    names.map(|name| one(name, sites, sim)).collect()
+    names
+        .map(|name| {
+            let prepare = if preparations.below(3) == 0 { 1 + preparations.below(9) } else { 0 };
+            one(name, sites, prepare, sim)
+        })
+        .collect()
 }
 
-fn one(name: &str, sites: u64, sim: &mut Sim) -> Terms {
+fn one(name: &str, sites: u64, prepare: u32, sim: &mut Sim) -> Terms {
     let min_sites = sim.between(1, sites);
     let rounds = sim.between(2, 8);
     let text = format!(
         "[study]\nname = \"{name}\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 5\n\
-         [training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
+         prepare = {prepare}\n[training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
          [cohort]\nmin_sites = {min_sites}\nmax_examples = 1000\ndeadline = \"60s\"\n\
          idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\""
     );
@@ -57,9 +65,16 @@ fn one(name: &str, sites: u64, sim: &mut Sim) -> Terms {
     }
 }
 
-/// The coordinates of an update.
-pub(crate) fn units(update: &[u8], terms: &Terms) -> Vec<i32> {
-    decode_i32(&update[HEADER_BYTES..]).take(terms.layout.len()).collect()
+/// The first coordinates of an update.
+pub(crate) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
+    decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
+}
+
+/// The preparation of a sum of counts.
+pub(crate) fn preparation(terms: &Terms, sum: &Sum) -> Vec<u8> {
+    let (terms, sites) = (terms.study.preparation_terms().unwrap(), sum.weight());
+    let (sites, sums) = (u32::try_from(sites).unwrap(), sum.as_slice().to_vec());
+    Preparation { terms, sites, sums }.encode()
 }
 
 /// base + step · sum / weight.

@@ -70,7 +70,7 @@ pub(crate) fn study_of(message: &Message) -> Option<&StudyId> {
 impl World {
     pub(crate) fn new(seed: u64, faults: &[Fault]) -> Self {
         let mut sim = Sim::new(seed);
-        let studies = terms::draw(&mut sim);
+        let studies = terms::draw(seed, &mut sim);
         let names = studies[0].roster.iter().cloned().enumerate();
         let sites: Vec<Site> = names.map(|(index, name)| Site::new(index, name)).collect();
         let mut world = Self {

@@ -3,11 +3,14 @@
 //! Each site pulls the model half of the way towards an optimum of its own: U(−1, 1) per coordinate
 //! from the study's seed and the site's data seed. With equal weights the federation therefore
 //! converges to the mean of the sites' optima, which a test can compute.
+//!
+//! With `prepare = N` the sites first count N sums together, each from its own seeds, and none trains
+//! without them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ModelSpec, Parameter, StudyError};
-use crate::limits::PARAMETERS_MAX;
+use crate::limits::{PARAMETERS_MAX, PREPARATION_SUMS_MAX};
 use crate::tensor::init::Init;
 
 /// Sizes of the synthetic trainer.
@@ -22,6 +25,9 @@ pub struct Synthetic {
     /// How long one batch takes, milliseconds.
     #[serde(default)]
     pub batch_ms: u32,
+    /// Integer sums that the sites count together before the first round trains; 0 for none.
+    #[serde(default)]
+    pub prepare: u32,
 }
 
 fn one() -> u32 {
@@ -33,6 +39,10 @@ impl Synthetic {
         if self.parameters == 0 || u64::from(self.parameters) > PARAMETERS_MAX {
             let need = format!("1 to {PARAMETERS_MAX} is accepted");
             return Err(ModelSpec::refuse("model.parameters", self.parameters, &need));
+        }
+        if self.prepare as usize > PREPARATION_SUMS_MAX {
+            let need = format!("0 to {PREPARATION_SUMS_MAX} is accepted");
+            return Err(ModelSpec::refuse("model.prepare", self.prepare, &need));
         }
         Ok(vec![Parameter::new("parameters", [self.parameters], Init::Zeros)])
     }

@@ -68,6 +68,18 @@ pub enum HistoryError {
         /// The one that follows.
         need: Version,
     },
+    /// A plan that does not name the study's preparation.
+    #[error("round {round} of study {study} names preparation {have:?}, {need:?} is in force")]
+    Preparation {
+        /// Which study.
+        study: StudyId,
+        /// Which round.
+        round: Round,
+        /// In the plan.
+        have: Option<Digest>,
+        /// From the roll calls.
+        need: Option<Digest>,
+    },
     /// The study is known in this version or a later one.
     #[error("study {study} is known in version {known}: give the changed file `version = {}`", known + 1)]
     OldStudyVersion {
@@ -204,7 +216,12 @@ impl History {
             return Err(HistoryError::Unreadable { record, why });
         };
         let history = StudyHistory {
-            head: Head { study: id.clone(), version: Version(0), model: initial.model },
+            head: Head {
+                study: id.clone(),
+                version: Version(0),
+                model: initial.model,
+                preparation: None,
+            },
             study,
             signed: submitted.signed.clone(),
             submitted_by: submitted.by.clone(),
@@ -237,6 +254,7 @@ impl StudyHistory {
             state_by: self.state_by.clone(),
             version: self.head.version,
             model: self.head.model,
+            preparation: self.head.preparation,
             evaluated: self.evaluated,
             evaluations_abandoned: self.evaluations_abandoned,
             next_round: self.next_round,
@@ -247,7 +265,8 @@ impl StudyHistory {
     }
 
     /// A changed file of the same study: rounds and versions go on counting, and an operator starts
-    /// it again.
+    /// it again. The preparation stays in force if the sites would count the same, else they count
+    /// anew.
     fn succeed(&mut self, study: Study, submitted: &StudySubmitted) -> Result<(), HistoryError> {
         let (id, known) = (study.id().clone(), self.study.header.version);
         if study.header.version <= known {
@@ -256,6 +275,9 @@ impl StudyHistory {
         let layout = |study: &Study| study.initial.map(|initial| initial.layout);
         if layout(&study) != layout(&self.study) {
             return Err(HistoryError::LayoutChanged(id));
+        }
+        if study.preparation_terms() != self.study.preparation_terms() {
+            self.head.preparation = None;
         }
         self.study = study;
         self.signed = submitted.signed.clone();
@@ -271,6 +293,11 @@ impl StudyHistory {
         if plan.round < self.next_round || self.interrupted.is_some() {
             let need = format!("a roll call, or round {} or later,", self.next_round);
             return Err(self.wrong_round(record, plan.round, need));
+        }
+        let (have, need) = (plan.preparation, self.head.preparation);
+        if have != need {
+            let (study, round) = (plan.study.clone(), plan.round);
+            return Err(HistoryError::Preparation { study, round, have, need });
         }
         self.next_round = plan.round.next();
         self.interrupted =
@@ -329,6 +356,7 @@ impl StudyHistory {
                 (self.head.version, self.head.model) = (*version, *model);
             }
             Outcome::Evaluated { .. } => self.evaluated = true,
+            Outcome::Prepared { preparation, .. } => self.head.preparation = Some(*preparation),
             Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),
         }
         self.interrupted = None;
