@@ -1,5 +1,6 @@
 //! `train --local`: the study's training on this site's records with no coordinator, one "round" an
-//! epoch. What the study prepares is counted on these records alone. For trying a study out, for choosing `clip_norm`, and as the yardstick of a federation.
+//! epoch. What the study prepares is counted on these records alone. For trying a study out, for
+//! choosing `clip_norm`, and as the yardstick of a federation.
 
 use std::collections::HashMap;
 use std::io::Write;

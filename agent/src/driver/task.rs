@@ -1,5 +1,6 @@
 //! One task of a round: what the plan names comes, a worker trains, scores or counts, its result
-//! becomes an update that lasts. Each step can be stopped, and each can be done again with the same outcome.
+//! becomes an update that lasts. Each step can be stopped, and each can be done again with the same
+//! outcome.
 
 use std::io::{self, Write};
 use std::sync::Arc;

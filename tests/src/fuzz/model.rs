@@ -103,9 +103,9 @@ pub(super) fn preparations() -> Vec<Vec<u8>> {
     let (most, sums) = (i64::from(GRID_MAX), vec![7, -3, 0]);
     let good = Preparation { terms, sites: 2, sums };
     let other = Preparation { terms: Digest([1; 32]), ..good.clone() };
-    let bound = Preparation { sums: vec![2 * most, -2 * most, 1], ..good.clone() };
+    let bound = Preparation { sums: vec![2 * most, -2 * most, 1], ..good };
     let over = Preparation { sites: 1, ..bound.clone() };
-    let short = Preparation { sums: vec![7], ..good.clone() };
+    let short = Preparation { sums: vec![7], ..good };
     [good, other, bound, over, short].map(|preparation| preparation.encode()).to_vec()
 }
 

@@ -53,7 +53,7 @@ pub(super) fn tiny() -> Study {
 
 /// A study whose sites count three sums together.
 pub(super) fn preparing() -> Study {
-    let text = SYNTHETIC.replace("[aggregation]", "prepare = 3\n[aggregation]");
+    let text = SYNTHETIC.replace("parameters = 100", "parameters = 100\nprepare = 3");
     Study::read(&text, "preparing.toml").unwrap()
 }
 
