@@ -83,7 +83,7 @@ fn an_unknown_field_is_told_with_the_nearest_known_one() {
     let text = Draft::new("thorax", 4).text();
     let wrong = text.replace("rounds = 4", "roundz = 4");
     let said = sign(&wrong);
-    said.assert_fails(REFUSED, &["thorax.toml", "line 13", "roundz", "did you mean `rounds`"]);
+    said.assert_fails(REFUSED, &["thorax.toml", "line 14", "roundz", "did you mean `rounds`"]);
     let wrong = text.replace("parameters = ", "parametres = ");
     sign(&wrong).assert_fails(REFUSED, &["parametres", "did you mean `parameters`"]);
     let private = text.replace("inspectable", "private");
