@@ -5,7 +5,7 @@ mod cnn;
 mod rnn;
 mod tabular;
 
-use consilium_common::study::{ModelSpec, Study};
+use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::worker::{FailureCode, Outcome, Source};
 use tch::Device;
 
@@ -20,12 +20,20 @@ pub(crate) struct Job<'a> {
     pub(crate) study: &'a Study,
     pub(crate) source: &'a Source,
     pub(crate) device: Device,
+    /// What the sites counted together, where the study has it and the task trains or scores.
+    pub(crate) preparation: Option<&'a Preparation>,
 }
 
 /// One of the families, with its spec.
 pub(crate) trait Family {
     /// Holds every record against the data contract. Nothing trains.
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure>;
+
+    /// This site's share of what the sites count together: as many units as the study has sums, each
+    /// within ±2^30.
+    fn prepare(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<i32>, Failure> {
+        Err(prepares_nothing(job.study))
+    }
 
     /// Reads the records: those to train on if `with_train`, and those held out. Fails with
     /// `too-few-examples` before it reads what would not be used.
@@ -44,6 +52,12 @@ pub(crate) trait Family {
     ) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+fn prepares_nothing(study: &Study) -> Failure {
+    let (name, family) = (study.id(), study.model.family());
+    let message = format!("the {family} family prepares nothing for study {name}");
+    Failure::new(FailureCode::ModelMismatch, message)
 }
 
 /// The study's family.

@@ -1,11 +1,12 @@
 //! `rnn`: irregular series with a class or a number to predict.
 
+use consilium_common::study::counts::{Moments, Standard};
 use consilium_common::study::model::Rnn;
 use consilium_common::study::{Data, Objective};
 use consilium_common::worker::Outcome;
 use tch::{Device, TchError, Tensor, no_grad};
 
-use super::{Family, Job};
+use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::Repairs;
@@ -16,6 +17,7 @@ use crate::data::series::{Series, read};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::rnn::Recurrent;
+use crate::preparation::standards;
 use crate::protocol::Link;
 
 /// The family with its spec.
@@ -51,10 +53,24 @@ impl Family for OverTime<'_> {
         Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
     }
 
-    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+    /// The moments of every variable, over what was observed in the records to train on.
+    fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
+        if job.study.preparation_len().is_none() {
+            return Err(prepares_nothing(job.study));
+        }
         let (records, _) = self.read(job, link)?;
+        enough(job.study, records.train.len())?;
+        Ok(moments(&records.train, job.study.data.columns.len()))
+    }
+
+    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+        let (mut records, _) = self.read(job, link)?;
         if with_train {
             enough(job.study, records.train.len())?;
+        }
+        if let Some(standards) = standards(job)? {
+            standardise(&mut records.train, &standards);
+            standardise(&mut records.holdout, &standards);
         }
         let train = with_train.then(|| self.dataset(&records.train, job)).transpose()?;
         Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)? })
@@ -80,6 +96,29 @@ impl Family for OverTime<'_> {
             no_grad(|| bias.f_copy_(&shares))?;
         }
         Ok(())
+    }
+}
+
+/// Units of each variable's moments, one after another. A gap counts as nothing.
+fn moments(series: &[Series], variables: usize) -> Vec<i32> {
+    let mut moments = vec![Moments::default(); variables];
+    for step in series.iter().flat_map(|one| one.values.chunks_exact(variables.max(1))) {
+        for (moments, share) in moments.iter_mut().zip(step) {
+            moments.add(f64::from(*share));
+        }
+    }
+    moments.iter().flat_map(Moments::units).collect()
+}
+
+/// Brings what was observed to the mean 0 and deviation 1 that it has over all sites; gaps stay gaps.
+fn standardise(series: &mut [Series], standards: &[Standard]) {
+    let width = standards.len().max(1);
+    for step in series.iter_mut().flat_map(|one| one.values.chunks_exact_mut(width)) {
+        for (value, standard) in step.iter_mut().zip(standards) {
+            if !value.is_nan() {
+                *value = standard.apply(*value);
+            }
+        }
     }
 }
 
@@ -135,6 +174,26 @@ fn dataset(series: &[Series], shape: [i64; 3], device: Device) -> Result<Dataset
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_standardised_has_mean_0_and_deviation_1_and_its_gaps() {
+        let label = Label::Class(0);
+        let mut series = [
+            Series { values: vec![0.2, f32::NAN, 0.4, 0.5], label },
+            Series { values: vec![f32::NAN, f32::NAN, 0.9, 0.7], label },
+        ];
+        let sums: Vec<i64> = moments(&series, 2).into_iter().map(i64::from).collect();
+        standardise(&mut series, &consilium_common::study::counts::standards(&sums).unwrap());
+        for variable in 0..2 {
+            let all =
+                series.iter().flat_map(|one| one.values.iter().skip(variable).step_by(2).copied());
+            let (seen, gaps): (Vec<f32>, Vec<f32>) = all.partition(|value| !value.is_nan());
+            assert_eq!((seen.len(), gaps.len()), [(3, 1), (2, 2)][variable]);
+            let squares: f32 = seen.iter().map(|x| x * x).sum();
+            assert!(seen.iter().sum::<f32>().abs() < 1e-4, "{seen:?}");
+            assert!((squares / seen.len() as f32 - 1.0).abs() < 1e-4, "{seen:?}");
+        }
+    }
 
     #[test]
     fn a_bias_starts_at_the_log_odds_of_the_labels_and_is_finite_without_any() {

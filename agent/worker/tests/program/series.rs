@@ -10,8 +10,10 @@
 use std::path::PathBuf;
 
 use crate::support::{REST, Room, bytes_of, npy, physionet2012, put, put_npz, run};
+use consilium_common::le::decode_i32;
 use consilium_common::random::Generator;
-use consilium_common::study::Study;
+use consilium_common::study::counts::{MOMENTS_UNITS, Moments};
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::layout::{Kind, Layout};
 use consilium_common::update::words::Schema;
@@ -328,6 +330,50 @@ fn files_that_do_not_fit_are_refused_in_a_sentence() {
         task.source.columns.insert("death".to_owned(), "department".to_owned());
     };
     assert!(told(invalid, &other).contains("none of the classes"));
+}
+
+#[test]
+fn sites_standardise_by_what_they_observed_together_and_not_without_it() {
+    let text = study(CLASSES, "", "local_epochs = 12");
+    let text = text.replace("label = \"death\"", "label = \"death\"\nnormalize = \"federated\"");
+    let room = Room::new(&text, None);
+    let stays = Stays::new();
+    let counts = room.folder.path().join("counts.i32");
+    let mut sums = vec![0_i64; 2 * MOMENTS_UNITS];
+    let mut observed = [Moments::default(); 2];
+    for department in ["1", "2"] {
+        let mut task = stays.task(&room, Work::Prepare);
+        task.source.only = Some(by("department", department));
+        task.source.holdout = Holdout::Every(Every { every: 5 });
+        task.out = Some(counts.clone());
+        run(&task).unwrap();
+        let units = decode_i32(&bytes_of(&counts));
+        sums.iter_mut().zip(units).for_each(|(sum, unit)| *sum += i64::from(unit));
+        let numbers = (0..RECORDS).filter(|i| i % 5 != 0);
+        let own = numbers.filter(|i| stays.department[*i].to_string() == department);
+        for value in own.flat_map(|i| &stays.values[2 * STEPS * i..2 * STEPS * (i + 1)]).enumerate()
+        {
+            let (place, value) = (value.0 % 2, f64::from(*value.1));
+            let share =
+                if place == 0 { (value - 40.0) / 120.0 } else { value / f64::from(7.3_f32) };
+            observed[place].add(f64::from(share as f32));
+        }
+    }
+    let [rate, acid] = [0, 1].map(|i| Moments::of(&sums[MOMENTS_UNITS * i..]).unwrap());
+    assert_eq!([rate, acid], observed);
+
+    let task = stays.task(&room, Work::Train);
+    let (code, message) = refusal(&task);
+    assert_eq!(code, FailureCode::ModelMismatch);
+    assert!(message.contains("names no preparation"), "{message}");
+    let path = room.folder.path().join("preparation");
+    let terms = room.study.preparation_terms().unwrap();
+    put(&path, &Preparation { terms, sites: 2, sums }.encode());
+    let task = Task { preparation: Some(path), ..task };
+    run(&task).unwrap();
+    let metrics = run(&scoring(&room, &task)).unwrap().metrics;
+    let area = Schema::of(&room.study).auc(&metrics).unwrap();
+    assert!(area > 0.95, "{area}");
 }
 
 #[test]

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ModelSpec, Objective, Parameter, StudyError};
 use crate::limits::ARRAY_RECORD_ELEMENTS_MAX;
-use crate::study::{Column, ColumnKind, Data, Missing};
+use crate::study::check::word;
+use crate::study::counts::MOMENTS_UNITS;
+use crate::study::{Column, ColumnKind, Data, Missing, Normalize};
 use crate::tensor::init::Init;
 
 /// A recurrent layer over variables.
@@ -96,6 +98,18 @@ impl Rnn {
     pub fn features(&self, variables: u32) -> u32 {
         let summary = if self.summary { SUMMARY } else { 0 };
         self.hidden.saturating_add(variables.saturating_mul(summary))
+    }
+
+    /// Sums that the sites count together: the moments of every variable, in order.
+    pub(in crate::study) fn preparation_len(&self, data: &Data) -> Option<usize> {
+        (data.normalize == Normalize::Federated).then_some(MOMENTS_UNITS * data.columns.len())
+    }
+
+    /// What decides which records count, and with which values.
+    pub(in crate::study) fn describe_counts(&self, data: &Data) -> String {
+        let objective = format!("objective {}\nsteps {}\n", word(&self.objective), self.steps);
+        let classes = self.classes.iter().map(|class| format!("class {}\n", word(class)));
+        std::iter::once(objective).chain(classes).chain([data.describe()]).collect()
     }
 
     fn check(&self, data: &Data) -> Result<(), StudyError> {
