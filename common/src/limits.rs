@@ -49,6 +49,11 @@ pub const EXAMPLES_MAX: u64 = 1 << 26;
 /// Each 16-bit limb of a metric sum, added over all sites, must stay below 2^32.
 pub const LIMB_BITS: u32 = 16;
 
+/// Integer sums of one preparation: 2^18 buckets (DESIGN.md §10) for eight vocabularies or catalogues.
+/// The coordinator holds them as i64 while the round is open (16 MiB), and so does a site that reads
+/// the result.
+pub const PREPARATION_SUMS_MAX: usize = 1 << 21;
+
 /// Body of a control frame: heartbeats never wait behind more than this.
 pub const FRAME_BODY_BYTES_MAX: usize = 1 << 20;
 /// Control frames a connection may have queued for its peer before it counts as stuck.
@@ -107,6 +112,8 @@ pub const HEARTBEAT_INTERVAL: Millis = Millis::from_secs(5);
 pub const CONNECTION_IDLE_MAX: Millis = Millis::from_secs(30);
 
 const _: () = assert!(WEIGHT_SUM_MAX.ilog2() + GRID_MAX.ilog2() < 63, "sums fit an i64");
+const _: () = assert!(SITES_MAX.ilog2() + GRID_MAX.ilog2() < 63, "sums of counts fit an i64");
+const _: () = assert!((PREPARATION_SUMS_MAX as u64) <= PARAMETERS_MAX, "counts fit an update");
 const _: () = assert!(EXAMPLES_MAX < WEIGHT_SUM_MAX, "one site fits the sum of weights");
 const _: () = assert!((SITES_MAX as u64) << LIMB_BITS < 1 << 32, "limb sums fit a u32");
 const _: () = assert!(SIGNED_BYTES_MAX <= RECORD_BYTES_MAX, "signed documents fit a record");

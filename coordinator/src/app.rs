@@ -90,6 +90,19 @@ pub enum AppError {
         /// What is wrong with the file.
         source: Box<BlobError>,
     },
+    /// A preparation that rounds work with.
+    #[error(
+        "study {study} cannot go on: {source} (preparation {preparation}). Bring the state folder \
+         back from a copy"
+    )]
+    Preparation {
+        /// Which study.
+        study: StudyId,
+        /// The preparation's digest.
+        preparation: Digest,
+        /// What is wrong with the file.
+        source: Box<BlobError>,
+    },
     /// A study of the log that this version cannot serve.
     #[error("a study of the log cannot be served: {0}")]
     Study(#[from] StudyError),
@@ -281,7 +294,8 @@ fn open_state(
     Ok((Past { store, report, history, summaries }, blobs, stage))
 }
 
-/// Every study that goes on has its newest model and strategy state, whole: else each of its rounds
+/// Every study that goes on has its newest model and strategy state and its preparation, whole: else
+/// each of its rounds
 /// would be abandoned.
 fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
     let over = |state| matches!(state, RunState::Stopped | RunState::Complete);
@@ -294,6 +308,13 @@ fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
                 version: head.version,
                 what,
                 digest,
+                source: Box::new(source),
+            })?;
+        }
+        if let Some(preparation) = head.preparation {
+            blobs.verify(preparation).map_err(|source| AppError::Preparation {
+                study: head.study.clone(),
+                preparation,
                 source: Box::new(source),
             })?;
         }

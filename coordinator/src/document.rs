@@ -152,7 +152,7 @@ pub struct RoundStatus {
     pub round: Round,
     /// What was asked.
     pub task: TaskKind,
-    /// `committed`, `evaluated` or `abandoned`.
+    /// `committed`, `evaluated`, `prepared` or `abandoned`.
     pub outcome: String,
     /// Why it was abandoned.
     pub reason: Option<String>,
@@ -166,7 +166,7 @@ pub struct RoundStatus {
     pub duration_ms: u64,
     /// Updates received.
     pub bytes_up: u64,
-    /// Bases sent.
+    /// Bases and preparations sent.
     pub bytes_down: u64,
     /// Updates that were clipped at their site.
     pub clipped: u64,

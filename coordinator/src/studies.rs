@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::compute::Compute;
-use crate::driver::{Driver, DriverError, Handle, Tools, View};
+use crate::conduct::Part;
+use crate::driver::{Driver, DriverError, Handle, Serving, Tools, View};
 use crate::limits::DRIVER_QUEUE_MAX;
 use crate::round::{Engine, History, HistoryError, StudyHistory};
 use crate::server::sites::{Outbox, Sites};
@@ -152,7 +153,7 @@ impl Studies {
     ) -> Result<Handle, StudyError> {
         let common = &self.common;
         let setup = history.setup(common.roster.clone(), common.key.clone());
-        let serving = setup.interrupted.as_ref().map(|i| (i.plan.round, i.plan.base));
+        let serving = setup.interrupted.as_ref().map(|open| Serving::of(&open.plan));
         let study = Arc::new(history.study.clone());
         // Without a closed round the newest version is v0.
         let first = || Summary::new(Schema::of(&study), history.head.model);
@@ -203,12 +204,12 @@ impl Studies {
         self.find(|study| (study.digest() == digest).then(|| study.clone()))
     }
 
-    /// The study whose open round starts from this base, and that round.
+    /// The study whose open round hands this blob to its sites, that round, and what the blob is.
     #[must_use]
-    pub fn serving(&self, base: Digest) -> Option<(Handle, Round)> {
+    pub fn serving(&self, digest: Digest) -> Option<(Handle, Round, Part)> {
         self.find(|study| {
-            let (round, serving) = study.view().serving?;
-            (serving == base).then(|| (study.clone(), round))
+            let serving = study.view().serving?;
+            Some((study.clone(), serving.round, serving.part(digest)?))
         })
     }
 

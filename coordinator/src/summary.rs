@@ -73,9 +73,9 @@ impl Summary {
         self.rounds.push_back(round_status(call, wall));
     }
 
-    /// A roll call carries the metrics of its base, unless the round came to nothing.
+    /// A roll call carries the metrics of its base, unless the round came to nothing, or counted.
     fn score_base(&mut self, call: &RollCall) {
-        if matches!(call.outcome, Outcome::Abandoned { .. }) {
+        if matches!(call.outcome, Outcome::Abandoned { .. } | Outcome::Prepared { .. }) {
             return;
         }
         let Some(base) = self.versions.get_mut(&call.base_version) else {
@@ -117,6 +117,7 @@ fn round_status(call: &RollCall, wall: WallMillis) -> RoundStatus {
     let (outcome, version, reason) = match &call.outcome {
         Outcome::Committed { version, .. } => ("committed", Some(*version), None),
         Outcome::Evaluated { .. } => ("evaluated", None, None),
+        Outcome::Prepared { .. } => ("prepared", None, None),
         Outcome::Abandoned { reason } => ("abandoned", None, Some(reason.clone())),
     };
     let (mut counted, mut excluded) = (BTreeMap::new(), BTreeMap::new());
@@ -213,6 +214,19 @@ mod tests {
         assert_eq!(summary.version(Version(0)).unwrap().loss, None);
         assert_eq!(summary.head().version, Version(0));
         assert_eq!(summary.rounds().next().unwrap().outcome, "abandoned");
+    }
+
+    #[test]
+    fn a_round_that_counts_scores_nothing_and_makes_no_version() {
+        let mut summary = summary();
+        let (preparation, sum) = (Digest([7; 32]), Digest([8; 32]));
+        let prepared = Outcome::Prepared { preparation, sum };
+        let call = RollCall { task: TaskKind::Prepare, ..call(1, 0, prepared) };
+        summary.add(&call, WallMillis(5));
+        assert_eq!(summary.version(Version(0)).unwrap().loss, None);
+        assert_eq!(summary.head().version, Version(0));
+        let round = summary.rounds().next().unwrap();
+        assert_eq!((round.outcome.as_str(), round.task), ("prepared", TaskKind::Prepare));
     }
 
     #[test]

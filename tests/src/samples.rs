@@ -106,6 +106,7 @@ impl Samples {
             base_version: Version(2),
             base: digest(2),
             base_bytes: 4_049,
+            preparation: Some(m::PreparationBlob { digest: digest(3), bytes: 99 }),
             remaining: Millis(7_200_000),
         }
     }
@@ -202,6 +203,7 @@ impl Samples {
                 task: m::TaskKind::Train,
                 base_version: Version(2),
                 base: digest(2),
+                preparation: Some(digest(3)),
                 invited: self.sites.to_vec(),
                 remaining: Millis(7_200_000),
             }),

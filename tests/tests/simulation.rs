@@ -38,6 +38,7 @@ fn disturbed_federations_commit_exact_sums_and_lose_nothing() {
         let [sites, rounds, faults] = total.medians();
         assert!(sites >= 3 && rounds >= 5 && faults >= 10, "{:?}", total.medians());
         assert!(total.abandoned > 0 && total.excluded > 0 && total.resumed > 0);
+        assert!(total.prepared > seeds / 10, "{} preparations", total.prepared);
     }
 }
 
@@ -57,10 +58,11 @@ fn finds(bug: Bug) -> Option<u64> {
 #[test]
 fn a_local_state_that_is_promoted_on_abandon_is_seen_in_what_it_says() {
     planted::plant(Some(Bug::ResidualOnAbandon));
-    let found = (0..BUG_SEEDS).find_map(|seed| run(seed).err());
+    // Where the first round prepares there is no local state yet, and other promises break first.
+    let mut found = (0..BUG_SEEDS).filter_map(|seed| run(seed).err());
+    let seen = found.any(|violation| violation.what.contains("local state"));
     planted::plant(None);
-    let what = found.expect("no federation shows it").what;
-    assert!(what.contains("local state"), "{what}");
+    assert!(seen, "no federation shows it in a local state");
 }
 
 #[test]

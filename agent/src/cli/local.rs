@@ -1,5 +1,6 @@
 //! `train --local`: the study's training on this site's records with no coordinator, one "round" an
-//! epoch. For trying a study out, for choosing `clip_norm`, and as the yardstick of a federation.
+//! epoch. What the study prepares is counted on these records alone. For trying a study out, for
+//! choosing `clip_norm`, and as the yardstick of a federation.
 //! The family's local state goes on from epoch to epoch, each of which counts, and ends with the
 //! command; the daemon's own is not touched.
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use consilium_common::ids::{Digest, Round, SiteId};
-use consilium_common::study::Study;
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
@@ -22,7 +23,7 @@ use serde::Serialize;
 use super::progress::Bar;
 use super::workbench::{Job, Workbench, programs, read_study};
 use super::{Common, Failure, output, source};
-use crate::update::{delta_norm, task_seed};
+use crate::update::{delta_norm, read_counts, task_seed};
 
 /// Room above the largest norm that was seen: later rounds and other sites differ.
 const CLIP_ROOM: f64 = 1.2;
@@ -96,6 +97,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut training = Training::new(&study, &source, &bench)?;
+    training.prepare().await?;
     let epochs = options.epochs.unwrap_or(study.training.rounds);
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
@@ -152,6 +154,8 @@ struct Training<'a> {
     vector: Vec<f32>,
     /// The local state, once an epoch has left one; gone with the command.
     local: Option<PathBuf>,
+    /// What the study prepares, counted on these records alone.
+    preparation: Option<Vec<u8>>,
 }
 
 impl<'a> Training<'a> {
@@ -162,10 +166,26 @@ impl<'a> Training<'a> {
             clock: SystemClock::open(),
             vector: study.initial_vector().map_err(Failure::failed)?,
             local: None,
+            preparation: None,
             study,
             source,
             bench,
         })
+    }
+
+    /// Counts what the study prepares, as the one site that there is.
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        let (Some(sums), Some(terms)) =
+            (self.study.preparation_len(), self.study.preparation_terms())
+        else {
+            return Ok(());
+        };
+        let (_, files) = self.work(Work::Prepare, 0, "preparation").await?;
+        let file = files.open_counts().map_err(Failure::failed)?;
+        let counts = read_counts(sums, &file).map_err(Failure::failed)?;
+        let sums = counts.into_iter().map(i64::from).collect();
+        self.preparation = Some(Preparation { terms, sites: 1, sums }.encode());
+        Ok(())
     }
 
     /// Trains one epoch and scores what came of it.
@@ -205,8 +225,9 @@ impl<'a> Training<'a> {
             study: self.study,
             source: self.source,
             seed: task_seed(self.study.header.seed, Round(epoch), &self.site),
-            base: Some(&self.vector),
+            base: (work != Work::Prepare).then_some(self.vector.as_slice()),
             local: self.local.as_deref(),
+            preparation: self.preparation.as_deref(),
         };
         let bar = Bar::new(title.to_owned());
         let done = self.bench.run(job, &mut |moved| bar.moved(&moved)).await;

@@ -35,6 +35,8 @@ pub(super) struct Job<'a> {
     pub(super) base: Option<&'a [f32]>,
     /// What [`Workbench::keep_local`] kept, where the work has one.
     pub(super) local: Option<&'a Path>,
+    /// The study's preparation, where it has one and the work needs it.
+    pub(super) preparation: Option<&'a [u8]>,
 }
 
 impl Workbench {
@@ -54,7 +56,7 @@ impl Workbench {
         Ok(Self { folder, programs, device, threads, stop })
     }
 
-    /// Runs a job; the folder holds the result of a training.
+    /// Runs a job; the folder holds the result of a training, or the counts.
     pub(super) async fn run(
         &self,
         job: Job<'_>,
@@ -70,6 +72,9 @@ impl Workbench {
             let layout = job.study.layout().map_err(|error| unwritable(&error))?;
             files.write_vector(&layout, base)?;
         }
+        if let Some(preparation) = job.preparation {
+            files.write_preparation(preparation)?;
+        }
         let task = Task {
             protocol: WORKER_PROTOCOL,
             work: job.work,
@@ -79,9 +84,14 @@ impl Workbench {
             threads: self.threads,
             seed: job.seed,
             base: job.base.map(|_| files.base()),
-            out: (job.work == Work::Train).then(|| files.result()),
+            out: match job.work {
+                Work::Train => Some(files.result()),
+                Work::Prepare => Some(files.counts()),
+                Work::Evaluate | Work::Check => None,
+            },
             local: job.local.map(Path::to_owned),
             local_out: (job.work == Work::Train).then(|| files.local_out()),
+            preparation: job.preparation.map(|_| files.preparation()),
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

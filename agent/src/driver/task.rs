@@ -1,11 +1,14 @@
-//! One task of a round: the base comes, a worker trains from it, its result becomes an update that
-//! lasts. Each step can be stopped, and each can be done again with the same outcome.
+//! One task of a round: what the plan names comes, a worker trains, scores or counts, its result
+//! becomes an update that lasts. Each step can be stopped, and each can be done again with the same
+//! outcome.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use consilium_common::ids::Round;
+use consilium_common::ids::{Digest, Round};
+use consilium_common::study::preparation::{PREPARATION_BYTES_MAX, preparation_bytes_len};
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::flat::{MODEL_HEADER_BYTES, check_model_header, model_bytes_len};
 use consilium_common::wire::messages::{Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
@@ -54,7 +57,7 @@ fn idle_timeout(kept: &KeptStudy) -> Duration {
     Duration::from_millis(kept.study.cohort.idle_timeout.0)
 }
 
-/// Gets the plan's base into the cache.
+/// Gets the plan's base and preparation into the cache.
 pub(super) async fn fetch(
     context: &Context,
     carrier: Option<Arc<dyn Carrier>>,
@@ -68,17 +71,48 @@ pub(super) async fn fetch(
         let detail = format!("the plan's base has {have} bytes, the study's model {need}");
         return Err(Fault::lasting(Code::WrongShape, detail));
     }
-    let (cache, base) = (context.shared.cache.clone(), plan.base);
-    if blocking(move || cache.holds(base)).await?.map_err(site_fault)? {
+    preparation_fits(plan, &kept.study)?;
+    let preparation = plan.preparation.map(|blob| (blob.digest, blob.bytes));
+    let all = plan.base_bytes.saturating_add(preparation.map_or(0, |(_, bytes)| bytes));
+    let mut before = 0;
+    for (digest, bytes) in [(plan.base, plan.base_bytes)].into_iter().chain(preparation) {
+        let progress = &mut |through| context.moved(SitePhase::Fetching, before + through, all);
+        fetch_blob(context, carrier.as_deref(), (digest, bytes), &kept, progress).await?;
+        before += bytes;
+    }
+    Ok(())
+}
+
+/// A plan names a preparation where the study has one, of the length that it has.
+fn preparation_fits(plan: &Plan, study: &Study) -> Result<(), Fault> {
+    let need = study.preparation_len().map(preparation_bytes_len);
+    let have = plan.preparation.map(|blob| blob.bytes);
+    if have == need {
+        return Ok(());
+    }
+    let (have, need) = (have.unwrap_or(0), need.unwrap_or(0));
+    let detail = format!("the plan's preparation has {have} bytes, the study's {need}");
+    Err(Fault::lasting(Code::WrongShape, detail))
+}
+
+/// Gets one blob into the cache, unless it is there.
+async fn fetch_blob(
+    context: &Context,
+    carrier: Option<&dyn Carrier>,
+    (digest, bytes): (Digest, u64),
+    kept: &KeptStudy,
+    progress: transfer::Through<'_>,
+) -> Result<(), Fault> {
+    let cache = context.shared.cache.clone();
+    if blocking(move || cache.holds(digest)).await?.map_err(site_fault)? {
         return Ok(());
     }
     let carrier = carrier.ok_or_else(|| {
-        Fault::passing(Code::Idle, "there is no connection to fetch the base over")
+        Fault::passing(Code::Idle, "there is no connection to fetch what the plan names over")
     })?;
-    let progress = &mut |through| context.moved(SitePhase::Fetching, through, have);
     let cache = &context.shared.cache;
     let fetching =
-        transfer::fetch_base(&*carrier, cache, (base, have), idle_timeout(&kept), progress);
+        transfer::fetch_blob(carrier, cache, (digest, bytes), idle_timeout(kept), progress);
     tokio::select! {
         () = context.stop.cancelled() => {
             return Err(Fault::lasting(Code::Abandoned, "the round is over"));
@@ -86,7 +120,7 @@ pub(super) async fn fetch(
         fetched = fetching => fetched.map_err(|error| transfer::fault(&error))?,
     }
     let cache = context.shared.cache.clone();
-    blocking(move || cache.touch(base)).await?.map_err(site_fault)
+    blocking(move || cache.touch(digest)).await?.map_err(site_fault)
 }
 
 /// Runs a worker for the plan; its files come back beside what it found.
@@ -105,20 +139,28 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
     let kept = context.kept(plan)?;
     let source = source(shared, plan)?;
     let folder = prepare(context, plan, &kept).await?;
-    let local = local::give(shared, &kept, folder.local()).await?;
-    let trains = plan.task == TaskKind::Train;
+    let (work, out) = match plan.task {
+        TaskKind::Train => (Work::Train, Some(folder.result())),
+        TaskKind::Evaluate => (Work::Evaluate, None),
+        TaskKind::Prepare => (Work::Prepare, Some(folder.counts())),
+    };
+    let local = match work {
+        Work::Train | Work::Evaluate => local::give(shared, &kept, folder.local()).await?,
+        Work::Prepare | Work::Check => None,
+    };
     let task = Task {
         protocol: WORKER_PROTOCOL,
-        work: if trains { Work::Train } else { Work::Evaluate },
+        work,
         study: folder.study(),
         source,
         device: shared.config.site.device.clone(),
         threads: shared.config.site.threads,
         seed: update::task_seed(kept.study.header.seed, plan.round, shared.site()),
-        base: Some(folder.base()),
-        out: trains.then(|| folder.result()),
+        base: (work != Work::Prepare).then(|| folder.base()),
+        out,
         local,
-        local_out: trains.then(|| folder.local_out()),
+        local_out: (work == Work::Train).then(|| folder.local_out()),
+        preparation: plan.preparation.map(|_| folder.preparation()),
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
@@ -135,13 +177,25 @@ fn source(shared: &Shared, plan: &Plan) -> Result<Source, Fault> {
     })
 }
 
-/// Makes the worker's folder: study and base.
+/// Makes the worker's folder: the study, and what the plan names.
 async fn prepare(context: &Context, plan: &Plan, kept: &KeptStudy) -> Result<TaskFolder, Fault> {
     let shared = Arc::clone(&context.shared);
     let (base, kept) = (plan.base, kept.clone());
+    let counts = plan.task == TaskKind::Prepare;
+    let preparation = plan.preparation.map(|blob| blob.digest);
     blocking(move || {
         let layout = kept.study.layout().map_err(site_fault)?;
         let folder = TaskFolder::create(&shared.tasks, &kept.signed.bytes)?;
+        if counts {
+            return Ok(folder);
+        }
+        if let Some(digest) = preparation {
+            let blobs = shared.cache.blobs();
+            let bytes = blobs.read_verified(digest, PREPARATION_BYTES_MAX).map_err(site_fault)?;
+            Preparation::read(&bytes, &kept.study)
+                .map_err(|error| Fault::lasting(Code::WrongShape, error.to_string()))?;
+            folder.write_preparation(&bytes)?;
+        }
         let mut header = Vec::new();
         folder.write_base(&layout, |out| {
             let mut vector = AfterHeader { header: &mut header, out };
@@ -199,6 +253,11 @@ fn make_update(
         .filter(|(round, _)| *round == plan.round)
         .map(|(_, folder)| folder)
         .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
+    if plan.task == TaskKind::Prepare {
+        let counts = folder.open_counts()?;
+        let update = update::preparation(purpose, &layout, &counts);
+        return write(update.map_err(update_fault)?);
+    }
     let base = shared.cache.blobs().open_file(plan.base).map_err(site_fault)?;
     let result = folder.open_result()?;
     let update = update::training(purpose, &layout, &base, &result, &trained.outcome);
@@ -242,6 +301,9 @@ fn update_fault(error: UpdateError) -> Fault {
         | UpdateError::Study(_)
         | UpdateError::Base(_)
         | UpdateError::Result(_)
+        | UpdateError::Counts { .. }
+        | UpdateError::Count { .. }
+        | UpdateError::Nothing(_)
         | UpdateError::Metrics { .. } => Code::WorkerFailed,
     };
     Fault::lasting(code, error.to_string())

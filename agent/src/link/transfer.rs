@@ -1,4 +1,4 @@
-//! Blobs over the connection: studies and bases in, updates out. Each is resumed where an earlier
+//! Blobs over the connection: studies, bases and preparations in, updates out. Each is resumed where an earlier
 //! connection, or an earlier process, left it.
 
 use std::time::Duration;
@@ -35,11 +35,11 @@ pub async fn fetch_study(
     Ok(sink.into_bytes())
 }
 
-/// Fetches a base into the cache, verified by digest.
+/// Fetches a base or a preparation into the cache, verified by digest.
 ///
 /// # Errors
 /// The transfer failed; what arrived is kept for the next one.
-pub async fn fetch_base(
+pub async fn fetch_blob(
     carrier: &dyn Carrier,
     cache: &Cache,
     (digest, bytes): (Digest, u64),

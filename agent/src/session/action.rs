@@ -42,11 +42,12 @@ pub enum Action {
         /// What is offered.
         offer: StudyOffer,
     },
-    /// Fetch the plan's base into the cache, by digest; at once if it is there. → [`Done::Fetched`]
+    /// Fetch the plan's base and preparation into the cache, by digest; at once what is there. →
+    /// [`Done::Fetched`]
     Fetch {
         /// Comes back.
         id: ActionId,
-        /// Whose base.
+        /// Whose.
         plan: Plan,
     },
     /// Start a worker for the plan's task. → [`Done::Trained`]. The seed follows from study, round
@@ -57,7 +58,7 @@ pub enum Action {
         /// What to do.
         plan: Plan,
     },
-    /// Delta, clip, grid, words: the update, kept durably with its site state. → [`Done::Encoded`]
+    /// Delta, clip, grid, words, or counts and words: the update, kept durably with its site state. → [`Done::Encoded`]
     Encode {
         /// Comes back.
         id: ActionId,
@@ -130,7 +131,7 @@ fn sent_name(message: &Message) -> &'static str {
 pub enum Done {
     /// The study was judged, and the judgement is durable; or it could not be fetched or kept.
     Judged(Result<Judged, Fault>),
-    /// The base is in the cache.
+    /// Base and preparation are in the cache.
     Fetched(Result<(), Fault>),
     /// The worker finished.
     Trained(Result<Trained, Fault>),
@@ -191,7 +192,7 @@ impl Decision {
 pub struct Trained {
     /// Counts and metric sums.
     pub outcome: Outcome,
-    /// The trained model (safetensors); none after an evaluation.
+    /// The trained model (safetensors) or the counts (i32); none after an evaluation.
     pub path: Option<PathBuf>,
 }
 

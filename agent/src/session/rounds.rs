@@ -4,7 +4,7 @@
 use consilium_common::ids::{Round, StudyId};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{
-    Answer, Plan, PlanAnswer, Receipt, RollCall, TaskFailed, UpdateRefused,
+    Answer, Plan, PlanAnswer, Receipt, RollCall, TaskFailed, TaskKind, UpdateRefused,
 };
 use consilium_common::wire::reject::Code;
 
@@ -102,7 +102,9 @@ impl Session {
             Next::Trained(trained) => {
                 let plan = task.plan();
                 let schema = self.studies.schema(&plan.study_digest);
-                self.memory.scored(plan, &trained, schema);
+                if plan.task != TaskKind::Prepare {
+                    self.memory.scored(plan, &trained, schema);
+                }
                 self.queue.ticked(now, &mut self.out);
             }
             Next::Retained(retained) => {
@@ -168,14 +170,8 @@ impl Session {
         self.out.send(TaskFailed { study, round, code }, now);
     }
 
-    /// Starts whatever can start: training whose earlier update is settled, plans with a free slot.
+    /// Starts whatever can start: plans with a free slot, workers whose earlier update is settled.
     pub(super) fn advance(&mut self, now: Millis) {
-        for task in self.tasks.iter_mut().filter(|task| task.is_ready()) {
-            let (study, round) = (&task.plan().study, task.plan().round);
-            if !self.shelf.blocks(study, round) {
-                task.train(now, &mut self.out);
-            }
-        }
         while self.tasks.len() < self.slots {
             let tasks = &self.tasks;
             let idle = |plan: &Plan| tasks.iter().all(|task| task.plan().study != plan.study);
@@ -183,6 +179,12 @@ impl Session {
                 break;
             };
             self.tasks.push(Task::start(plan, now, &mut self.out));
+        }
+        for task in self.tasks.iter_mut().filter(|task| task.is_ready()) {
+            let (study, round) = (&task.plan().study, task.plan().round);
+            if !self.shelf.blocks(study, round) {
+                task.train(now, &mut self.out);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One running task: fetch the base → train or score → encode. What it leaves is a retained update
+//! One running task: fetch what the plan names → train, score or count → encode. What it leaves is a retained update
 //! (see `shelf`) or a code why there is none.
 
 use consilium_common::time::Millis;
-use consilium_common::wire::messages::{Plan, SitePhase};
+use consilium_common::wire::messages::{Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 
 use super::action::{Action, ActionId, Done, Fault, Retained, Trained};
@@ -23,7 +23,7 @@ enum Step {
     Fetching(ActionId),
     /// A fetch failed; `None` waits for the next Welcome.
     FetchAgain(Option<Millis>),
-    /// The base is here; an update of an earlier round is not settled yet.
+    /// All that the worker needs is here; an update of an earlier round is not settled yet.
     Ready,
     Training(ActionId),
     Encoding(ActionId),
@@ -34,7 +34,7 @@ enum Step {
 pub(super) enum Next {
     /// It goes on.
     Goes,
-    /// The base was scored, and trained from if the plan asks for it; it goes on.
+    /// The base was scored, and trained from if the plan asks for it, or counts were made; it goes on.
     Trained(Trained),
     /// It left an update.
     Retained(Retained),
@@ -64,16 +64,19 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn start(plan: Plan, now: Millis, out: &mut Outbox) -> Self {
         let mut throttle = Throttle::default();
-        let last = Report::start(SitePhase::Fetching);
+        // Counts start from the site's own records: there is nothing to fetch.
+        let counts = plan.task == TaskKind::Prepare;
+        let first = if counts { SitePhase::Loading } else { SitePhase::Fetching };
+        let last = Report::start(first);
         if let Some(report) = throttle.moved(last, now) {
             out.send(progress(&plan, report), now);
         }
-        let id = ask_fetch(&plan, out);
+        let step = if counts { Step::Ready } else { Step::Fetching(ask_fetch(&plan, out)) };
         Self {
             plan,
-            step: Step::Fetching(id),
+            step,
             over: false,
-            fetches: 1,
+            fetches: u32::from(!counts),
             starts: 0,
             last,
             last_fault: None,

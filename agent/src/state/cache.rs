@@ -1,4 +1,4 @@
-//! Base models by digest, as the coordinator sent them. A cache: nothing here is synced, everything
+//! Base models and preparations by digest, as the coordinator sent them. A cache: nothing here is synced, everything
 //! is verified before use, and only the last few are kept.
 
 use std::collections::VecDeque;
@@ -10,14 +10,14 @@ use consilium_io::disk::{BlobError, Blobs};
 
 use super::StateError;
 
-/// Bases kept: the one in use, the next, and a few for studies side by side.
-pub const BASES_MAX: usize = 8;
+/// Blobs kept: the base in use, the next, a preparation, and a few for studies side by side.
+pub const CACHED_MAX: usize = 8;
 
 /// A bounded blob folder. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     blobs: Blobs,
-    /// The oldest use first; digests beyond [`BASES_MAX`] are removed.
+    /// The oldest use first; digests beyond [`CACHED_MAX`] are removed.
     used: Arc<Mutex<VecDeque<Digest>>>,
 }
 
@@ -59,7 +59,7 @@ impl Cache {
             }
             Err(BlobError::Missing(_)) => Ok(false),
             Err(BlobError::Digest { .. }) => {
-                tracing::warn!(%digest, "a cached base was damaged on the disk: removed");
+                tracing::warn!(%digest, "a cached blob was damaged on the disk: removed");
                 self.blobs.remove(digest)?;
                 Ok(false)
             }
@@ -83,7 +83,7 @@ impl Cache {
     fn drop_oldest(&self) -> Result<(), StateError> {
         let surplus: Vec<Digest> = {
             let mut used = self.lock();
-            let surplus = used.len().saturating_sub(BASES_MAX);
+            let surplus = used.len().saturating_sub(CACHED_MAX);
             used.drain(..surplus).collect()
         };
         for digest in surplus {
@@ -96,7 +96,7 @@ impl Cache {
     /// when there are too many: each costs one transfer at most.
     fn drop_partials(&self) -> Result<(), StateError> {
         let partials = self.blobs.partials()?;
-        if partials.len() > BASES_MAX {
+        if partials.len() > CACHED_MAX {
             for (digest, _) in partials {
                 self.blobs.discard_partial(digest)?;
             }

@@ -4,21 +4,24 @@
 //!
 //! In two passes over base and trained model, a megabyte of each in memory: the first finds what is
 //! wrong with them and the delta's norm ([`training`]), the second writes ([`Encoding::write`]).
+//! Counts ([`preparation`]) go the same way; they are whole already.
 
+mod counts;
 mod pair;
 
 use std::io::{self, Write};
 
-use consilium_common::ids::{Digest, Round, SiteId};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::le;
+use consilium_common::limits::GRID_MAX;
 use consilium_common::random::Generator;
 use consilium_common::study::{Study, StudyError};
 use consilium_common::tensor::file::FileError;
 use consilium_common::tensor::flat::ModelError;
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::delta::{DeltaError, Norm, clip_scale, delta, l2_norm};
-use consilium_common::update::grid::{quantise_into, step, step_exponent};
-use consilium_common::update::sections::Header;
+use consilium_common::update::grid::{COUNT_STEP_EXPONENT, quantise_into, step, step_exponent};
+use consilium_common::update::sections::{Header, decode_i32};
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{Plan, TaskKind};
 use consilium_common::worker::Outcome;
@@ -27,6 +30,7 @@ pub use pair::ReadAt;
 pub(crate) use pair::places;
 
 use crate::state::Record;
+use counts::Counts;
 use pair::Pair;
 
 /// Why a worker's result gives no update.
@@ -55,6 +59,25 @@ pub enum UpdateError {
     /// Files that cannot be read.
     #[error("base or trained model cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// The study counts nothing.
+    #[error("study {0} prepares nothing, so no counts of it leave this site")]
+    Nothing(StudyId),
+    /// Another number of counts.
+    #[error("the worker's counts have {have} bytes, the study's have {need}")]
+    Counts {
+        /// Bytes of the file.
+        have: u64,
+        /// Four a sum.
+        need: u64,
+    },
+    /// A count that the sum has no room for.
+    #[error("count {index} is {have}: ±{GRID_MAX} is the most that one site may count")]
+    Count {
+        /// Which one.
+        index: usize,
+        /// Its value.
+        have: i32,
+    },
     /// Nothing was trained on.
     #[error("the worker trained on no records at all: there is nothing to weigh the update by")]
     NoExamples,
@@ -103,12 +126,33 @@ pub struct Purpose<'a> {
 pub struct Encoding<'a> {
     purpose: Purpose<'a>,
     header: Header,
-    /// None for an evaluation, which has words alone.
-    delta: Option<Pair<'a>>,
+    shared: Shared<'a>,
     norm: f64,
     weight: u64,
     words: Vec<u32>,
     metrics: Metrics,
+}
+
+/// All of a worker's counts, for whoever adds them up at the site itself.
+///
+/// # Errors
+/// Another number of them, one out of bounds, or the file cannot be read.
+pub fn read_counts(sums: usize, file: &dyn ReadAt) -> Result<Vec<i32>, UpdateError> {
+    let mut counts = Vec::with_capacity(sums);
+    Counts::open(sums, file)?.pieces(|piece| {
+        counts.extend(decode_i32(piece));
+        Ok(())
+    })?;
+    Ok(counts)
+}
+
+/// Where the `shared` section comes from.
+#[derive(Debug)]
+enum Shared<'a> {
+    /// An evaluation has words alone.
+    None,
+    Delta(Pair<'a>),
+    Counts(Counts<'a>),
 }
 
 /// The update of a training: `base` is the model's file, `trained` the worker's safetensors,
@@ -132,7 +176,9 @@ pub fn training<'a>(
     if have != need {
         return Err(UpdateError::OtherBase { have, need });
     }
-    Encoding::new(purpose, layout, Some(pair), norm.l2(), outcome.examples, outcome)
+    let weight = outcome.examples.min(purpose.study.cohort.max_examples);
+    let shared = Shared::Delta(pair);
+    Encoding::new(purpose, layout, shared, norm.l2(), weight, &outcome.metrics)
 }
 
 /// The update of an evaluation: words alone. Its weight is the number of hold-out records, or 1
@@ -145,33 +191,57 @@ pub fn evaluation<'a>(
     layout: &Layout,
     outcome: &Outcome,
 ) -> Result<Encoding<'a>, UpdateError> {
-    Encoding::new(purpose, layout, None, 0.0, outcome.holdout.max(1), outcome)
+    let weight = outcome.holdout.max(1).min(purpose.study.cohort.max_examples);
+    Encoding::new(purpose, layout, Shared::None, 0.0, weight, &outcome.metrics)
+}
+
+/// The update of a preparation: `counts` are the worker's, little-endian i32. Every site counts with
+/// weight 1, and nothing is measured.
+///
+/// # Errors
+/// One variant of [`UpdateError`] per cause.
+pub fn preparation<'a>(
+    purpose: Purpose<'a>,
+    layout: &Layout,
+    counts: &'a dyn ReadAt,
+) -> Result<Encoding<'a>, UpdateError> {
+    let nothing = || UpdateError::Nothing(purpose.study.id().clone());
+    let sums = purpose.study.preparation_len().ok_or_else(nothing)?;
+    let shared = Shared::Counts(Counts::open(sums, counts)?);
+    let metrics = Metrics(vec![0; Schema::of(purpose.study).names().len()]);
+    Encoding::new(purpose, layout, shared, 0.0, 1, &metrics)
 }
 
 impl<'a> Encoding<'a> {
     fn new(
         purpose: Purpose<'a>,
         layout: &Layout,
-        delta: Option<Pair<'a>>,
+        shared: Shared<'a>,
         norm: f64,
-        examples: u64,
-        outcome: &Outcome,
+        weight: u64,
+        metrics: &Metrics,
     ) -> Result<Self, UpdateError> {
         let Purpose { study, plan, .. } = purpose;
         let clip_norm = study.aggregation.clip_norm;
-        let weight = examples.min(study.cohort.max_examples);
-        let words = words(study, weight, norm > clip_norm, &outcome.metrics)?;
+        let words = words(study, weight, norm > clip_norm, metrics)?;
         let header = Header {
             round: plan.round,
-            step_exponent: step_exponent(clip_norm),
+            step_exponent: match shared {
+                Shared::None | Shared::Delta(_) => step_exponent(clip_norm),
+                Shared::Counts(_) => COUNT_STEP_EXPONENT,
+            },
             study: plan.study_digest,
             base: plan.base,
             layout: layout.digest(),
-            shared_len: if delta.is_some() { layout.weights_len() } else { 0 },
+            shared_len: match &shared {
+                Shared::None => 0,
+                Shared::Delta(_) => layout.weights_len(),
+                Shared::Counts(counts) => counts.len(),
+            },
             words_len: words.len(),
         };
-        let metrics = outcome.metrics.clone();
-        Ok(Self { purpose, header, delta, norm, weight, words, metrics })
+        let metrics = metrics.clone();
+        Ok(Self { purpose, header, shared, norm, weight, words, metrics })
     }
 
     /// Writes the update's bytes; what the site remembers of it. The next local state, which is no
@@ -185,22 +255,26 @@ impl<'a> Encoding<'a> {
         let root = task_root(study.header.seed, plan.round, site);
         let mut out = Hashing { out, hasher: blake3::Hasher::new() };
         out.write(&self.header.encode())?;
-        if let Some(pair) = &self.delta {
-            let factor = clip_scale(self.norm, clip_norm) * step(-self.header.step_exponent);
-            let mut generator = Generator::new("rounding", &root.0);
-            let (mut units, mut bytes) = (Vec::new(), Vec::new());
-            let mut written = Ok(());
-            pair.deltas(|delta| {
-                units.resize(delta.len(), 0);
-                quantise_into(&mut units, delta, factor, &mut generator);
-                bytes.clear();
-                le::extend_i32(&mut bytes, &units);
-                if written.is_ok() {
-                    written = out.write(&bytes);
-                }
-            })
-            .map_err(io::Error::other)?;
-            written?;
+        match &self.shared {
+            Shared::None => {}
+            Shared::Delta(pair) => {
+                let factor = clip_scale(self.norm, clip_norm) * step(-self.header.step_exponent);
+                let mut generator = Generator::new("rounding", &root.0);
+                let (mut units, mut bytes) = (Vec::new(), Vec::new());
+                let mut written = Ok(());
+                pair.deltas(|delta| {
+                    units.resize(delta.len(), 0);
+                    quantise_into(&mut units, delta, factor, &mut generator);
+                    bytes.clear();
+                    le::extend_i32(&mut bytes, &units);
+                    if written.is_ok() {
+                        written = out.write(&bytes);
+                    }
+                })
+                .map_err(io::Error::other)?;
+                written?;
+            }
+            Shared::Counts(counts) => counts.pieces(|piece| out.write(piece))?,
         }
         let mut words = Vec::new();
         le::extend_u32(&mut words, &self.words);

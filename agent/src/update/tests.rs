@@ -23,6 +23,7 @@ fn plan(task: TaskKind) -> Plan {
         base_version: Version(2),
         base: Digest::of(&base(&study().layout().unwrap())),
         base_bytes: 65,
+        preparation: None,
         remaining: Millis(1000),
     }
 }
@@ -192,6 +193,61 @@ fn an_evaluation_has_words_alone() {
     let wrong = Outcome::default();
     let error = evaluation(purpose, &layout, &wrong).unwrap_err();
     assert!(matches!(error, UpdateError::Metrics { have: 0, need: 2 }));
+}
+
+/// The update of a study with three counts whose worker left these bytes.
+fn counted(file: &[u8]) -> Result<Written, UpdateError> {
+    let mut study = study();
+    let consilium_common::study::ModelSpec::Synthetic(spec) = &mut study.model else {
+        unreachable!("the study is synthetic");
+    };
+    spec.prepare = 3;
+    let (site, plan) = ("a".parse().unwrap(), plan(TaskKind::Prepare));
+    let purpose = Purpose { study: &study, plan: &plan, site: &site };
+    let layout = study.layout().unwrap();
+    preparation(purpose, &layout, &file).map(|update| written(&update))
+}
+
+fn file_of(counts: &[i32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    le::extend_i32(&mut bytes, counts);
+    bytes
+}
+
+#[test]
+fn counts_travel_as_they_are_with_weight_one_and_nothing_measured() {
+    let counts = [GRID_MAX, -GRID_MAX, 7];
+    let made = counted(&file_of(&counts)).unwrap();
+    let header = Header::decode(&made.update, made.record.bytes).unwrap();
+    assert_eq!((header.shared_len, header.words_len, header.step_exponent), (3, 10, 0));
+    let units: Vec<i32> = decode_i32(&made.update[HEADER_BYTES..]).take(3).collect();
+    assert_eq!(units, counts);
+    let words = decode_words(&made.update[HEADER_BYTES + 12..]);
+    assert_eq!((words[0], words[1..].iter().max()), (1, Some(&0)));
+    assert_eq!((made.record.weight, made.record.clipped), (1, false));
+    assert_eq!(made.record.digest, Digest::of(&made.update));
+    assert_eq!(read_counts(3, &file_of(&counts).as_slice()).unwrap(), counts);
+}
+
+#[test]
+fn counts_that_do_not_fit_the_study_never_leave() {
+    let refused = |file: &[u8]| counted(file).unwrap_err().to_string();
+    let bytes = "bytes, the study's have 12";
+    assert_eq!(refused(&[0; 8]), format!("the worker's counts have 8 {bytes}"));
+    assert_eq!(refused(&[0; 13]), format!("the worker's counts have 13 {bytes}"));
+    let most = "±1073741824 is the most that one site may count";
+    assert_eq!(refused(&file_of(&[0, GRID_MAX + 1, 0])), format!("count 1 is 1073741825: {most}"));
+    let least = format!("count 2 is -2147483648: {most}");
+    assert_eq!(refused(&file_of(&[0, 0, i32::MIN])), least);
+    // In another piece of a long file.
+    let mut long = vec![0; 300_000];
+    long[299_999] = -GRID_MAX - 1;
+    let error = read_counts(long.len(), &file_of(&long).as_slice()).unwrap_err();
+    assert!(matches!(error, UpdateError::Count { index: 299_999, .. }), "{error}");
+    let (study, site, plan) = (study(), "a".parse().unwrap(), plan(TaskKind::Prepare));
+    let purpose = Purpose { study: &study, plan: &plan, site: &site };
+    let none = preparation(purpose, &study.layout().unwrap(), &&[0_u8; 12][..]).unwrap_err();
+    assert_eq!(none.to_string(), "study load prepares nothing, so no counts of it leave this site");
 }
 
 #[test]

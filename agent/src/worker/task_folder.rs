@@ -1,5 +1,6 @@
-//! The private folder that the daemon and one worker share: the study, the base, the
-//! result, and the site's local state before and after. Not synced: what a power cut takes is made again.
+//! The private folder that the daemon and one worker share: the study, the base, the preparation, the
+//! result, and the site's local state before and after. Not synced: what a power cut takes is made
+//! again.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -65,16 +66,34 @@ impl TaskFolder {
         self.write_base(layout, |out| out.write_all(&bytes))
     }
 
-    /// Opens what the worker wrote.
+    /// Writes the study's preparation.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn write_preparation(&self, bytes: &[u8]) -> Result<(), WorkerFault> {
+        let path = self.preparation();
+        create(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(|error| fault(&path, &error))
+    }
+
+    /// Opens the model that the worker wrote.
     ///
     /// # Errors
     /// It is not there, or the disk refused.
     pub fn open_result(&self) -> Result<File, WorkerFault> {
-        let path = self.result();
-        File::open(&path).map_err(|error| fault(&path, &error))
+        open(&self.result())
     }
 
-    /// Reads what the worker wrote.
+    /// Opens the counts that the worker wrote.
+    ///
+    /// # Errors
+    /// It is not there, or the disk refused.
+    pub fn open_counts(&self) -> Result<File, WorkerFault> {
+        open(&self.counts())
+    }
+
+    /// Reads the model that the worker wrote.
     ///
     /// # Errors
     /// It is not there, or the disk refused.
@@ -112,6 +131,21 @@ impl TaskFolder {
     pub fn local_out(&self) -> PathBuf {
         self.folder.path().join("next-local.state")
     }
+    /// Where the worker's counts go.
+    #[must_use]
+    pub fn counts(&self) -> PathBuf {
+        self.folder.path().join("counts.i32")
+    }
+
+    /// The preparation's file.
+    #[must_use]
+    pub fn preparation(&self) -> PathBuf {
+        self.folder.path().join("preparation")
+    }
+}
+
+fn open(path: &Path) -> Result<File, WorkerFault> {
+    File::open(path).map_err(|error| fault(path, &error))
 }
 
 fn create(path: &Path) -> io::Result<File> {

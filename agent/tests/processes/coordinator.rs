@@ -191,6 +191,7 @@ pub(crate) fn plan(study: &Study, signed: &Signed<Study>, round: u64) -> Plan {
         base_version: Version(0),
         base: Digest::of(&base),
         base_bytes: base.len() as u64,
+        preparation: None,
         remaining: Millis::from_secs(600),
     }
 }

@@ -11,10 +11,10 @@ use crate::support;
 use consilium_agent::worker::synthetic::{half_way, optimum};
 use consilium_common::ids::Digest;
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::Study;
+use consilium_common::study::{Preparation, Study};
 use consilium_common::update::grid::step;
 use consilium_common::update::sections::{HEADER_BYTES, Header, decode_i32};
-use consilium_common::wire::messages::{Answer, Message, Plan, UpdateOffer};
+use consilium_common::wire::messages::{Answer, Message, Plan, PreparationBlob, UpdateOffer};
 use consilium_common::wire::reject::Code;
 use consilium_io::disk::replace;
 
@@ -158,6 +158,36 @@ async fn rounds_from_plan_to_roll_call_leave_a_small_daemon_and_sigterm_ends_it_
     daemon.signal("TERM");
     assert!(daemon.child.wait().unwrap().success());
     assert!(!coordinator.state().join("control.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_trains_without_the_studys_own_preparation() {
+    let coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.configure(WITHIN));
+    let mut agent = coordinator.welcome().await;
+    let study = support::preparing(5);
+    let signed = coordinator.publish(&study);
+    accepted(&mut agent, &study, &signed).await;
+    let terms = study.preparation_terms().unwrap();
+    let good = Preparation { terms, sites: 2, sums: vec![7; 5] };
+    let other = Preparation { terms: Digest([1; 32]), ..good.clone() };
+    for (round, preparation) in [(1, None), (2, Some(&other)), (3, Some(&good))] {
+        let blob = preparation.map(|preparation| {
+            let bytes = preparation.encode();
+            let (digest, length) = (Digest::of(&bytes), bytes.len() as u64);
+            coordinator.blobs.lock().unwrap().insert(digest, bytes);
+            PreparationBlob { digest, bytes: length }
+        });
+        let plan = Plan { preparation: blob, ..plan(&study, &signed, round) };
+        planned(&mut agent, &plan).await;
+        if round == 3 {
+            assert_eq!(agent.hear_offer().await.round.0, 3);
+            continue;
+        }
+        let message = agent.hear().await;
+        let Message::TaskFailed(failed) = message else { panic!("round {round}: {message:?}") };
+        assert_eq!(failed.code, Code::WrongShape, "round {round}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

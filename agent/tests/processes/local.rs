@@ -87,6 +87,19 @@ fn a_local_state_goes_on_from_epoch_to_epoch_and_ends_with_the_command() {
 }
 
 #[test]
+fn a_study_that_prepares_counts_on_these_records_first_and_then_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.replace("batches = 3", "batches = 3\nprepare = 50");
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let words =
+        ["train", "--local", "--study", "load.toml", "--source", "synthetic", "--epochs", "2"];
+    let output = run(folder.path(), &words);
+    // The trainer does not touch a study without the preparation that it has.
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("epoch 2/2"), "{}", text(&output.stdout));
+}
+
+#[test]
 fn people_get_a_line_an_epoch() {
     let folder = tempfile::tempdir().unwrap();
     replace(&folder.path().join("load.toml"), DRAFT.as_bytes()).unwrap();

@@ -35,6 +35,12 @@ pub(crate) fn study_with_local(batches: u32, batch_ms: u32, local: u32) -> Study
     Study::read(&text, "load.toml").unwrap().resolve().unwrap()
 }
 
+/// The same with so many sums to count before anything trains.
+pub(crate) fn preparing(sums: u32) -> Study {
+    let text = study(2, 0).to_text().unwrap().replace("prepare = 0", &format!("prepare = {sums}"));
+    Study::read(&text, "load.toml").unwrap()
+}
+
 pub(crate) fn source(examples: u64) -> Source {
     Source { examples: Some(examples), ..Source::new(SourceKind::Synthetic, PathBuf::new()) }
 }
@@ -64,9 +70,14 @@ impl Bench {
             threads: 1,
             seed: 1,
             base: Some(files.base()),
-            out: (work == Work::Train).then(|| files.result()),
+            out: match work {
+                Work::Train => Some(files.result()),
+                Work::Prepare => Some(files.counts()),
+                Work::Evaluate | Work::Check => None,
+            },
             local: None,
             local_out: (work == Work::Train).then(|| files.local_out()),
+            preparation: None,
         };
         Self {
             _folder: folder,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Bench, script, study, study_with_local, synthetic};
+use crate::support::{Bench, preparing, script, study, study_with_local, synthetic};
 use consilium_agent::session::Fault;
-use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
+use consilium_agent::update::read_counts;
+use consilium_agent::worker::synthetic::{counts, half_way, optimum, shifted};
 use consilium_agent::worker::{Launch, WorkerFault};
+use consilium_common::study::Preparation;
 use consilium_common::tensor::file::from_safetensors;
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::{FailureCode, Phase, Work};
@@ -89,6 +91,35 @@ async fn it_scores_and_checks_without_training() {
     bench.task.base = None;
     let (checked, _) = bench.run(&synthetic()).await;
     assert_eq!(checked.unwrap().findings.len(), 1);
+}
+
+#[tokio::test]
+async fn it_counts_for_a_study_that_prepares_and_trains_it_only_with_the_sums() {
+    let bench = Bench::new(preparing(1_000), Work::Prepare);
+    let (done, lines) = bench.run(&synthetic()).await;
+    assert_eq!(done.unwrap().examples, 80);
+    assert!(lines.iter().all(|moved| matches!(moved.phase, Phase::Loading | Phase::Saving)));
+    let counted = read_counts(1_000, &bench.files.open_counts().unwrap()).unwrap();
+    assert_eq!(counted, counts(7, &bench.task.source, 1_000));
+    assert!(counted.iter().any(|count| *count < 0) && counted.iter().any(|count| *count > 0));
+
+    let mut bench = Bench::new(preparing(1_000), Work::Train);
+    let said = |ended: Result<_, WorkerFault>| ended.unwrap_err().to_string();
+    let (ended, _) = bench.run(&synthetic()).await;
+    assert!(said(ended).contains("the task names no preparation"));
+    let terms = bench.study.preparation_terms().unwrap();
+    let sums: Vec<i64> = counted.into_iter().map(i64::from).collect();
+    let short = Preparation { terms, sites: 1, sums: sums[1..].to_vec() };
+    bench.task.preparation = Some(bench.files.preparation());
+    bench.files.write_preparation(&short.encode()).unwrap();
+    let (ended, _) = bench.run(&synthetic()).await;
+    assert!(said(ended).contains("999 sums, the study counts 1000"));
+    bench.files.write_preparation(&Preparation { sums, ..short }.encode()).unwrap();
+    let (trained, _) = bench.run(&synthetic()).await;
+    assert_eq!(trained.unwrap().examples, 80);
+
+    let (ended, _) = Bench::new(study(1, 0), Work::Prepare).run(&synthetic()).await;
+    assert!(said(ended).contains("study load prepares nothing"));
 }
 
 #[tokio::test]

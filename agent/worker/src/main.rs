@@ -1,7 +1,8 @@
 //! `consilium-worker`: loads a site's records, trains and scores; the only program with libtorch.
 //!
 //! The agent's daemon starts one for a task, with a socket as standard input; it ends with the task.
-//! It needs no network, and opens no file but the study, the base, the site's records and the result.
+//! It needs no network, and opens no file but the study, the base, the preparation, the site's records
+//! and the result.
 //!
 //! ```text
 //!  protocol   one task in, replies out, an ear for stop           failure   code and sentence
@@ -9,6 +10,7 @@
 //!    family   what differs: records and network of cnn, tabular
 //!    data     files → records on the device → batches             device    cpu or GPU, --version
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
+//!    preparation  what the sites count together
 //!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums
 //! ```
 
@@ -21,6 +23,7 @@ mod family;
 mod fit;
 mod model;
 mod optimizer;
+mod preparation;
 mod protocol;
 mod score;
 mod task;
@@ -156,10 +159,10 @@ fn do_task(task: &Task, link: &mut Link) -> Result<Outcome, Failure> {
     catch_unwind(whole).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
 }
 
-/// `check` computes nothing, so it asks for no GPU.
+/// `check` and `prepare` compute nothing that asks for a GPU.
 fn choose_device(task: &Task) -> Result<Device, Failure> {
     match task.work {
-        Work::Check => Ok(Device::Cpu),
+        Work::Check | Work::Prepare => Ok(Device::Cpu),
         Work::Train | Work::Evaluate => device::choose(&task.device),
     }
 }

@@ -16,7 +16,7 @@ use crate::family::{self, Job};
 use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
-use crate::{fit, score, weights};
+use crate::{fit, preparation, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
 const THREADS_MAX: u32 = 1024;
@@ -28,10 +28,19 @@ const THREADS_MAX: u32 = 1024;
 pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Outcome, Failure> {
     let study = read_study(&task.study)?;
     let family = family::of(&study)?;
-    let job = Job { study: &study, source: &task.source, device };
+    let preparation = preparation::read(task, &study)?;
+    let preparation = preparation.as_ref();
+    let job = Job { study: &study, source: &task.source, device, preparation };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
-    if task.work == Work::Check {
-        return family.check(&job, link);
+    match task.work {
+        Work::Check => return family.check(&job, link),
+        Work::Prepare => {
+            let units = family.prepare(&job, link)?;
+            link.moved(Phase::Saving, 0, 1, || Ok(None))?;
+            preparation::write(task, &study, &units)?;
+            return Ok(Outcome::default());
+        }
+        Work::Train | Work::Evaluate => {}
     }
     prepare_libtorch(task);
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
@@ -97,7 +106,7 @@ impl Model {
     }
 }
 
-fn incomplete(what: &str) -> Failure {
+pub(crate) fn incomplete(what: &str) -> Failure {
     let message = format!("the task {what}: daemon and worker do not fit together");
     Failure::new(FailureCode::ModelMismatch, message)
 }

@@ -109,6 +109,8 @@ pub struct PlanMade {
     pub base_version: Version,
     /// Its digest.
     pub base: Digest,
+    /// Digest of the preparation that the sites work with.
+    pub preparation: Option<Digest>,
     /// Who is invited.
     pub invited: Vec<SiteId>,
     /// The deadline, as time that remains.

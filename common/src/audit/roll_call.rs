@@ -39,7 +39,7 @@ pub struct RollCall {
     pub metrics: BTreeMap<String, u64>,
     /// Bytes of updates and bases that passed.
     pub bytes_up: u64,
-    /// Bytes of bases sent.
+    /// Bytes of bases and preparations sent.
     pub bytes_down: u64,
     /// From the plan to the end, without the coordinator's downtime.
     pub duration: Millis,
@@ -68,6 +68,13 @@ pub enum Outcome {
         /// Sum of the weights that counted.
         weight: u64,
     },
+    /// The sites' counts were added up.
+    Prepared {
+        /// Digest of the preparation that every later plan names.
+        preparation: Digest,
+        /// BLAKE3 of the exact sum (little-endian i64, in the order of the update).
+        sum: Digest,
+    },
     /// Nothing came of it; the next round starts from the same base.
     Abandoned {
         /// In a sentence.
@@ -80,6 +87,7 @@ impl std::fmt::Display for Outcome {
         match self {
             Self::Committed { version, .. } => write!(f, "committed {version}"),
             Self::Evaluated { .. } => f.write_str("evaluated"),
+            Self::Prepared { .. } => f.write_str("prepared"),
             Self::Abandoned { reason } => write!(f, "abandoned: {reason}"),
         }
     }

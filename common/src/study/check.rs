@@ -63,7 +63,7 @@ pub(super) fn range<T>(
 }
 
 /// The word that a file would hold, with quotes.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -136,9 +136,6 @@ impl Study {
                 return range("aggregation.codec", codec, "rings go with `mode = \"private\"`");
             }
         }
-        if self.data.normalize == Normalize::Federated {
-            return not_built("data.normalize", &self.data.normalize);
-        }
         if self.evaluation.share != Share::Sum {
             return not_built("evaluation.share", &self.evaluation.share);
         }
@@ -162,7 +159,23 @@ impl Study {
             let need = "this model has no such metric (regress: rmse, loss)";
             return range("evaluation.metric", word(&metric), need);
         }
-        self.data.check(self.model.classes())
+        self.data.check(self.model.classes())?;
+        self.check_normalize()
+    }
+
+    /// Sites count together only where there is something to count.
+    fn check_normalize(&self) -> Result<(), StudyError> {
+        let normalize = &self.data.normalize;
+        if *normalize != Normalize::Federated {
+            return Ok(());
+        }
+        let need = match &self.model {
+            ModelSpec::Cnn(_) => return not_built("data.normalize", normalize),
+            ModelSpec::Tabular(_) if self.data.numbers().next().is_some() => return Ok(()),
+            ModelSpec::Tabular(_) => "no column is a number: there is nothing to standardise",
+            ModelSpec::Synthetic(_) => "the synthetic trainer reads no numbers to standardise",
+        };
+        range("data.normalize", word(normalize), need)
     }
 
     fn check_training(&self) -> Result<(), StudyError> {

@@ -90,6 +90,38 @@ impl Moments {
     }
 }
 
+/// How the numbers of a column are standardised: (share − mean) ÷ deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standard {
+    mean: f64,
+    deviation: f64,
+}
+
+impl Standard {
+    /// A share of the column's range, standardised in f64 and rounded once; 0, the mean, for NaN.
+    #[must_use]
+    pub fn apply(&self, share: f32) -> f32 {
+        if share.is_nan() {
+            return 0.0;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rounded once; deviation ≥ 1e-6")]
+        let standardised = ((f64::from(share) - self.mean) / self.deviation) as f32;
+        standardised
+    }
+}
+
+/// The constants of consecutive columns from the sums of their [`Moments`], in the same order.
+///
+/// # Errors
+/// The place of the first column whose sums cannot come from counting.
+pub fn standards(sums: &[i64]) -> Result<Vec<Standard>, usize> {
+    let one = |(place, sums): (usize, &[i64])| {
+        let (mean, deviation) = Moments::of(sums).ok_or(place)?.mean_and_deviation();
+        Ok(Standard { mean, deviation })
+    };
+    sums.chunks(MOMENTS_UNITS).enumerate().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +158,16 @@ mod tests {
         assert!(Moments::of(&most).is_some_and(|moments| moments.count() > 1 << 70));
         assert_eq!(Moments::of(&most[1..]), None);
         assert_eq!(Moments::of(&[-1; MOMENTS_UNITS]), None);
+    }
+
+    #[test]
+    fn numbers_are_standardised_column_by_column_and_a_missing_one_is_the_mean() {
+        let columns = [[0.0, 1.0], [0.25, 0.75]].map(|shares| moments(&shares).units());
+        let mut sums: Vec<i64> = columns.as_flattened().iter().copied().map(i64::from).collect();
+        let [wide, narrow] = standards(&sums).unwrap()[..] else { panic!("two columns") };
+        assert_eq!((wide.apply(1.0), wide.apply(0.5), narrow.apply(0.25)), (1.0, 0.0, -1.0));
+        assert_eq!(wide.apply(f32::NAN), 0.0);
+        sums[MOMENTS_UNITS] = -1;
+        assert_eq!(standards(&sums), Err(1), "no site counts below 0");
     }
 }

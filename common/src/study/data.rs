@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{StudyError, range};
+use super::check::{StudyError, range, word};
 use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX};
 
 /// `[data]`
@@ -206,6 +206,43 @@ impl Data {
     pub fn class_of(&self, written: &str, classes: &[String]) -> Option<usize> {
         let class = self.label_codes.get(written).map_or(written, String::as_str);
         classes.iter().position(|known| known == class)
+    }
+
+    /// The columns that hold numbers, in order, each with the place of its input.
+    pub fn numbers(&self) -> impl Iterator<Item = (usize, &Column)> {
+        let mut next = 0;
+        let placed = self.columns.iter().map(move |column| {
+            let place = next;
+            next += column.width();
+            (place, column)
+        });
+        placed.filter(|(_, column)| matches!(column.kind(), ColumnKind::Number { .. }))
+    }
+
+    /// What decides which of a site's records are trained on and what their inputs are, line by line:
+    /// what `Study::preparation_terms` is the digest of. Whether a site takes part at all
+    /// (`min_examples`, `tolerance`) is not in it.
+    pub(super) fn describe(&self) -> String {
+        let mut lines = vec![format!("label {}", word(&self.label))];
+        lines.extend(self.patient.iter().map(|patient| format!("patient {}", word(patient))));
+        let code =
+            |(code, means): (&String, &String)| format!("code {} {}", word(code), word(means));
+        lines.extend(self.label_codes.iter().map(code));
+        for column in &self.columns {
+            let (name, missing, outside) = (word(&column.name), column.missing, column.outside);
+            let repairs = format!("missing {} outside {}", word(&missing), word(&outside));
+            match column.kind() {
+                ColumnKind::Number { min, max } => {
+                    lines.push(format!("number {name} from {min} to {max} {repairs}"));
+                }
+                ColumnKind::Category(values) => {
+                    lines.push(format!("words {name} {repairs}"));
+                    lines.extend(values.iter().map(|value| format!("word {}", word(value))));
+                    lines.extend(column.codes.iter().map(code));
+                }
+            }
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// Texts of the contract, with their fields: what a person reads on a terminal.

@@ -11,11 +11,13 @@
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
+//! * [`preparation`]: what the sites count together before the first round trains
 
 pub mod check;
 pub mod counts;
 pub mod data;
 pub mod model;
+pub mod preparation;
 pub mod sections;
 pub mod strategy;
 
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use check::StudyError;
 pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside};
 pub use model::{ModelSpec, Objective};
+pub use preparation::{Preparation, PreparationError};
 pub use sections::{
     Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
 };

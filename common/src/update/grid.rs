@@ -20,6 +20,9 @@ pub fn step_exponent(clip_norm: f64) -> i32 {
     ceil_log2 - 30
 }
 
+/// The exponent of counts: whole numbers have a step of 1.
+pub const COUNT_STEP_EXPONENT: i32 = 0;
+
 /// 2^e, exact for every e of [`step_exponent`].
 #[must_use]
 pub fn step(exponent: i32) -> f64 {

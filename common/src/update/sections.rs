@@ -6,7 +6,7 @@
 //! per section: kind u16 · encoding u16 · reserved u32 = 0 · length in bytes u64    (16 bytes)
 //! the sections in the order of the table
 //! ```
-//! Kinds: 1 `shared` (encoding 1: i32 grid units), 4 `words` (encoding 2: u32). 2 `buffers` and
+//! Kinds: 1 `shared` (encoding 1: i32 grid units; of a `prepare` round whole counts, step 2^0), 4 `words` (encoding 2: u32). 2 `buffers` and
 //! 3 `control` are reserved for what DESIGN.md §6 names.
 
 use crate::ids::{Digest, Round};

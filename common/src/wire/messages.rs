@@ -277,8 +277,20 @@ pub struct Plan {
     pub base: Digest,
     /// Bytes of the base.
     pub base_bytes: u64,
+    /// What the sites counted before, where the study has something to prepare; none in the plan
+    /// that asks for it.
+    pub preparation: Option<PreparationBlob>,
     /// Uploads close so long from now.
     pub remaining: Millis,
+}
+
+/// The study's preparation, as a blob to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparationBlob {
+    /// Its digest, which names the blob.
+    pub digest: Digest,
+    /// How many bytes.
+    pub bytes: u64,
 }
 
 /// What a plan asks.
@@ -289,6 +301,8 @@ pub enum TaskKind {
     Train,
     /// Score the base, upload the metrics.
     Evaluate,
+    /// Count what the study prepares, upload the counts.
+    Prepare,
 }
 
 /// Push the offered update now.

@@ -10,7 +10,7 @@
 //!     ◄───────────────────────────────── Welcome        (or Refused, then the connection closes)
 //!     ◄─────────────────────────────── StudyOffer       for each running study; bytes by digest
 //!   StudyAnswer ───────────────────────────►           accepted | pending | refused (code)
-//!     ◄───────────────────────────────────── Plan       round, task, base, remaining time
+//!     ◄───────────────────────────────────── Plan       round, task, base, preparation, time left
 //!   PlanAnswer ────────────────────────────►           accepted | declined (code)
 //!   Progress … ────────────────────────────►           loading, scoring, training, uploading
 //!   UpdateOffer ───────────────────────────►           digest and length of the retained update

@@ -14,6 +14,12 @@
 //! `evaluate` reads `local` and changes nothing. A worker that cannot use the file it is given answers
 //! `model-mismatch`.
 //!
+//! `prepare` counts what the study prepares (`study::preparation`). Its result is not safetensors but
+//! little-endian i32, one a sum, in the study's order, each within ±2^30. For `train` and `evaluate`
+//! of such a study the task names the file of the preparation, verified: `consilium/preparation/1`,
+//! the 32 bytes of its terms' digest, the number of sites as little-endian u32, then the sums as
+//! little-endian i64.
+//!
 //! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
 //! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
 
@@ -58,19 +64,22 @@ pub struct Task {
     pub threads: u32,
     /// Seed of this task: order of batches, rounding, and whatever else is random.
     pub seed: u64,
-    /// The model to start from or to score (safetensors). Absent for `check`.
+    /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Where the trained model goes (safetensors). Present for `train` alone.
+    /// Where the trained model goes (safetensors), or the counts of `prepare` (little-endian i32).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// The site's local state of this study: what a worker wrote to `local_out` in the last of this
-    /// site's rounds that counted. Absent before the first, and for `check`.
+    /// site's rounds that counted. Absent before the first, and for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<PathBuf>,
     /// Where the next local state goes. Present for `train` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_out: Option<PathBuf>,
+    /// The study's preparation, where it has one and the task trains or scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<PathBuf>,
 }
 
 /// What a task asks of the worker.
@@ -83,6 +92,8 @@ pub enum Work {
     Evaluate,
     /// Hold the data against the study's contract; nothing trains.
     Check,
+    /// Count what the study prepares; nothing trains.
+    Prepare,
 }
 
 /// Worker → daemon.
@@ -124,7 +135,7 @@ pub enum Reply {
 /// What a finished task found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Training records used (train) or found (check).
+    /// Training records used (train), found (check) or counted (prepare).
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,

@@ -5,6 +5,7 @@ use consilium_common::limits::GRID_MAX;
 use consilium_common::update::grid::norm_bound_units;
 use consilium_common::update::sections::{HEADER_BYTES, Header};
 use consilium_common::update::words::{Schema, Words, WordsError};
+use consilium_common::wire::messages::TaskKind;
 use consilium_common::wire::reject::Code;
 
 use crate::round::{Fault, Rules};
@@ -122,8 +123,12 @@ impl<'a> Validator<'a> {
             let detail = format!("the update ended after {} of {need} bytes", self.seen);
             return fault(Code::WrongShape, detail);
         }
-        self.check_norm()?;
         let words = self.schema.decode(&self.words).map_err(words_fault)?;
+        if self.rules.task == TaskKind::Prepare {
+            check_bare(&words)?;
+        } else {
+            self.check_norm()?;
+        }
         let cap = self.rules.max_examples;
         if !(1..=cap).contains(&words.weight) {
             let detail = format!("the weight is {}, 1 to {cap} is accepted", words.weight);
@@ -204,6 +209,15 @@ impl<'a> Validator<'a> {
     }
 }
 
+/// Counts come alone: what a site measures belongs to a version.
+fn check_bare(words: &Words) -> Result<(), Fault> {
+    if words.clipped == 0 && words.metrics.0.iter().all(|sum| *sum == 0) {
+        return Ok(());
+    }
+    let detail = "counts have metric sums or a clipped-flag beside them; none belong there";
+    fault(Code::BadMetrics, detail.to_owned())
+}
+
 fn words_fault(error: WordsError) -> Fault {
     let code = match error {
         WordsError::Count { .. } => Code::WrongShape,
@@ -249,6 +263,7 @@ mode = "inspectable"
 
     fn rules() -> Rules {
         Rules {
+            task: TaskKind::Train,
             study_digest: Digest([1; 32]),
             round: Round(5),
             base: Digest([2; 32]),

@@ -215,5 +215,6 @@ fn task_word(task: TaskKind) -> &'static str {
     match task {
         TaskKind::Train => "train",
         TaskKind::Evaluate => "evaluate",
+        TaskKind::Prepare => "prepare",
     }
 }

@@ -1,5 +1,5 @@
 //! The CPU work of one study: validate an update, add it to the round's sum, make the next model and
-//! the strategy's next state. Everything streams by 1 MiB of a model: the sum is in memory, no model
+//! the strategy's next state, or the preparation. Everything streams by 1 MiB of a model: the sum is in memory, no model
 //! or state ever is (DESIGN.md §5).
 //!
 //! Called on blocking threads, or at once for small updates in memory. The arithmetic is in
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_common::ids::Digest;
 use consilium_common::limits::CHUNK_BYTES;
-use consilium_common::study::{ServerOptimizer, Study, StudyError};
+use consilium_common::study::{Preparation, ServerOptimizer, Study, StudyError};
 use consilium_common::tensor::flat::{model_bytes_len, model_header};
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::HEADER_BYTES;
@@ -18,7 +18,7 @@ use consilium_common::wire::reject::Code;
 
 use crate::aggregate::server_opt::{state_bytes_len, state_header};
 use crate::aggregate::{Before, Next, ServerStep, Sum, Validator, segments};
-use crate::round::{Aggregated, Fault, Rules};
+use crate::round::{Aggregated, Fault, Prepared, Rules};
 use crate::stage::{Stage, Staged};
 use crate::store::{Blobs, ReadBlob, WriteBlob};
 
@@ -33,6 +33,8 @@ struct Inner {
     layout: Layout,
     schema: Schema,
     optimizer: ServerOptimizer,
+    /// What the study's preparation follows from, if it has one.
+    preparation_terms: Option<Digest>,
     /// Of the open round, once something was added.
     sum: Mutex<Option<Sum>>,
 }
@@ -49,7 +51,9 @@ impl Compute {
     ) -> Result<Self, StudyError> {
         let (layout, schema) = (study.layout()?, Schema::of(study));
         let (optimizer, sum) = (study.aggregation.server_optimizer(), Mutex::new(None));
-        Ok(Self(Arc::new(Inner { blobs, stage, layout, schema, optimizer, sum })))
+        let preparation_terms = study.preparation_terms();
+        let inner = Inner { blobs, stage, layout, schema, optimizer, preparation_terms, sum };
+        Ok(Self(Arc::new(inner)))
     }
 
     fn sum(&self) -> MutexGuard<'_, Option<Sum>> {
@@ -72,14 +76,14 @@ impl Compute {
         validator.finish()
     }
 
-    /// Adds weight · update, which was verified, to the round's sum.
+    /// Adds weight · update, which was verified and has so many coordinates, to the round's sum.
     ///
     /// # Errors
     /// [`Code::CoordinatorFault`]: it cannot be read, and may have been added in part.
-    pub fn add(&self, update: Digest, weight: u64) -> Result<(), Fault> {
+    pub fn add(&self, update: Digest, weight: u64, coordinates: usize) -> Result<(), Fault> {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut sum = self.sum();
-        let sum = sum.get_or_insert_with(|| Sum::new(self.0.layout.weights_len()));
+        let sum = sum.get_or_insert_with(|| Sum::new(coordinates));
         add_all(sum, &staged, weight)
     }
 
@@ -126,6 +130,29 @@ impl Compute {
         let strategy_state = next_state.map(WriteBlob::finish).transpose().map_err(our_fault)?;
         let model = next.finish().map_err(our_fault)?;
         Ok(Aggregated { model, strategy_state, sum: sum.digest() })
+    }
+
+    /// Makes the preparation of the round's sum over so many sites, durably.
+    ///
+    /// # Errors
+    /// [`Code::CoordinatorFault`]: the sum is none of this study's counts, or the disk refused.
+    pub fn prepare(&self, sites: u64) -> Result<Prepared, Fault> {
+        let sum = self.sum();
+        let sum = sum.as_ref().ok_or_else(|| our_fault("nothing was added"))?;
+        if sum.weight() != sites {
+            let told = format!("the sum is of {} sites, the round of {sites}", sum.weight());
+            return Err(our_fault(told));
+        }
+        let nothing = || our_fault("the study prepares nothing");
+        let preparation = Preparation {
+            terms: self.0.preparation_terms.ok_or_else(nothing)?,
+            sites: u32::try_from(sites).map_err(our_fault)?,
+            sums: sum.as_slice().to_vec(),
+        };
+        let mut blob = self.0.blobs.create().map_err(our_fault)?;
+        blob.write(&preparation.encode()).map_err(our_fault)?;
+        let preparation = blob.finish().map_err(our_fault)?;
+        Ok(Prepared { preparation, sum: sum.digest() })
     }
 
     /// What the next version is made of.

@@ -1,5 +1,5 @@
-//! Bytes that a site may fetch. A round's base goes to each site once, and once more after faults; a
-//! site that fetches without end takes no more than that from the others.
+//! Bytes that a site may fetch. A round's blobs, its base and its preparation, go to each site once,
+//! and once more after faults; a site that fetches without end takes no more than that from the others.
 
 use std::collections::BTreeMap;
 
@@ -9,34 +9,54 @@ use consilium_common::time::Millis;
 use super::bucket::Bucket;
 use crate::limits::{BASE_FETCHES_MAX, OTHER_FETCH_BYTES, SMALL_FETCH_BYTES};
 
+/// Which of an open round's blobs is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The model that the round starts from.
+    Base,
+    /// What the study's sites counted.
+    Preparation,
+}
+
+/// A blob of an open round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundBlob {
+    /// Whose round.
+    pub study: StudyId,
+    /// Which one.
+    pub round: Round,
+    /// Which of its blobs.
+    pub part: Part,
+}
+
 /// What one site may fetch.
 #[derive(Debug)]
 pub struct Fetches {
-    /// Bytes left for the base of each study's open round. Bounded by the number of studies.
-    bases: BTreeMap<StudyId, (Round, u64)>,
-    /// Everything else: texts of studies, bases of rounds that are over.
+    /// Bytes left for each blob of each study's open round. Bounded by the number of studies.
+    served: BTreeMap<(StudyId, Part), (Round, u64)>,
+    /// Everything else: texts of studies, blobs of rounds that are over.
     others: Bucket,
 }
 
 impl Fetches {
     pub(super) fn new(now: Millis) -> Self {
-        Self { bases: BTreeMap::new(), others: Bucket::new(OTHER_FETCH_BYTES, now) }
+        Self { served: BTreeMap::new(), others: Bucket::new(OTHER_FETCH_BYTES, now) }
     }
 
-    /// Whether `bytes` of a blob of `length` bytes may be fetched: the base of an open round, or
-    /// another. They count as fetched until some are given back.
+    /// Whether `bytes` of a blob of `length` bytes may be fetched: one of an open round, or another.
+    /// They count as fetched until some are given back.
     pub fn reserve(
         &mut self,
-        base_of: Option<&(StudyId, Round)>,
+        of: Option<&RoundBlob>,
         length: u64,
         bytes: u64,
         now: Millis,
     ) -> bool {
-        let Some((study, round)) = base_of else {
+        let Some(RoundBlob { study, round, part }) = of else {
             return self.others.draw(bytes, now);
         };
         let fresh = (*round, length.saturating_mul(BASE_FETCHES_MAX).max(SMALL_FETCH_BYTES));
-        let entry = self.bases.entry(study.clone()).or_insert(fresh);
+        let entry = self.served.entry((study.clone(), *part)).or_insert(fresh);
         if entry.0 != *round {
             *entry = fresh;
         }
@@ -48,11 +68,11 @@ impl Fetches {
     }
 
     /// So many of the reserved bytes were not sent.
-    pub fn give_back(&mut self, base_of: Option<&(StudyId, Round)>, bytes: u64) {
-        let Some((study, round)) = base_of else {
+    pub fn give_back(&mut self, of: Option<&RoundBlob>, bytes: u64) {
+        let Some(RoundBlob { study, round, part }) = of else {
             return self.others.give_back(bytes);
         };
-        if let Some((known, left)) = self.bases.get_mut(study)
+        if let Some((known, left)) = self.served.get_mut(&(study.clone(), *part))
             && known == round
         {
             *left = left.saturating_add(bytes);
@@ -66,8 +86,12 @@ mod tests {
 
     const LENGTH: u64 = 100 << 20;
 
-    fn base(round: u64) -> Option<(StudyId, Round)> {
-        Some(("thorax".parse().unwrap(), Round(round)))
+    fn blob(round: u64, part: Part) -> Option<RoundBlob> {
+        Some(RoundBlob { study: "thorax".parse().unwrap(), round: Round(round), part })
+    }
+
+    fn base(round: u64) -> Option<RoundBlob> {
+        blob(round, Part::Base)
     }
 
     #[test]
@@ -91,6 +115,18 @@ mod tests {
         let often =
             (0..1_000).take_while(|_| fetches.reserve(base(1).as_ref(), 4_000, 4_000, Millis(0)));
         assert_eq!(often.count() as u64, SMALL_FETCH_BYTES / 4_000);
+    }
+
+    #[test]
+    fn a_small_preparation_takes_nothing_from_its_rounds_large_base() {
+        let mut fetches = Fetches::new(Millis(0));
+        let preparation = blob(1, Part::Preparation);
+        assert!(fetches.reserve(preparation.as_ref(), 4_000, 4_000, Millis(0)));
+        for _ in 0..2 {
+            assert!(fetches.reserve(base(1).as_ref(), LENGTH, LENGTH, Millis(0)));
+        }
+        assert!(!fetches.reserve(base(1).as_ref(), LENGTH, 1, Millis(0)));
+        assert!(fetches.reserve(preparation.as_ref(), 4_000, 4_000, Millis(0)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use consilium_common::time::Millis;
 
 pub use addresses::Addresses;
 pub use bucket::{Bucket, Rate};
-pub use fetches::Fetches;
+pub use fetches::{Fetches, Part, RoundBlob};
 pub use quarantine::{Quarantine, Term};
 
 use crate::limits::{CONNECTIONS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN};

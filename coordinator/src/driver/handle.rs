@@ -3,12 +3,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use consilium_common::audit::record::PlanMade;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::study::Study;
 use consilium_common::wire::messages::{RunState, StudyOffer, StudyState};
 use consilium_common::wire::reject::Code;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::conduct::Part;
 use crate::round::{Command, CommandError, SiteMessage, Status};
 use crate::summary::Summary;
 
@@ -64,10 +66,39 @@ struct Inner {
 pub struct View {
     /// As it is in the log.
     pub state: RunState,
-    /// The open round and its base.
-    pub serving: Option<(Round, Digest)>,
+    /// The open round, and the blobs that its sites fetch.
+    pub serving: Option<Serving>,
     /// From the roll calls.
     pub summary: Summary,
+}
+
+/// What the open round's sites fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// The round.
+    pub round: Round,
+    /// Its base.
+    pub base: Digest,
+    /// The study's preparation, if the plan names one.
+    pub preparation: Option<Digest>,
+}
+
+impl Serving {
+    /// What a round of this plan serves.
+    #[must_use]
+    pub fn of(plan: &PlanMade) -> Self {
+        Self { round: plan.round, base: plan.base, preparation: plan.preparation }
+    }
+
+    /// Which of the round's blobs `digest` is, if it is one.
+    #[must_use]
+    pub fn part(&self, digest: Digest) -> Option<Part> {
+        if self.base == digest {
+            Some(Part::Base)
+        } else {
+            (self.preparation == Some(digest)).then_some(Part::Preparation)
+        }
+    }
 }
 
 impl Handle {

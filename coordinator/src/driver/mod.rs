@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use handle::{DriverGone, Event, Handle, View};
+pub use handle::{DriverGone, Event, Handle, Serving, View};
 
 use crate::compute::Compute;
 use crate::round::{Action, ActionId, Done, Engine, History, HistoryError};
@@ -185,10 +185,10 @@ impl Driver {
                         Done::Verified(compute.verify(update, &rules))
                     });
                 }
-                Action::Add { id, update, weight, .. } => {
+                Action::Add { id, update, weight, coordinates, .. } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, Some(update), move || {
-                        Done::Added(compute.add(update, weight))
+                        Done::Added(compute.add(update, weight, coordinates))
                     });
                 }
                 Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
@@ -197,6 +197,10 @@ impl Driver {
                         let state = strategy_state;
                         Done::Aggregated(compute.aggregate(base, state, weight, step_exponent))
                     });
+                }
+                Action::Prepare { id, sites } => {
+                    let compute = self.tools.compute.clone();
+                    self.work_on(id, name, None, move || Done::Prepared(compute.prepare(sites)));
                 }
                 Action::Forget { round } => {
                     self.forget(round);
@@ -217,7 +221,7 @@ impl Driver {
         self.tools.history.lock().unwrap_or_else(PoisonError::into_inner).apply(&record)?;
         let pending = self.tools.store.submit(&record).await?;
         if let Record::Plan(plan) = &*record {
-            self.handle.view().serving = Some((plan.round, plan.base));
+            self.handle.view().serving = Some(Serving::of(plan));
         }
         let looked_at = matches!(*record, Record::RollCall(_) | Record::StudyState(_));
         let record = looked_at.then_some(record);
@@ -232,7 +236,7 @@ impl Driver {
         let stage = Arc::clone(&self.tools.stage);
         let study = self.handle.id().clone();
         // Without a round nothing can have been staged for it.
-        let Some((round, _)) = self.handle.view().serving else {
+        let Some(Serving { round, .. }) = self.handle.view().serving else {
             return self.told(Finished { id, name, done: Done::Staged(false), record: None });
         };
         self.work.spawn(async move {

@@ -9,11 +9,13 @@ use consilium_common::audit::record::StudySubmitted;
 use consilium_common::audit::{Outcome, RollCall as RollCallDocument};
 use consilium_common::ids::{StudyId, Version};
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::Study;
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::flat::decode_model;
 use consilium_common::update::sections::{Header, encode_update};
 use consilium_common::update::words::{Metrics, Schema, Words};
-use consilium_common::wire::messages::{Message, Plan, RunState, StudyOffer, UpdateOffer};
+use consilium_common::wire::messages::{
+    Message, Plan, RunState, StudyOffer, TaskKind, UpdateOffer,
+};
 use consilium_io::SystemClock;
 use consilium_io::net::transfer::Sink;
 use tempfile::TempDir;
@@ -21,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::conduct::Part;
 use crate::round::{Command, SiteMessage};
 use crate::stage::Begun;
 use crate::store::files::Files;
@@ -131,10 +134,15 @@ struct Bench {
 
 /// A driver of a study of four parameters, sites a and b, one round.
 async fn bench() -> Bench {
+    bench_of("").await
+}
+
+/// The same with more fields of the model.
+async fn bench_of(model: &str) -> Bench {
     let draft = "[study]\nname = \"demo\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n\
-                 [training]\nrounds = 1\n[aggregation]\nclip_norm = 1.0\n\
+                 MODEL[training]\nrounds = 1\n[aggregation]\nclip_norm = 1.0\n\
                  [privacy]\nmode = \"inspectable\"\n";
-    let study = Study::read(draft, "draft").unwrap().resolve().unwrap();
+    let study = Study::read(&draft.replace("MODEL", model), "draft").unwrap().resolve().unwrap();
     let key = SecretKey::from_seed(&[1; 32]);
     let signed = Signed::<Study>::sign(study.to_text().unwrap().into_bytes(), &key);
     let mut history = History::new();
@@ -207,14 +215,16 @@ impl Bench {
         let study = self.handle.study();
         let schema = Schema::of(study);
         let shared = match plan.task {
-            consilium_common::wire::messages::TaskKind::Train => vec![units; 4],
-            consilium_common::wire::messages::TaskKind::Evaluate => Vec::new(),
+            TaskKind::Train => vec![units; 4],
+            TaskKind::Evaluate => Vec::new(),
+            TaskKind::Prepare => vec![units; 6],
         };
-        let metrics = Metrics(vec![10, 65_536]);
+        let counts = plan.task == TaskKind::Prepare;
+        let metrics = Metrics(if counts { vec![0, 0] } else { vec![10, 65_536] });
         let words = schema.encode(&Words { weight: 1, clipped: 0, metrics });
         let header = Header {
             round: plan.round,
-            step_exponent: -30,
+            step_exponent: if counts { 0 } else { -30 },
             study: plan.study_digest,
             base: plan.base,
             layout: study.layout().unwrap().digest(),
@@ -306,7 +316,39 @@ async fn a_round_goes_from_plan_to_version_and_the_model_is_the_exact_mean() {
     assert_eq!(bench.hear("a", refused).await, Code::WrongRound);
     let view = bench.handle.view();
     assert_eq!(view.summary.head().version, Version(1));
-    assert_eq!(view.serving, Some((evaluate.round, model)));
+    let serving = Serving { round: evaluate.round, base: model, preparation: None };
+    assert_eq!(view.serving, Some(serving));
+}
+
+#[tokio::test]
+async fn counts_become_a_preparation_that_is_served_to_the_next_round() {
+    let mut bench = bench_of("prepare = 6\n").await;
+    bench.start().await;
+    let prepare = bench.hear("a", plan).await;
+    assert_eq!(prepare.task, TaskKind::Prepare);
+    for (name, units) in [("a", 1 << 30), ("b", -5)] {
+        let (update, digest) = bench.offer(name, &prepare, units).await;
+        bench.hear(name, |m| matches!(m, Message::UpdateWanted(_)).then_some(())).await;
+        bench.push(name, prepare.round, update, digest).await;
+    }
+    let call = bench.hear("b", roll_call).await;
+    let Outcome::Prepared { preparation, .. } = call.outcome else { panic!("{:?}", call.outcome) };
+    let blob = bench.blobs.open(preparation).unwrap();
+    let mut bytes = vec![0; usize::try_from(blob.length()).unwrap()];
+    blob.read_at(0, &mut bytes).unwrap();
+    assert_eq!(Digest::of(&bytes), preparation);
+    let made = Preparation::read(&bytes, bench.handle.study()).unwrap();
+    assert_eq!((made.sites, made.sums), (2, vec![(1 << 30) - 5; 6]));
+    let train = bench.hear("a", plan).await;
+    let named = train.preparation.unwrap();
+    assert_eq!((train.task, named.digest), (TaskKind::Train, preparation));
+    assert_eq!(named.bytes, bytes.len() as u64);
+    let view = bench.handle.view();
+    let serving = view.serving.unwrap();
+    assert_eq!(serving.part(preparation), Some(Part::Preparation));
+    assert_eq!(serving.part(train.base), Some(Part::Base));
+    assert_eq!(serving.part(Digest([0; 32])), None);
+    assert_eq!(view.summary.rounds().next().unwrap().outcome, "prepared");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 use consilium_common::audit::Record;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::update::words::Words;
-use consilium_common::wire::messages::Message;
+use consilium_common::wire::messages::{Message, TaskKind};
 use consilium_common::wire::reject::Code;
 
 /// Names an action until it is done. Unique within one engine.
@@ -80,6 +80,8 @@ pub enum Action {
         update: Digest,
         /// n_i.
         weight: u64,
+        /// Coordinates of its `shared` section, and of the sum.
+        coordinates: usize,
     },
     /// Make the next model and the strategy's next state from the base, its state and the round's
     /// sum, durably. → [`Done::Aggregated`]
@@ -94,6 +96,13 @@ pub enum Action {
         weight: u64,
         /// The grid's step is 2^this.
         step_exponent: i32,
+    },
+    /// Make the preparation from the round's sum, durably. → [`Done::Prepared`]
+    Prepare {
+        /// Comes back.
+        id: ActionId,
+        /// Sites that counted.
+        sites: u64,
     },
     /// The round is closed: staged updates and the sum are of no more use.
     Forget {
@@ -136,6 +145,7 @@ impl Action {
             Self::Verify { .. } => "verify",
             Self::Add { .. } => "add",
             Self::Aggregate { .. } => "aggregate",
+            Self::Prepare { .. } => "prepare",
             Self::Forget { .. } => "forget",
         }
     }
@@ -148,11 +158,13 @@ pub struct Rules {
     pub study_digest: Digest,
     /// The round.
     pub round: Round,
+    /// What was asked: counts have no norm, and nothing is measured beside them.
+    pub task: TaskKind,
     /// The base's digest.
     pub base: Digest,
     /// Digest of the layout.
     pub layout: Digest,
-    /// Coordinates of `shared`: the layout's weights, or 0 for an evaluation.
+    /// Coordinates of `shared`: the layout's weights, 0 for an evaluation, or the study's counts.
     pub shared_len: usize,
     /// Words by the study's schema.
     pub words_len: usize,
@@ -177,6 +189,8 @@ pub enum Done {
     Added(Result<(), Fault>),
     /// The next model.
     Aggregated(Result<Aggregated, Fault>),
+    /// The preparation.
+    Prepared(Result<Prepared, Fault>),
 }
 
 /// The next model and the strategy's next state, durable under their digests.
@@ -186,6 +200,15 @@ pub struct Aggregated {
     pub model: Digest,
     /// The state's, if the strategy has one.
     pub strategy_state: Option<Digest>,
+    /// BLAKE3 of the sum.
+    pub sum: Digest,
+}
+
+/// The preparation, durable under its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its digest.
+    pub preparation: Digest,
     /// BLAKE3 of the sum.
     pub sum: Digest,
 }
@@ -211,4 +234,6 @@ pub struct Head {
     pub model: Digest,
     /// Digest of its strategy's state; none before the strategy's first version.
     pub strategy_state: Option<Digest>,
+    /// Digest of the study's preparation, once its sites have counted.
+    pub preparation: Option<Digest>,
 }

@@ -4,7 +4,7 @@ use consilium_common::audit::record::RoundEnded;
 use consilium_common::audit::{Outcome, Record};
 use consilium_common::wire::messages::{RollCall, RunState, TaskKind};
 
-use super::action::{Action, Aggregated, Fault};
+use super::action::{Action, Aggregated, Fault, Prepared};
 use super::cohort;
 use super::engine::Engine;
 use super::idle::EVALUATIONS_MAX;
@@ -30,6 +30,18 @@ impl Engine {
                 };
                 self.close(outcome);
             }
+            Err(fault) => open.abandon = Some(format!("{}: {}", fault.code, fault.detail)),
+        }
+    }
+
+    /// The preparation is durable, or cannot be made.
+    pub(super) fn prepared(&mut self, outcome: Result<Prepared, Fault>) {
+        let open = self.open.as_mut();
+        let Some(open) = open.filter(|open| open.phase == Phase::Aggregating) else {
+            return;
+        };
+        match outcome {
+            Ok(Prepared { preparation, sum }) => self.close(Outcome::Prepared { preparation, sum }),
             Err(fault) => open.abandon = Some(format!("{}: {}", fault.code, fault.detail)),
         }
     }
@@ -83,6 +95,10 @@ impl Engine {
             }
             Outcome::Evaluated { .. } => {
                 self.attempts.evaluated = true;
+                self.attempts.try_again(self.now);
+            }
+            Outcome::Prepared { preparation, .. } => {
+                self.preparation = Some(*preparation);
                 self.attempts.try_again(self.now);
             }
             Outcome::Abandoned { .. } => {

@@ -24,11 +24,16 @@ pub(super) fn missing(rule: &Cohort, sites: &BTreeSet<SiteId>, what: &str) -> Ve
     missing
 }
 
-/// Who is invited: every ready site, as long as the sum of the weights they may send stays below
-/// [`WEIGHT_SUM_MAX`]. Required sites come first; the others by name, starting one further each
+/// Who is invited: every ready site, as long as the sum of the weights they may send, each at most
+/// `weight_max`, stays below [`WEIGHT_SUM_MAX`]. Required sites come first; the others by name, starting one further each
 /// round, so that none is left out for ever.
-pub(super) fn invited(rule: &Cohort, ready: &BTreeSet<SiteId>, round: Round) -> Vec<SiteId> {
-    let places = (WEIGHT_SUM_MAX - 1) / rule.max_examples.max(1);
+pub(super) fn invited(
+    rule: &Cohort,
+    weight_max: u64,
+    ready: &BTreeSet<SiteId>,
+    round: Round,
+) -> Vec<SiteId> {
+    let places = (WEIGHT_SUM_MAX - 1) / weight_max.max(1);
     let places = usize::try_from(places).unwrap_or(usize::MAX);
     let (mut invited, others): (Vec<&SiteId>, Vec<&SiteId>) =
         ready.iter().partition(|site| rule.required.contains(site));
@@ -78,13 +83,15 @@ mod tests {
         };
         let ready = sites(&["a", "b", "c", "d"]);
         let at = |round| {
-            let invited = invited(&rule, &ready, Round(round));
+            let invited = invited(&rule, rule.max_examples, &ready, Round(round));
             assert!(invited.len() as u64 * rule.max_examples < WEIGHT_SUM_MAX);
             invited.iter().map(SiteId::to_string).collect::<String>()
         };
         assert_eq!([at(0), at(1), at(2), at(3)], ["abc", "bcd", "acd", "abc"]);
-        let all = invited(&Cohort::default(), &ready, Round(5));
+        let all = invited(&Cohort::default(), 1_000_000, &ready, Round(5));
         assert_eq!(all.len(), 4);
+        let counting = invited(&rule, 1, &ready, Round(0));
+        assert_eq!(counting.len(), 4, "weights of 1 leave room for everybody");
     }
 
     #[test]

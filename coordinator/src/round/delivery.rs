@@ -187,12 +187,19 @@ impl Engine {
         open.words = sum;
         part.bound = Some(update);
         part.weight = Some(weight);
-        let is_sum = open.plan.task == TaskKind::Train;
+        let coordinates = self.terms.rules(&open.plan).shared_len;
+        let is_sum = open.plan.task != TaskKind::Evaluate;
         part.state = SiteState::Adding { added: !is_sum };
         if is_sum {
             let awaited = Awaited::Add(site.clone());
             let site = site.clone();
-            self.outbox.request(awaited, |id| Action::Add { id, site, update, weight });
+            self.outbox.request(awaited, |id| Action::Add {
+                id,
+                site,
+                update,
+                weight,
+                coordinates,
+            });
         }
         self.give_receipt(site);
         self.deliver(site);

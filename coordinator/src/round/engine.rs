@@ -73,6 +73,8 @@ pub struct Engine {
     pub(super) model: Digest,
     /// The newest version's.
     pub(super) strategy_state: Option<Digest>,
+    /// What the sites counted before the first round, once they have.
+    pub(super) preparation: Option<Digest>,
     pub(super) next_round: Round,
     pub(super) attempts: Attempts,
     pub(super) open: Option<OpenRound>,
@@ -214,6 +216,7 @@ impl Engine {
             }
             (Some(Awaited::Add(site)), Done::Added(outcome)) => self.added(&site, outcome),
             (Some(Awaited::Aggregate), Done::Aggregated(outcome)) => self.aggregated(outcome),
+            (Some(Awaited::Prepare), Done::Prepared(outcome)) => self.prepared(outcome),
             // Answered before, or with the answer to another kind of action: nothing hangs on it.
             _ => {}
         }
@@ -256,6 +259,7 @@ impl Engine {
             version: self.version,
             model: self.model,
             strategy_state: self.strategy_state,
+            preparation: self.preparation,
         }
     }
 

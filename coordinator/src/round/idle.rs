@@ -52,9 +52,12 @@ impl Engine {
         ready.map(|(site, _)| site.clone()).collect()
     }
 
-    /// What the next round asks: training, or scoring the last version.
+    /// What the next round asks: to prepare if nobody has, else training, or scoring the last
+    /// version.
     pub(super) fn next_task(&self) -> TaskKind {
-        if self.version.0 >= self.terms.study.training.rounds {
+        if self.terms.prepares() && self.preparation.is_none() {
+            TaskKind::Prepare
+        } else if self.version.0 >= self.terms.study.training.rounds {
             TaskKind::Evaluate
         } else {
             TaskKind::Train
@@ -89,7 +92,8 @@ impl Engine {
             task,
             base_version: self.version,
             base: self.model,
-            invited: cohort::invited(rule, &ready, self.next_round),
+            preparation: self.preparation,
+            invited: cohort::invited(rule, self.terms.weight_max(task), &ready, self.next_round),
             remaining: rule.deadline,
         };
         self.next_round = plan.round.next();

@@ -6,8 +6,11 @@
 //!    ▲   Persist(Plan)       │   Persist(Training)    │       Aggregate         │
 //!    │                       │ too few                │ too few, stopped        │ Persist(RollCall)
 //!    └───────────────────────┴────────────────────────┴─────────────────────────┘
-//!        Committed | Evaluated | Abandoned: the roll call is durable, then told, then forgotten
+//!    Committed | Evaluated | Prepared | Abandoned: the roll call is durable, then told, then forgotten
 //! ```
+//!
+//! A study whose sites have something to count together prepares first: a round of the same phases,
+//! whose sum becomes the preparation that every later plan names. No version comes of it.
 //!
 //! # Order of calls
 //! The driver calls one `handle_*` (what happened), then [`Engine::poll_action`] until it is empty
@@ -18,13 +21,13 @@
 //!
 //! # Invariants
 //! * Nothing is announced before its record is durable: no plan before `Plan`, no receipt before
-//!   `Receipt`, no new version before `RollCall`.
+//!   `Receipt`, no new version and no preparation before `RollCall`.
 //! * An update is added once it is verified, and once: from there on its digest binds the site for
 //!   the round. A round commits only when every update that was added has a receipt in the log.
 //! * An update that could be added in part only (an I/O error in the middle) abandons the round: the
 //!   sum is exact or not used.
-//! * `Forget` is said when the roll call is durable and no Look, Verify, Add or Aggregate of the
-//!   round is under way. No two rounds of a study ever work at the same time.
+//! * `Forget` is said when the roll call is durable and no Look, Verify, Add, Aggregate or Prepare of
+//!   the round is under way. No two rounds of a study ever work at the same time.
 //! * Every invited site stands in the signed roll call with its code; each round ends with one.
 //! * Memory is O(sites of the roster), and the log grows by a bounded number of records a round,
 //!   whatever sites send.
@@ -55,7 +58,7 @@ pub mod status;
 mod terms;
 mod training;
 
-pub use action::{Action, ActionId, Aggregated, Done, Fault, Head, Rules};
+pub use action::{Action, ActionId, Aggregated, Done, Fault, Head, Prepared, Rules};
 pub use command::{Command, CommandError};
 pub use engine::{Engine, SiteMessage};
 pub use history::{History, HistoryError, StudyHistory};

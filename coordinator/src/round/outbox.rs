@@ -21,13 +21,16 @@ pub(super) enum Awaited {
     Verify(SiteId, Digest),
     Add(SiteId),
     Aggregate,
+    Prepare,
 }
 
 impl Awaited {
     /// Work on the round's updates, which must end before the round is forgotten.
     fn is_work(&self) -> bool {
         match self {
-            Self::Look(..) | Self::Verify(..) | Self::Add(_) | Self::Aggregate => true,
+            Self::Look(..) | Self::Verify(..) | Self::Add(_) | Self::Aggregate | Self::Prepare => {
+                true
+            }
             Self::Plan
             | Self::RollCall
             | Self::StudyState(..)

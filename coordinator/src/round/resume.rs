@@ -37,6 +37,8 @@ pub struct Setup {
     pub model: Digest,
     /// Digest of its strategy's state; none before the strategy's first version.
     pub strategy_state: Option<Digest>,
+    /// Digest of the preparation, once the sites have counted.
+    pub preparation: Option<Digest>,
     /// The newest version was scored.
     pub evaluated: bool,
     /// Evaluate rounds of the newest version that were abandoned in a row.
@@ -104,6 +106,7 @@ impl Engine {
             version: setup.version,
             model: setup.model,
             strategy_state: setup.strategy_state.filter(|_| !planted::has(Bug::FreshState)),
+            preparation: setup.preparation,
             next_round: setup.next_round,
             attempts: Attempts {
                 abandoned: 0,

@@ -22,6 +22,8 @@ pub(super) fn signed(
     let nothing = Words::default();
     let (words, counts) = match outcome {
         Outcome::Committed { .. } | Outcome::Evaluated { .. } => (&open.words, true),
+        // Sites count, and nothing is measured.
+        Outcome::Prepared { .. } => (&nothing, true),
         Outcome::Abandoned { .. } => (&nothing, false),
     };
     let told = |site: &Site| {

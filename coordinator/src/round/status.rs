@@ -85,12 +85,24 @@ impl Engine {
             task: open.map_or_else(|| self.next_task(), |open| open.plan.task),
             base_version: open.map_or(self.version, |open| open.plan.base_version),
             remaining_ms: remaining.map(|open| open.remaining(now).0),
-            waiting_for: match open {
-                Some(open) => waiting_in_round(open),
-                None => self.waiting_while_idle(now),
-            },
+            waiting_for: self.waiting_for(now),
             sites: self.roster.iter().map(|site| self.site_status(site, now)).collect(),
         }
+    }
+
+    fn waiting_for(&self, now: Millis) -> Vec<String> {
+        let (task, mut waiting) = match &self.open {
+            Some(open) => (open.plan.task, waiting_in_round(open)),
+            None => (self.next_task(), self.waiting_while_idle(now)),
+        };
+        let runs = self.open.is_some() || self.state == RunState::Running;
+        if task == TaskKind::Prepare && runs && !waiting.is_empty() {
+            waiting.insert(
+                0,
+                "the preparation: no round trains before the sites have counted".to_owned(),
+            );
+        }
+        waiting
     }
 
     fn site_status(&self, id: &SiteId, now: Millis) -> SiteStatus {
@@ -154,7 +166,10 @@ fn name(phase: Phase) -> PhaseName {
 fn waiting_in_round(open: &OpenRound) -> Vec<String> {
     match open.phase {
         Phase::Planning => vec!["the plan to be written".to_owned()],
-        Phase::Aggregating => vec!["the next model to be made".to_owned()],
+        Phase::Aggregating => vec![match open.plan.task {
+            TaskKind::Train | TaskKind::Evaluate => "the next model to be made".to_owned(),
+            TaskKind::Prepare => "the counts to be added up".to_owned(),
+        }],
         Phase::Closing => vec!["the roll call to be written".to_owned()],
         Phase::Inviting | Phase::Training => {
             let sites = open.sites.iter();

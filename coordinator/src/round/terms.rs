@@ -5,12 +5,13 @@ use consilium_common::audit::record::PlanMade;
 use consilium_common::ids::{Digest, SiteId};
 use consilium_common::limits::WEIGHT_SUM_MAX;
 use consilium_common::signed::{SecretKey, Signed};
+use consilium_common::study::preparation::preparation_bytes_len;
 use consilium_common::study::{Study, StudyError};
 use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::time::Millis;
-use consilium_common::update::grid::step_exponent;
+use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
 use consilium_common::update::words::Schema;
-use consilium_common::wire::messages::{Plan, TaskKind};
+use consilium_common::wire::messages::{Plan, PreparationBlob, TaskKind};
 
 use super::action::Rules;
 
@@ -25,6 +26,8 @@ pub(super) struct Terms {
     layout: Digest,
     weights_len: usize,
     base_bytes: u64,
+    /// Sums that the sites count before the first round, if any.
+    preparation_len: Option<usize>,
 }
 
 impl Terms {
@@ -44,10 +47,24 @@ impl Terms {
             layout: layout.digest(),
             weights_len: layout.weights_len(),
             base_bytes: model_bytes_len(&layout),
+            preparation_len: study.preparation_len(),
             study,
             digest,
             key,
         })
+    }
+
+    /// Whether the sites count something together before the first round trains.
+    pub(super) fn prepares(&self) -> bool {
+        self.preparation_len.is_some()
+    }
+
+    /// The most that one site's update weighs.
+    pub(super) fn weight_max(&self, task: TaskKind) -> u64 {
+        match task {
+            TaskKind::Train | TaskKind::Evaluate => self.study.cohort.max_examples,
+            TaskKind::Prepare => 1,
+        }
     }
 
     /// What an update for this plan must be.
@@ -55,16 +72,21 @@ impl Terms {
         Rules {
             study_digest: plan.study_digest,
             round: plan.round,
+            task: plan.task,
             base: plan.base,
             layout: self.layout,
             shared_len: match plan.task {
                 TaskKind::Train => self.weights_len,
                 TaskKind::Evaluate => 0,
+                TaskKind::Prepare => self.preparation_len.unwrap_or(0),
             },
             words_len: self.schema.words_len(),
-            step_exponent: self.step_exponent,
+            step_exponent: match plan.task {
+                TaskKind::Train | TaskKind::Evaluate => self.step_exponent,
+                TaskKind::Prepare => COUNT_STEP_EXPONENT,
+            },
             clip_norm: self.study.aggregation.clip_norm,
-            max_examples: self.study.cohort.max_examples,
+            max_examples: self.weight_max(plan.task),
         }
     }
 
@@ -78,6 +100,10 @@ impl Terms {
             base_version: plan.base_version,
             base: plan.base,
             base_bytes: self.base_bytes,
+            preparation: plan.preparation.map(|digest| PreparationBlob {
+                digest,
+                bytes: preparation_bytes_len(self.preparation_len.unwrap_or(0)),
+            }),
             remaining,
         }
     }

@@ -36,7 +36,7 @@ impl Engine {
     }
 
     /// Ends training once no site owes anything and no update is being worked on: the sum is made
-    /// into the next version, or the round is abandoned for want of updates.
+    /// into the next version or the preparation, or the round is abandoned for want of updates.
     pub(super) fn end_training(&mut self) {
         self.abandon_if_asked();
         let Some(open) = self.open.as_mut() else {
@@ -67,6 +67,12 @@ impl Engine {
                     weight,
                     step_exponent,
                 });
+            }
+            TaskKind::Prepare => {
+                open.phase = Phase::Aggregating;
+                // Every site counts with weight 1.
+                let sites = weight;
+                self.outbox.request(Awaited::Prepare, |id| Action::Prepare { id, sites });
             }
             TaskKind::Evaluate => self.close(Outcome::Evaluated { weight }),
         }

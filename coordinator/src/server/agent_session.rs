@@ -230,7 +230,7 @@ impl Session<'_> {
             return self.refuse(kind, Code::UnknownStudy, &detail);
         };
         if let SiteMessage::UpdateOffer(offer) = &message {
-            let open = study.view().serving.map(|(round, _)| round);
+            let open = study.view().serving.map(|serving| serving.round);
             if open != Some(offer.round) {
                 self.counts(Deed::OldOffer)?;
             }

@@ -10,10 +10,11 @@ use super::blobs::in_vain;
 use super::broken::Broken;
 use super::intake::{Moved, Way};
 use super::pace::{Through, TooSlow};
+use crate::conduct::RoundBlob;
 use crate::driver::Handle;
 use crate::limits::{TRANSFER_BYTES_MIN, TRANSFER_IDLE_MAX};
 
-/// Serves one fetch. Bytes of an open round's base count in that round; a site gets no more of it, and
+/// Serves one fetch. Bytes of an open round's blobs count in that round; a site gets no more of it, and
 /// of anything else, than its share.
 pub(super) async fn serve(
     server: &Server,
@@ -35,19 +36,24 @@ pub(super) async fn serve(
         return to_operator(digest, &source, fetch).await;
     };
     let open = server.studies.serving(digest);
-    let base_of = open.as_ref().map(|(study, round)| (study.id().clone(), *round));
+    let of = open.as_ref().map(|(study, round, part)| RoundBlob {
+        study: study.id().clone(),
+        round: *round,
+        part: *part,
+    });
     let (guard, length) = (server.sites.guard(), source.length());
     let wanted = length.saturating_sub(offset);
-    if !guard.may_fetch(site, base_of.as_ref(), length, wanted) {
+    if !guard.may_fetch(site, of.as_ref(), length, wanted) {
         tracing::debug!(?digest, %site, "fetched often enough");
         fetch.refuse(Refusal::Code(Code::Flood)).await;
         return in_vain(server, site);
     }
     let through = Through::default();
     through.set(offset);
+    let open = open.map(|(study, round, _)| (study, round));
     let served = to_site(server, site, open.as_ref(), &source, fetch, &through).await;
     let sent = through.get().saturating_sub(offset);
-    guard.not_fetched(site, base_of.as_ref(), wanted.saturating_sub(sent));
+    guard.not_fetched(site, of.as_ref(), wanted.saturating_sub(sent));
     served
 }
 

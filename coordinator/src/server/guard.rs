@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use consilium_common::ids::{Round, SiteId, StudyId};
+use consilium_common::ids::SiteId;
 use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::Gate;
 
-use crate::conduct::{Addresses, Conduct, Deed, Quarantine, Term};
+use crate::conduct::{Addresses, Conduct, Deed, Quarantine, RoundBlob, Term};
 
 /// One for all sites.
 #[derive(Debug)]
@@ -87,24 +87,24 @@ impl Guard {
         book.conduct(site, now).stream_delay(now)
     }
 
-    /// Whether a site may fetch `bytes` of a blob of `length` bytes, which is the base of an open
-    /// round or not.
+    /// Whether a site may fetch `bytes` of a blob of `length` bytes, which is one of an open round or
+    /// not.
     #[must_use]
     pub fn may_fetch(
         &self,
         site: &SiteId,
-        base_of: Option<&(StudyId, Round)>,
+        of: Option<&RoundBlob>,
         length: u64,
         bytes: u64,
     ) -> bool {
         let (mut book, now) = self.book();
-        book.conduct(site, now).fetches.reserve(base_of, length, bytes, now)
+        book.conduct(site, now).fetches.reserve(of, length, bytes, now)
     }
 
     /// So many bytes of a fetch were not sent.
-    pub fn not_fetched(&self, site: &SiteId, base_of: Option<&(StudyId, Round)>, bytes: u64) {
+    pub fn not_fetched(&self, site: &SiteId, of: Option<&RoundBlob>, bytes: u64) {
         let (mut book, now) = self.book();
-        book.conduct(site, now).fetches.give_back(base_of, bytes);
+        book.conduct(site, now).fetches.give_back(of, bytes);
     }
 
     /// Takes one of `max` places that `who` has; `None` if all are taken.

@@ -89,7 +89,12 @@ impl Campaign {
             }
         }
         world.federation.start().unwrap();
-        let draft = |name| Draft { batches: 4, batch_ms: 10, ..Draft::new(name, 1_000_000) };
+        let draft = |name| Draft {
+            batches: 4,
+            batch_ms: 10,
+            prepare: 1_000,
+            ..Draft::new(name, 1_000_000)
+        };
         let drafts: Vec<Draft> = STUDIES.map(draft).into();
         drafts.iter().for_each(|draft| world.run(draft));
         let generator = Generator::new("tests/chaos", &seed.to_le_bytes());

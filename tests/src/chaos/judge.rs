@@ -49,7 +49,9 @@ pub fn judge(world: &World, draft: &Draft, history: &History) -> Verdict {
     for call in &calls {
         match call.outcome {
             Outcome::Abandoned { .. } => verdict.abandoned += 1,
-            Outcome::Committed { .. } | Outcome::Evaluated { .. } => verdict.committed += 1,
+            Outcome::Committed { .. } | Outcome::Evaluated { .. } | Outcome::Prepared { .. } => {
+                verdict.committed += 1;
+            }
         }
     }
     for (study, round, site) in history.receipts.keys() {

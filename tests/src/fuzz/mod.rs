@@ -10,7 +10,7 @@
 //!  study         drafts, resolved studies, signature files
 //!  log           records, log files whole and torn, the checkpoint's file
 //!  state         what an agent keeps: updates, studies, decisions
-//!  model         models, safetensors, layouts
+//!  model         models, preparations, safetensors, layouts
 //!  certificates  certificates, PEM, keys, consortium, roster, names
 //!  config        agent.toml and consilium.toml
 //!  lines         JSON lines of workers and of the control socket
@@ -85,6 +85,7 @@ pub const TARGETS: &[Target] = &[
     target("local-state", state::local_state, state::local_states),
     target("kept-study", state::kept_study, state::kept_studies),
     target("model", model::model, model::models),
+    target("preparation", model::preparation, model::preparations),
     target("safetensors", model::safetensors, model::safetensors_files),
     target("layout", model::layout, model::layouts),
     target("certificate", certificates::certificate, certificates::certificates),

@@ -1,14 +1,17 @@
-//! Models, safetensors files, and layouts.
+//! Models, preparations, safetensors files, and layouts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use consilium_common::limits::{DIMENSIONS_MAX, PARAMETERS_MAX, TENSORS_MAX};
+use consilium_common::ids::Digest;
+use consilium_common::limits::{DIMENSIONS_MAX, GRID_MAX, PARAMETERS_MAX, SITES_MAX, TENSORS_MAX};
+use consilium_common::study::Preparation;
+use consilium_common::study::preparation::preparation_bytes_len;
 use consilium_common::tensor::file::{Places, from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::{decode_model, encode_model};
 use consilium_common::tensor::layout::{Kind, Layout};
 
-use super::{shown, text};
+use super::{shown, study, text};
 
 static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
     let spec = |name: &str, shape: &[u32]| (name.to_owned(), shape.to_vec(), Kind::Weight);
@@ -21,6 +24,23 @@ pub(super) fn model(bytes: &[u8]) {
         // Bit by bit: a NaN is not equal to itself.
         Ok(vector) => assert_eq!(encode_model(&LAYOUT, &vector), bytes),
         Err(error) => shown(&error, bytes),
+    }
+}
+
+/// A preparation has one encoding, and no sum that its sites could not have counted.
+pub(super) fn preparation(bytes: &[u8]) {
+    match Preparation::decode(bytes) {
+        Ok(preparation) => {
+            assert_eq!(preparation.encode(), bytes);
+            assert_eq!(preparation_bytes_len(preparation.sums.len()), bytes.len() as u64);
+            assert!((1..=SITES_MAX).contains(&(preparation.sites as usize)));
+            let bound = i64::from(preparation.sites) * i64::from(GRID_MAX);
+            assert!(preparation.sums.iter().all(|sum| (-bound..=bound).contains(sum)));
+        }
+        Err(error) => shown(&error, bytes),
+    }
+    if let Err(error) = Preparation::read(bytes, &study::preparing()) {
+        shown(&error, bytes);
     }
 }
 
@@ -76,6 +96,17 @@ pub(super) fn models() -> Vec<Vec<u8>> {
         *byte ^= 1;
     }
     vec![good, other]
+}
+
+pub(super) fn preparations() -> Vec<Vec<u8>> {
+    let terms = study::preparing().preparation_terms().unwrap();
+    let (most, sums) = (i64::from(GRID_MAX), vec![7, -3, 0]);
+    let good = Preparation { terms, sites: 2, sums };
+    let other = Preparation { terms: Digest([1; 32]), ..good.clone() };
+    let bound = Preparation { sums: vec![2 * most, -2 * most, 1], ..good };
+    let over = Preparation { sites: 1, ..bound.clone() };
+    let short = Preparation { sums: vec![7], ..good };
+    [good, other, bound, over, short].map(|preparation| preparation.encode()).to_vec()
 }
 
 pub(super) fn safetensors_files() -> Vec<Vec<u8>> {

@@ -51,6 +51,12 @@ pub(super) fn tiny() -> Study {
     Study::read(TINY, "tiny.toml").unwrap()
 }
 
+/// A study whose sites count three sums together.
+pub(super) fn preparing() -> Study {
+    let text = SYNTHETIC.replace("parameters = 100", "parameters = 100\nprepare = 3");
+    Study::read(&text, "preparing.toml").unwrap()
+}
+
 /// A draft that is accepted is the same study when written and read again, and resolves to one
 /// that can be signed.
 pub(super) fn draft(bytes: &[u8]) {

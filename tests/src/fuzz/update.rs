@@ -8,6 +8,7 @@ use consilium_common::update::sections::{
     HEADER_BYTES, Header, UpdateError, decode_i32, decode_words, encode_update,
 };
 use consilium_common::update::words::{Metrics, Schema, Words};
+use consilium_common::wire::messages::TaskKind;
 use consilium_coordinator::aggregate::validate::{Validator, validate};
 use consilium_coordinator::round::{Fault, Rules};
 
@@ -17,6 +18,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&study::tiny()));
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     study_digest: Digest([1; 32]),
     round: Round(5),
+    task: TaskKind::Train,
     base: Digest([2; 32]),
     layout: Digest([3; 32]),
     shared_len: 4,

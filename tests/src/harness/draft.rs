@@ -21,6 +21,8 @@ pub struct Draft {
     /// Counters that each site keeps as its local state, so that the models show whether it moved with
     /// exactly the updates that counted.
     pub local: u32,
+    /// Sums that the sites count before the first round; 0 for none.
+    pub prepare: u32,
     /// A bound that the first rounds exceed and the later ones keep.
     pub clip_norm: f64,
     /// The strategy and its numbers, as lines of `[aggregation]`.
@@ -41,6 +43,7 @@ impl Draft {
             batches: 2,
             batch_ms: 0,
             local: 3,
+            prepare: 0,
             clip_norm: 8.0,
             strategy: "",
             idle_timeout: "60s",
@@ -52,11 +55,12 @@ impl Draft {
     pub fn text(&self) -> String {
         let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
         let (clip_norm, strategy) = (self.clip_norm, self.strategy);
-        let (idle_timeout, local) = (self.idle_timeout, self.local);
+        let (idle_timeout, local, prepare) = (self.idle_timeout, self.local, self.prepare);
         format!(
             "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\
              [model]\nfamily = \"synthetic\"\nparameters = {parameters}\nbatches = {batches}\n\
-             batch_ms = {batch_ms}\nlocal = {local}\n\n[training]\nrounds = {rounds}\n\n\
+             batch_ms = {batch_ms}\nlocal = {local}\nprepare = {prepare}\n\n\
+             [training]\nrounds = {rounds}\n\n\
              [aggregation]\nclip_norm = {clip_norm:?}\n{strategy}\n\
              [cohort]\nmin_sites = {min_sites}\nmax_examples = 100000\ndeadline = \"1h\"\n\
              idle_timeout = \"{idle_timeout}\"\n\n[privacy]\nmode = \"inspectable\"\n"

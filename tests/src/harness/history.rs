@@ -85,7 +85,9 @@ impl History {
     pub fn models(&self, study: &str) -> Vec<Digest> {
         let model = |call: &&RollCall| match call.outcome {
             Outcome::Committed { model, .. } => Some(model),
-            Outcome::Evaluated { .. } | Outcome::Abandoned { .. } => None,
+            Outcome::Evaluated { .. } | Outcome::Prepared { .. } | Outcome::Abandoned { .. } => {
+                None
+            }
         };
         self.of(study).iter().filter_map(model).collect()
     }
@@ -104,25 +106,34 @@ impl History {
         self.state(study) == Some(RunState::Complete)
     }
 
-    /// No round was lost, and all of these sites counted in every one: `rounds` committed ones and
-    /// the evaluation of the last version.
+    /// No round was lost, and all of these sites counted in every one: the preparation of a study that
+    /// has one, `rounds` committed ones and the evaluation of the last version.
     pub fn assert_everybody_counted(&self, study: &str, sites: usize, rounds: u64) {
         let calls = self.of(study);
+        let first = calls.first().map(|call| call.task);
+        let prepared = u64::from(first == Some(TaskKind::Prepare));
         for (number, call) in (1..).zip(&calls) {
             assert_eq!(call.round, Round(number), "{study}: rounds follow one another: {call:#?}");
             let counted = |site: &SiteId| matches!(call.sites[site].status, Status::Counted { .. });
             let all = call.sites.keys().filter(|site| counted(site)).count();
             assert_eq!((all, call.sites.len()), (sites, sites), "{study}: {call:#?}");
-            let evaluates = number > rounds;
-            let expected = if evaluates { TaskKind::Evaluate } else { TaskKind::Train };
+            let expected = match number {
+                _ if number <= prepared => TaskKind::Prepare,
+                _ if number <= prepared + rounds => TaskKind::Train,
+                _ => TaskKind::Evaluate,
+            };
             assert_eq!(call.task, expected, "{study}: {call:#?}");
             let outcome_fits = match call.outcome {
-                Outcome::Committed { version, .. } => !evaluates && version.0 == number,
-                Outcome::Evaluated { .. } => evaluates,
+                Outcome::Committed { version, .. } => {
+                    expected == TaskKind::Train && version.0 + prepared == number
+                }
+                Outcome::Evaluated { .. } => expected == TaskKind::Evaluate,
+                Outcome::Prepared { .. } => expected == TaskKind::Prepare,
                 Outcome::Abandoned { .. } => false,
             };
             assert!(outcome_fits, "{study}: {call:#?}");
         }
-        assert_eq!(calls.len() as u64, rounds + 1, "{study}: rounds and one evaluation");
+        let all = prepared + rounds + 1;
+        assert_eq!(calls.len() as u64, all, "{study}: rounds and one evaluation");
     }
 }

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use consilium_agent::update::task_root;
-use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
+use consilium_agent::worker::synthetic::{counts, half_way, optimum, shifted};
 use consilium_common::audit::{Outcome, RollCall, Status};
 use consilium_common::config;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::random::Generator;
-use consilium_common::study::{ModelSpec, Study};
+use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::update::delta::{clip_scale, delta, l2_norm};
 use consilium_common::update::grid::{quantise, step_exponent};
 use consilium_common::worker::Source;
@@ -27,6 +27,8 @@ pub struct Reference {
     /// In how many rounds each site has counted, where the study keeps a local state.
     counted: BTreeMap<SiteId, u32>,
     newest: Expected,
+    /// What the sites counted, once they have.
+    pub preparation: Option<Preparation>,
 }
 
 impl Reference {
@@ -36,7 +38,7 @@ impl Reference {
         let source = |text: &String| config::parse::<Source>(text, "data").unwrap();
         let sources = sections.iter().map(|(site, text)| (site.clone(), source(text))).collect();
         let newest = Expected::new(study.clone());
-        Self { newest, study, sources, counted: BTreeMap::new() }
+        Self { newest, study, sources, counted: BTreeMap::new(), preparation: None }
     }
 
     /// Follows the roll calls of the study: each committed one must name exactly the sum and the
@@ -54,7 +56,33 @@ impl Reference {
                 let expected = self.newest.strategy_state();
                 assert_eq!(strategy_state, expected, "{version}: the strategy's state");
             }
+            if let Outcome::Prepared { preparation, sum } = call.outcome {
+                assert!(self.preparation.is_none(), "sites count once");
+                let made = self.prepare(call);
+                let bytes = made.sums.iter().flat_map(|sum| sum.to_le_bytes());
+                assert_eq!(sum, Digest::of(&bytes.collect::<Vec<u8>>()), "the exact counts");
+                assert_eq!(preparation, Digest::of(&made.encode()), "the preparation");
+                self.preparation = Some(made);
+            }
         }
+    }
+
+    /// The counts of those that counted, added up.
+    fn prepare(&self, call: &RollCall) -> Preparation {
+        let (len, terms) = (self.study.preparation_len(), self.study.preparation_terms());
+        let (mut sums, mut sites) = (vec![0; len.unwrap()], 0);
+        for (site, entry) in &call.sites {
+            let Status::Counted { weight } = entry.status else {
+                continue;
+            };
+            assert_eq!(weight, Some(1), "{site}: every site counts once");
+            let counted = counts(self.study.header.seed, &self.sources[site], sums.len());
+            for (sum, count) in sums.iter_mut().zip(counted) {
+                *sum += i64::from(count);
+            }
+            sites += 1;
+        }
+        Preparation { terms: terms.unwrap(), sites, sums }
     }
 
     /// The newest version's vector.

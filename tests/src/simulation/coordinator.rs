@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use consilium_common::audit::Record;
 use consilium_common::audit::record::{StudyStateSet, StudySubmitted};
+use consilium_common::audit::{Outcome, Record};
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
@@ -12,11 +12,11 @@ use consilium_common::wire::messages::{self as m, Message, RunState};
 use consilium_common::wire::reject::Code;
 use consilium_coordinator::aggregate::{Sum, validate};
 use consilium_coordinator::round::{
-    Action, ActionId, Aggregated, Done, Engine, Fault, History, StudyHistory,
+    Action, ActionId, Aggregated, Done, Engine, Fault, History, Prepared, StudyHistory,
 };
 
 use super::sim::{Event, Sim, Work};
-use super::terms::{Terms, next, units};
+use super::terms::{Terms, next, preparation, units};
 
 /// What a running engine works with, in memory.
 pub(crate) struct Running {
@@ -34,8 +34,11 @@ pub(crate) struct Coordinator {
     /// Each record with the time at which it was durable.
     pub(crate) log: Vec<(Millis, Record)>,
     pub(crate) history: History,
+    /// Preparations of which the log has the roll call.
+    prepared: BTreeSet<Digest>,
     /// Models and strategies' states.
     pub(crate) models: BTreeMap<Digest, Vec<u8>>,
+    pub(crate) preparations: BTreeMap<Digest, Vec<u8>>,
     /// Whole updates, each with its study.
     pub(crate) staged: BTreeMap<Digest, (usize, Vec<u8>)>,
     /// Updates of which only the first bytes are staged.
@@ -70,6 +73,12 @@ impl Coordinator {
 
     fn append(&mut self, record: Record, now: Millis) {
         self.history.apply(&record).unwrap();
+        if let Record::RollCall(ended) = &record {
+            let call = ended.signed.parse_unverified().unwrap();
+            if let Outcome::Prepared { preparation, .. } = call.outcome {
+                self.prepared.insert(preparation);
+            }
+        }
         self.log.push((now, record));
     }
 
@@ -203,7 +212,8 @@ impl Coordinator {
             Action::Look { id, .. }
             | Action::Verify { id, .. }
             | Action::Add { id, .. }
-            | Action::Aggregate { id, .. } => {
+            | Action::Aggregate { id, .. }
+            | Action::Prepare { id, .. } => {
                 let work = Work::Other(Box::new(action));
                 sim.after(0, 60, Event::Worked { life, study, id, work });
                 None
@@ -228,10 +238,14 @@ impl Coordinator {
     fn assert_durable(&self, message: &Message) {
         let log = || self.log.iter().rev().map(|(_, record)| record);
         let durable = match message {
-            Message::Plan(plan) => log().any(|record| {
-                matches!(record, Record::Plan(made)
-                    if (&made.study, made.round) == (&plan.study, plan.round))
-            }),
+            Message::Plan(plan) => {
+                let made = log().any(|record| {
+                    matches!(record, Record::Plan(made)
+                        if (&made.study, made.round) == (&plan.study, plan.round))
+                });
+                let named = plan.preparation.map(|blob| blob.digest);
+                made && named.is_none_or(|digest| self.prepared.contains(&digest))
+            }
             Message::Receipt(receipt) => log().any(|record| {
                 matches!(record, Record::Receipt(given) if given.signed == receipt.signed)
             }),
@@ -275,8 +289,8 @@ impl Coordinator {
                     staged.and_then(|(_, staged)| validate(&rules, &terms.schema, staged)),
                 )
             }
-            Action::Add { site, update, weight, .. } => {
-                Done::Added(self.add(study, terms, site, update, weight))
+            Action::Add { site, update, weight, coordinates, .. } => {
+                Done::Added(self.add(study, site, update, (weight, coordinates)))
             }
             Action::Aggregate { base, strategy_state, weight, step_exponent, .. } => {
                 let sum = self.running[study].sum.as_ref().unwrap();
@@ -288,6 +302,7 @@ impl Coordinator {
                 let strategy_state = (!next.state.is_empty()).then(|| self.keep(next.state));
                 Done::Aggregated(Ok(Aggregated { model, strategy_state, sum }))
             }
+            Action::Prepare { sites, .. } => Done::Prepared(Ok(self.prepare(study, terms, sites))),
             other => panic!("{other:?} has no answer"),
         }
     }
@@ -304,10 +319,9 @@ impl Coordinator {
     fn add(
         &mut self,
         study: usize,
-        terms: &Terms,
         site: SiteId,
         update: Digest,
-        weight: u64,
+        (weight, coordinates): (u64, usize),
     ) -> Result<(), Fault> {
         let Some((_, staged)) = self.staged.get(&update) else {
             let detail = "the stage lost it".to_owned();
@@ -315,9 +329,9 @@ impl Coordinator {
         };
         let running = &mut self.running[study];
         assert!(running.added.insert(site.clone()), "{site} was added twice");
-        let sum = running.sum.get_or_insert_with(|| Sum::new(terms.layout.len()));
+        let sum = running.sum.get_or_insert_with(|| Sum::new(coordinates));
         let share = sum.admit(weight).unwrap();
-        sum.add(share, 0, &units(staged, terms)).unwrap();
+        sum.add(share, 0, &units(staged, coordinates)).unwrap();
         Ok(())
     }
 
@@ -326,6 +340,15 @@ impl Coordinator {
         let digest = Digest::of(&bytes);
         self.models.insert(digest, bytes);
         digest
+    }
+
+    fn prepare(&mut self, study: usize, terms: &Terms, sites: u64) -> Prepared {
+        let sum = self.running[study].sum.as_ref().unwrap();
+        assert_eq!(sum.weight(), sites, "every site counts once");
+        let (made, sum) = (preparation(terms, sum), sum.digest());
+        let preparation = Digest::of(&made);
+        self.preparations.insert(preparation, made);
+        Prepared { preparation, sum }
     }
 
     /// A record is on disk that nobody waited for.

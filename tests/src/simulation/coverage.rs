@@ -58,6 +58,8 @@ pub struct Coverage {
     pub crashes: BTreeMap<Crash, u64>,
     /// Per federation: sites, committed and abandoned rounds, faults.
     pub sizes: Vec<[u64; 3]>,
+    /// Rounds in which the sites counted.
+    pub prepared: u64,
     /// Rounds that committed a version.
     pub committed: u64,
     /// Rounds that were abandoned.
@@ -78,6 +80,7 @@ impl Coverage {
             *self.crashes.entry(*key).or_default() += count;
         }
         self.sizes.extend(&other.sizes);
+        self.prepared += other.prepared;
         self.committed += other.committed;
         self.abandoned += other.abandoned;
         self.excluded += other.excluded;
@@ -140,9 +143,11 @@ impl Coverage {
         let _ = write!(
             text,
             "\n{} federations (median: {sites} sites, {rounds} rounds, {faults} faults): \
-             {} rounds committed, {} abandoned, {} resumed after a death, {} sites left out",
+             {} rounds committed, {} prepared, {} abandoned, {} resumed after a death, {} sites left \
+             out",
             self.sizes.len(),
             self.committed,
+            self.prepared,
             self.abandoned,
             self.resumed,
             self.excluded

@@ -13,6 +13,8 @@
 //! * An update counts that its site never made, counts twice, or counts without a receipt; one with a
 //!   receipt does not count although its round committed.
 //! * A version is not the exact sum of its roll call, or two versions have one number.
+//! * A preparation is not the exact sum of its roll call, sites count twice, something trains before
+//!   they have, or a later plan does not name what they counted.
 //! * A round does not end in exactly one roll call that names every invited site, with a cause that
 //!   happened: nobody is late before the deadline, idle before the idle timeout or while it was there
 //!   and was not told, failed without having said so.

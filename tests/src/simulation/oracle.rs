@@ -7,12 +7,12 @@ use consilium_common::audit::record::PlanMade;
 use consilium_common::audit::{Outcome, Record, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
-use consilium_common::wire::messages::RunState;
+use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_coordinator::aggregate::Sum;
 
 use super::coverage::Coverage;
-use super::terms::{Terms, units};
+use super::terms::{Terms, preparation, units};
 use super::world::World;
 use crate::strategies::Expected;
 
@@ -79,6 +79,7 @@ pub(crate) fn check(world: &mut World) -> Coverage {
         local_states_moved_with_what_counted(world, terms, &roll_calls);
         every_round_ends_once(world, terms, &roll_calls);
         versions_are_exact_sums(world, terms, &roll_calls);
+        preparations_are_exact_sums(world, terms, &roll_calls);
         what_counted_was_receipted(world, terms, &roll_calls);
         sites_settled_by_their_roll_calls(world, terms, &roll_calls);
         rounds += roll_calls.len() as u64;
@@ -87,6 +88,7 @@ pub(crate) fn check(world: &mut World) -> Coverage {
             match call.outcome {
                 Outcome::Committed { .. } => coverage.committed += 1,
                 Outcome::Abandoned { .. } => coverage.abandoned += 1,
+                Outcome::Prepared { .. } => coverage.prepared += 1,
                 Outcome::Evaluated { .. } => {}
             }
         }
@@ -156,7 +158,7 @@ fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]
         let mut reference = Sum::new(terms.layout.len());
         for (site, weight, update) in counted(call) {
             let share = reference.admit(weight).unwrap();
-            let units = units(bytes_of(world, call, site, update), terms);
+            let units = units(bytes_of(world, call, site, update), terms.layout.len());
             reference.add(share, 0, &units).unwrap();
         }
         let have = (reference.digest(), reference.weight());
@@ -172,6 +174,43 @@ fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]
     }
     if world.coordinator.study(terms).state == RunState::Complete {
         assert_eq!(versions, terms.study.training.rounds, "the study is complete");
+    }
+}
+
+/// The sites count once, before anything trains, each with weight 1; the preparation is what they
+/// counted, and every later plan names it.
+fn preparations_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let of_plan = |(_, record): &(Millis, Record)| match record {
+        Record::Plan(plan) if plan.study == *terms.study.id() => {
+            Some((plan.round, plan.preparation))
+        }
+        _ => None,
+    };
+    let named: BTreeMap<Round, Option<Digest>> =
+        world.coordinator.log.iter().filter_map(of_plan).collect();
+    let mut in_force: Option<Digest> = None;
+    for call in roll_calls {
+        assert_eq!(named[&call.round], in_force, "the plan of round {}", call.round);
+        let due = terms.study.preparation_len().is_some() && in_force.is_none();
+        assert_eq!(call.task == TaskKind::Prepare, due, "round {}", call.round);
+        let Outcome::Prepared { preparation: made, sum } = call.outcome else {
+            continue;
+        };
+        assert_eq!(call.task, TaskKind::Prepare, "round {}", call.round);
+        let sums = terms.study.preparation_len().unwrap();
+        let mut reference = Sum::new(sums);
+        for (site, weight, update) in counted(call) {
+            assert_eq!(weight, 1, "{site} counts once");
+            let share = reference.admit(weight).unwrap();
+            let units = units(bytes_of(world, call, site, update), sums);
+            reference.add(share, 0, &units).unwrap();
+        }
+        assert_eq!(reference.digest(), sum, "the counts of round {}", call.round);
+        let bytes = preparation(terms, &reference);
+        assert_eq!(Digest::of(&bytes), made, "the preparation of round {}", call.round);
+        assert_eq!(world.coordinator.preparations[&made], bytes);
+        assert!(counted(call).count() >= terms.study.cohort.min_sites as usize);
+        in_force = Some(made);
     }
 }
 

@@ -7,7 +7,7 @@ use consilium_agent::session::{
 };
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
-use consilium_common::update::grid::step_exponent;
+use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
 use consilium_common::update::sections::{Header, encode_update};
 use consilium_common::update::words::{Metrics, Words};
 use consilium_common::wire::messages::{Message, Plan, SitePhase, TaskKind};
@@ -26,7 +26,8 @@ pub(crate) type Of = (StudyId, Round);
 pub(crate) struct Disk {
     judged: BTreeSet<StudyId>,
     pub(crate) retained: BTreeMap<Of, Retained>,
-    bases: BTreeSet<Digest>,
+    /// Bases and preparations.
+    blobs: BTreeSet<Digest>,
     pub(crate) local: LocalStates,
 }
 
@@ -252,11 +253,14 @@ impl Site {
                 Done::Judged(Ok(judged(&studies[study])))
             }
             Deed::Fetch { plan, .. } => {
-                let here = self.disk.bases.contains(&plan.base);
-                if !here && !link_holds {
-                    return Done::Fetched(Err(fault("connection lost")));
+                assert_ne!(plan.task, TaskKind::Prepare, "counts start from nothing");
+                let named = plan.preparation.map(|blob| blob.digest);
+                for digest in [Some(plan.base), named].into_iter().flatten() {
+                    if !self.disk.blobs.contains(&digest) && !link_holds {
+                        return Done::Fetched(Err(fault("connection lost")));
+                    }
+                    self.disk.blobs.insert(digest);
                 }
-                self.disk.bases.insert(plan.base);
                 Done::Fetched(Ok(()))
             }
             Deed::Train { crashes: true } => {
@@ -314,18 +318,22 @@ impl Site {
         let shared_len = match plan.task {
             TaskKind::Train => terms.layout.weights_len(),
             TaskKind::Evaluate => 0,
+            TaskKind::Prepare => terms.study.preparation_len().unwrap(),
         };
+        let counts = plan.task == TaskKind::Prepare;
         let units: Vec<i32> =
             seed.iter().take(shared_len).map(|b| (i32::from(*b) - 128) << 18).collect();
         let is_bad = self.bad.contains(&of_plan(plan));
+        let honest = if counts { 1 } else { 10 + u64::from(seed[30]) };
         let words = terms.schema.encode(&Words {
-            weight: if is_bad { 1_001 } else { 10 + u64::from(seed[30]) },
-            clipped: u64::from(seed[31] & 1),
-            metrics: Metrics(vec![100, 65_536]),
+            weight: if is_bad { 1_001 } else { honest },
+            clipped: if counts { 0 } else { u64::from(seed[31] & 1) },
+            metrics: Metrics(if counts { vec![0, 0] } else { vec![100, 65_536] }),
         });
+        let exponent = step_exponent(terms.study.aggregation.clip_norm);
         let header = Header {
             round: plan.round,
-            step_exponent: step_exponent(terms.study.aggregation.clip_norm),
+            step_exponent: if counts { COUNT_STEP_EXPONENT } else { exponent },
             study: plan.study_digest,
             base: plan.base,
             layout: terms.layout.digest(),

@@ -3,7 +3,7 @@
 use consilium_common::ids::{Digest, SiteId};
 use consilium_common::random::Generator;
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::Study;
+use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
 use consilium_common::tensor::layout::Layout;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
@@ -29,23 +29,28 @@ pub(crate) struct Terms {
     pub(crate) roster: Vec<SiteId>,
 }
 
-/// The studies of a federation of some sites. Strategies have a source of chance of their own: they
-/// change what models are, and nothing of what happens.
+/// The studies of a federation of some sites. Strategies and what they prepare have sources of chance
+/// of their own: a seed without either is the federation that it was before there were any.
 pub(crate) fn draw(seed: u64, sim: &mut Sim) -> Vec<Terms> {
     let mut strategies = Generator::new("simulation/strategies", &seed.to_le_bytes());
     let sites = sim.between(1, 6);
     let studies = if sim.happens(400) { sim.between(2, 3) } else { 1 };
+    let mut preparations = Generator::new("simulation/prepare", &seed.to_le_bytes());
     let names = NAMES.iter().zip(0..studies).map(|(name, _)| *name);
-    let mut strategy = || STRATEGIES[strategies.below(5) as usize];
-    names.map(|name| one(name, sites, strategy(), sim)).collect()
+    let mut one = |name| {
+        let strategy = STRATEGIES[strategies.below(5) as usize];
+        let prepare = if preparations.below(3) == 0 { 1 + preparations.below(9) } else { 0 };
+        one(name, sites, (strategy, prepare), sim)
+    };
+    names.map(&mut one).collect()
 }
 
-fn one(name: &str, sites: u64, strategy: &str, sim: &mut Sim) -> Terms {
+fn one(name: &str, sites: u64, (strategy, prepare): (&str, u32), sim: &mut Sim) -> Terms {
     let min_sites = sim.between(1, sites);
     let rounds = sim.between(2, 8);
     let text = format!(
         "[study]\nname = \"{name}\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 5\n\
-         [training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
+         prepare = {prepare}\n[training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
          strategy = \"{strategy}\"\n\
          [cohort]\nmin_sites = {min_sites}\nmax_examples = 1000\ndeadline = \"60s\"\n\
          idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\""
@@ -64,9 +69,16 @@ fn one(name: &str, sites: u64, strategy: &str, sim: &mut Sim) -> Terms {
     }
 }
 
-/// The coordinates of an update.
-pub(crate) fn units(update: &[u8], terms: &Terms) -> Vec<i32> {
-    decode_i32(&update[HEADER_BYTES..]).take(terms.layout.len()).collect()
+/// The first coordinates of an update.
+pub(crate) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
+    decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
+}
+
+/// The preparation of a sum of counts.
+pub(crate) fn preparation(terms: &Terms, sum: &Sum) -> Vec<u8> {
+    let (terms, sites) = (terms.study.preparation_terms().unwrap(), sum.weight());
+    let (sites, sums) = (u32::try_from(sites).unwrap(), sum.as_slice().to_vec());
+    Preparation { terms, sites, sums }.encode()
 }
 
 /// The next model and strategy's state, by the coordinator's own arithmetic; the oracle has another.

@@ -68,8 +68,20 @@ pub(super) fn plan(study: &str, round: u64) -> m::Plan {
         base_version: Version(round - 1),
         base: digest(100),
         base_bytes: 4_049,
+        preparation: None,
         remaining: Millis::from_secs(7200),
     }
+}
+
+/// A plan that asks to count.
+pub(super) fn prepare_plan(study: &str, round: u64) -> m::Plan {
+    m::Plan { task: m::TaskKind::Prepare, base_version: Version(0), ..plan(study, round) }
+}
+
+/// A plan that names what was counted.
+pub(super) fn prepared_plan(study: &str, round: u64) -> m::Plan {
+    let preparation = Some(m::PreparationBlob { digest: digest(103), bytes: 115 });
+    m::Plan { preparation, ..plan(study, round) }
 }
 
 pub(super) fn retained(study: &str, round: u64) -> Retained {

@@ -42,6 +42,41 @@ fn a_plan_is_answered_at_once_and_goes_its_way() {
 }
 
 #[test]
+fn a_plan_that_asks_to_count_fetches_nothing_and_scores_nothing() {
+    let mut bench = Bench::welcomed(setup());
+    bench.say(prepare_plan("mnist", 1));
+    let actions = bench.take();
+    let names: Vec<_> = actions.iter().map(Action::name).collect();
+    assert_eq!(names, ["send-plan-answer", "send-progress", "train"]);
+    assert_eq!(progress(&actions)[0].phase, SitePhase::Loading);
+    bench.done(id_of(&actions, "train"), Done::Trained(Ok(trained())));
+    let encode = id_of(&bench.take(), "encode");
+    assert!(bench.session.status(bench.now).scores.is_empty());
+    let update = retained("mnist", 1);
+    bench.done(encode, Done::Encoded(Ok(update.clone())));
+    assert_eq!(bench.names(), ["send-update-offer"]);
+    // The next round's plan waits for the roll call of this one, as after every update.
+    bench.say(prepared_plan("mnist", 2));
+    let fetch = id_of(&bench.take(), "fetch");
+    bench.done(fetch, Done::Fetched(Ok(())));
+    assert!(bench.take().is_empty());
+    bench.say(roll_call("mnist", 1, Some(update.digest)));
+    assert_eq!(settles(&bench.take()), [("mnist".to_owned(), 1, true)]);
+}
+
+#[test]
+fn a_plan_that_asks_to_count_waits_for_the_fate_of_an_earlier_update() {
+    let mut bench = Bench::welcomed(setup());
+    let update = bench.deliver("mnist", 1);
+    bench.say(prepare_plan("mnist", 2));
+    assert!(!bench.names().contains(&"train"));
+    bench.say(roll_call("mnist", 1, None));
+    let settle = id_of(&bench.take(), "settle");
+    bench.done(settle, Done::Settled);
+    assert_eq!(bench.names(), ["train"], "after {update:?}");
+}
+
+#[test]
 fn a_plan_that_the_site_cannot_take_is_declined_with_its_code() {
     let mut setup = setup();
     let refused = |code| Decision::Refused { code };

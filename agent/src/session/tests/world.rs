@@ -1,5 +1,5 @@
-//! A whole study between a session and a small honest coordinator, disturbed at every action in
-//! turn: the process dies before or after it, or the connection is lost.
+//! A whole study, which prepares first, between a session and a small honest coordinator, disturbed
+//! at every action in turn: the process dies before or after it, or the connection is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -59,7 +59,11 @@ impl Coordinator {
         if !self.ready || self.round > ROUNDS {
             return Vec::new();
         }
-        vec![plan("mnist", self.round).into()]
+        let plan = match self.round {
+            1 => prepare_plan("mnist", 1),
+            round => prepared_plan("mnist", round),
+        };
+        vec![plan.into()]
     }
 
     fn hears(&mut self, message: Message) -> Vec<Message> {
@@ -230,7 +234,9 @@ impl World {
                 self.disk.judged = Some(judged(Decision::Accepted));
                 Some((id, Done::Judged(Ok(judged(Decision::Accepted)))))
             }
-            Action::Fetch { id, .. } => {
+            Action::Fetch { id, plan } => {
+                assert_eq!(plan.task, m::TaskKind::Train, "counts start from nothing");
+                assert!(plan.preparation.is_some());
                 let fault = || Fault::passing(Code::SiteFault, "no connection");
                 let fetched = self.connected.then_some(()).ok_or_else(fault);
                 Some((id, Done::Fetched(fetched)))

@@ -231,7 +231,7 @@ fn only_the_last_bases_are_kept_and_a_damaged_one_is_had_again() {
         })
         .collect();
     let held: Vec<bool> = digests.iter().map(|d| blobs.contains(*d)).collect();
-    assert_eq!(held.iter().filter(|held| **held).count(), cache::BASES_MAX);
+    assert_eq!(held.iter().filter(|held| **held).count(), cache::CACHED_MAX);
     assert!(held[11] && !held[0]);
     replace(&blobs.path_of(digests[11]), &[9; 100]).unwrap();
     assert!(!state.cache.holds(digests[11]).unwrap());

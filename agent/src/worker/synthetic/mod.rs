@@ -2,10 +2,12 @@
 //! known optimum (`consilium_common::study::model::synthetic`), for protocol tests, chaos and load.
 //!
 //! It pulls the model half of the way towards the site's own optimum, reports `batches` lines of
-//! progress, `batch_ms` apart, and leaves the result as any trainer does. The same task gives the
-//! same bytes. With `local = N` it keeps a local state ([`counters`]).
+//! progress, `batch_ms` apart, and leaves the result as any trainer does. A study with `prepare = N`
+//! it does not touch without the preparation, and makes N counts for it first. The same task gives
+//! the same bytes. With `local = N` it keeps a local state ([`counters`]).
 
 mod counters;
+mod counts;
 mod pull;
 
 use std::fs::File;
@@ -27,6 +29,7 @@ use consilium_common::worker::{
 
 use counters::Counters;
 pub use counters::shifted;
+pub use counts::counts;
 pub use pull::half_way;
 use pull::pull;
 
@@ -99,36 +102,77 @@ impl Trainer {
             return Err((FailureCode::TooFewExamples, message));
         }
         let outcome = Outcome { examples, holdout, ..Outcome::default() };
-        if task.work == Work::Check {
-            let findings = vec![format!("synthetic: {examples} records claimed")];
-            return Ok(Outcome { findings, ..outcome });
+        match task.work {
+            Work::Check => {
+                let findings = vec![format!("synthetic: {examples} records claimed")];
+                Ok(Outcome { findings, ..outcome })
+            }
+            Work::Prepare => self.prepare(task, &study, &sizes, outcome),
+            Work::Train | Work::Evaluate => self.pull(task, &study, &sizes, outcome),
         }
+    }
+
+    /// Counts.
+    fn prepare(
+        &mut self,
+        task: &Task,
+        study: &Study,
+        sizes: &Synthetic,
+        outcome: Outcome,
+    ) -> Result<Outcome, Failure> {
+        let sums = study.preparation_len().ok_or_else(|| {
+            let message = format!("study {} prepares nothing", study.id());
+            (FailureCode::ModelMismatch, message)
+        })?;
+        let result = ResultFile::create(task.out.as_deref())?;
+        self.batches(sizes, Phase::Loading, None)?;
+        self.moved(Phase::Saving, 0, 1, None)?;
+        counts::write(&counts(study.header.seed, &task.source, sums), &result.file)?;
+        result.keep()?;
+        Ok(outcome)
+    }
+
+    /// Scores, and trains where the task asks for it.
+    fn pull(
+        &mut self,
+        task: &Task,
+        study: &Study,
+        sizes: &Synthetic,
+        outcome: Outcome,
+    ) -> Result<Outcome, Failure> {
+        let holdout = outcome.holdout;
         self.moved(Phase::Loading, 0, 1, None)?;
+        counts::check(study, task.preparation.as_deref())?;
         let base = task.base.as_deref().ok_or_else(|| missing("base"))?;
         self.moved(Phase::Scoring, 0, 1, None)?;
         let trains = task.work != Work::Evaluate;
         let result = trains.then(|| ResultFile::create(task.out.as_deref())).transpose()?;
         let counters = Counters::read(task.local.as_deref(), sizes.local)?;
         let out = result.as_ref().map(|result| &result.file);
-        let loss = pull(&study, &task.source, base, counters.rounds(), out)?;
+        let loss = pull(study, &task.source, base, counters.rounds(), out)?;
         let metrics = Metrics(vec![holdout, fixed(loss, holdout)]);
         let Some(result) = result else {
             return Ok(Outcome { metrics, ..outcome });
         };
-        self.batches(&sizes, loss)?;
+        self.batches(sizes, Phase::Training, Some(loss))?;
         self.moved(Phase::Saving, 0, 1, None)?;
         counters.write_next(task.local_out.as_deref())?;
         result.keep()?;
         Ok(Outcome { metrics, train_loss: Some(loss), ..outcome })
     }
 
-    /// Takes its time, as training does.
-    fn batches(&mut self, sizes: &Synthetic, loss: f64) -> Result<(), Failure> {
+    /// Takes its time, as training and counting do.
+    fn batches(
+        &mut self,
+        sizes: &Synthetic,
+        phase: Phase,
+        loss: Option<f64>,
+    ) -> Result<(), Failure> {
         let pause = Duration::from_millis(sizes.batch_ms.into());
         let total = u64::from(sizes.batches);
         for done in 1..=total {
             self.pause(pause)?;
-            self.moved(Phase::Training, done, total, Some(loss))?;
+            self.moved(phase, done, total, loss)?;
         }
         Ok(())
     }

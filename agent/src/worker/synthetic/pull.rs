@@ -17,9 +17,9 @@ use consilium_common::worker::{FailureCode, Source};
 use super::{EXAMPLES_DEFAULT, Failure, shifted};
 use crate::update::places;
 
-/// The site's optimum: U(−1, 1) per coordinate, from the study's seed and what sets this site's
-/// data apart (which part of how many under which seed, and how many records).
-pub(super) fn optima(study_seed: u64, source: &Source) -> impl Iterator<Item = f32> {
+/// Where a site's own numbers start: the study's seed, and what sets this site's data apart (which
+/// part of how many under which seed, and how many records).
+pub(super) fn site_seed(study_seed: u64, source: &Source) -> Vec<u8> {
     let mut seed = study_seed.to_le_bytes().to_vec();
     if let Some(part) = &source.part {
         seed.extend(part.seed.to_le_bytes());
@@ -27,7 +27,12 @@ pub(super) fn optima(study_seed: u64, source: &Source) -> impl Iterator<Item = f
         seed.extend(part.index.to_le_bytes());
     }
     seed.extend(source.examples.unwrap_or(EXAMPLES_DEFAULT).to_le_bytes());
-    let mut generator = Generator::new("synthetic/optimum", &seed);
+    seed
+}
+
+/// The site's optimum: U(−1, 1) per coordinate.
+pub(super) fn optima(study_seed: u64, source: &Source) -> impl Iterator<Item = f32> {
+    let mut generator = Generator::new("synthetic/optimum", &site_seed(study_seed, source));
     std::iter::repeat_with(move || narrow(2.0 * generator.unit() - 1.0))
 }
 

@@ -4,7 +4,7 @@
 mod cnn;
 mod tabular;
 
-use consilium_common::study::{ModelSpec, Study};
+use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::worker::{FailureCode, Outcome, Source};
 use tch::Device;
 
@@ -19,6 +19,8 @@ pub(crate) struct Job<'a> {
     pub(crate) study: &'a Study,
     pub(crate) source: &'a Source,
     pub(crate) device: Device,
+    /// What the sites counted together, where the study has it and the task trains or scores.
+    pub(crate) preparation: Option<&'a Preparation>,
 }
 
 /// One of the families, with its spec.
@@ -26,12 +28,24 @@ pub(crate) trait Family {
     /// Holds every record against the data contract. Nothing trains.
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure>;
 
+    /// This site's share of what the sites count together: as many units as the study has sums, each
+    /// within ±2^30.
+    fn prepare(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<i32>, Failure> {
+        Err(prepares_nothing(job.study))
+    }
+
     /// Reads the records: those to train on if `with_train`, and those held out. Fails with
     /// `too-few-examples` before it reads what would not be used.
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure>;
 
     /// The network, its parameters zero until weights are loaded.
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;
+}
+
+fn prepares_nothing(study: &Study) -> Failure {
+    let (name, family) = (study.id(), study.model.family());
+    let message = format!("the {family} family prepares nothing for study {name}");
+    Failure::new(FailureCode::ModelMismatch, message)
 }
 
 /// The study's family.

@@ -1,11 +1,12 @@
 //! `tabular`: rows of numbers and words, with a class or a number to predict.
 
+use consilium_common::study::counts::{MOMENTS_UNITS, Moments, standards};
 use consilium_common::study::model::Tabular;
-use consilium_common::study::{Data, Objective};
-use consilium_common::worker::Outcome;
+use consilium_common::study::{Data, Objective, Preparation};
+use consilium_common::worker::{FailureCode, Outcome};
 use tch::{Device, TchError, Tensor};
 
-use super::{Family, Job};
+use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::{Repairs, Trouble, class, push_inputs, target};
@@ -74,12 +75,32 @@ impl Family for Table<'_> {
         Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
     }
 
-    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+    /// The moments of every number column, over the rows to train on.
+    fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
+        if job.study.preparation_len().is_none() {
+            return Err(prepares_nothing(job.study));
+        }
         let (rows, _) = self.read(job, link)?;
+        enough(job.study, rows.train.len())?;
+        let moments = job.study.data.numbers().map(|(place, _)| {
+            let mut moments = Moments::default();
+            let shares = rows.train.iter().filter_map(|record| record.inputs.get(place));
+            shares.for_each(|share| moments.add(f64::from(*share)));
+            moments.units()
+        });
+        let units: Vec<[i32; MOMENTS_UNITS]> = moments.collect();
+        Ok(units.into_flattened())
+    }
+
+    fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
+        let (mut rows, _) = self.read(job, link)?;
         if with_train {
             enough(job.study, rows.train.len())?;
         }
         let data = &job.study.data;
+        if let Some(preparation) = job.preparation {
+            standardise(data, preparation, [&mut rows.train, &mut rows.holdout])?;
+        }
         let dataset = |records: &[Record]| dataset(records, data, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
         Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
@@ -120,6 +141,30 @@ fn seen(train: &[Record], holdout: &[Record]) -> Seen {
         }
     }
     seen
+}
+
+/// Brings the numbers of all records to the mean 0 and deviation 1 that they have over all sites;
+/// what is to be imputed becomes the mean.
+fn standardise(
+    data: &Data,
+    preparation: &Preparation,
+    records: [&mut Vec<Record>; 2],
+) -> Result<(), Failure> {
+    let standards = standards(&preparation.sums).map_err(|column| {
+        let name = data.numbers().nth(column).map_or("", |(_, column)| column.name.as_str());
+        let message =
+            format!("the preparation's sums of column {name:?} cannot come from counting");
+        Failure::new(FailureCode::ModelMismatch, message)
+    })?;
+    let places: Vec<usize> = data.numbers().map(|(place, _)| place).collect();
+    for record in records.into_iter().flatten() {
+        for (place, standard) in places.iter().zip(&standards) {
+            if let Some(input) = record.inputs.get_mut(*place) {
+                *input = standard.apply(*input);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Inputs (f32, records × inputs) and labels on the device.

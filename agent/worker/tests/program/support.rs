@@ -193,10 +193,12 @@ impl Room {
             device: "cpu".to_owned(),
             threads: 1,
             seed: 42,
-            base: (work != Work::Check).then(|| self.folder.path().join("base.safetensors")),
+            base: matches!(work, Work::Train | Work::Evaluate)
+                .then(|| self.folder.path().join("base.safetensors")),
             out: (work == Work::Train).then(|| self.out()),
             local: None,
             local_out: (work == Work::Train).then(|| self.folder.path().join("next-local.state")),
+            preparation: None,
         }
     }
 }

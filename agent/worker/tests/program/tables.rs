@@ -7,8 +7,13 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
-use crate::support::{REST, Room, bytes_of, run};
+use crate::support::{REST, Room, bytes_of, put, run};
+use consilium_common::ids::Digest;
 use consilium_common::random::Generator;
+use consilium_common::study::Preparation;
+use consilium_common::study::counts::MOMENTS_UNITS;
+use consilium_common::tensor::file::to_safetensors;
+use consilium_common::update::sections::decode_i32;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::{Every, Where};
 use consilium_common::worker::{Encoding, FailureCode, Holdout, Source, SourceKind, Task, Work};
@@ -176,4 +181,109 @@ fn repairs_are_counted_and_a_repeated_row_is_seen() {
     let said = run(&task(&room, Work::Check, text.as_bytes())).unwrap().findings.join("\n");
     assert!(said.contains("column \"sex\": missing, imputed in 2 rows"), "{said}");
     assert!(said.contains("duplicates") || said.contains("held out that are trained on"), "{said}");
+}
+
+/// Rows of patients from `youngest` on, the fourth of unknown age; `target` gives the number to predict.
+fn aged(youngest: u32, target: impl Fn(Option<u32>) -> f64) -> (Vec<Option<u32>>, String) {
+    let mut generator = Generator::new("aged", &youngest.to_le_bytes());
+    let age = |row| (row != 3).then(|| youngest + generator.below(50));
+    let ages: Vec<Option<u32>> = (0..100).map(age).collect();
+    let row = |age: &Option<u32>| {
+        let written = age.map(|age| age.to_string()).unwrap_or_default();
+        format!("{written},{}\n", target(*age))
+    };
+    let text = format!("age,y\n{}", ages.iter().map(row).collect::<String>());
+    (ages, text)
+}
+
+const STANDARDISED: &str = "kind = \"table\"\nnormalize = \"federated\"\nlabel = \"y\"\n\
+    columns = [{ name = \"age\", min = 0, max = 100, missing = \"impute\" }]";
+
+fn regression() -> Room {
+    let text = study("objective = \"regress\"", STANDARDISED);
+    Room::new(&(text + "[evaluation]\nmetric = \"rmse\"\n"), None)
+}
+
+/// A task over a table of which every fifth row is held out.
+fn fifths(room: &Room, work: Work, text: &str, preparation: Option<&Preparation>) -> Task {
+    let mut task = task(room, work, text.as_bytes());
+    task.source.holdout = Holdout::Every(Every { every: 5 });
+    task.preparation = preparation.map(|preparation| {
+        put(&room.folder.path().join("preparation"), &preparation.encode());
+        room.folder.path().join("preparation")
+    });
+    if work == Work::Prepare {
+        task.out = Some(room.folder.path().join("counts.i32"));
+    }
+    task
+}
+
+/// Both sites count; the sums of what they counted, and the ages in it.
+fn count_together(room: &Room) -> (Preparation, Vec<f64>) {
+    let (mut sums, mut counted) = (vec![0; MOMENTS_UNITS], Vec::new());
+    for youngest in [0, 50] {
+        let (ages, text) = aged(youngest, |_| 0.0);
+        run(&fifths(room, Work::Prepare, &text, None)).unwrap();
+        let bytes = bytes_of(&room.folder.path().join("counts.i32"));
+        assert_eq!(bytes.len(), 4 * MOMENTS_UNITS);
+        for (sum, unit) in sums.iter_mut().zip(decode_i32(&bytes)) {
+            *sum += i64::from(unit);
+        }
+        let trained_on = ages.iter().enumerate().filter(|(row, _)| row % 5 != 0);
+        counted.extend(trained_on.filter_map(|(_, age)| age.map(f64::from)));
+    }
+    let terms = room.study.preparation_terms().unwrap();
+    (Preparation { terms, sites: 2, sums }, counted)
+}
+
+#[test]
+fn sites_of_different_ages_count_together_and_give_an_age_the_same_number() {
+    let room = regression();
+    let (preparation, counted) = count_together(&room);
+    let mean = counted.iter().sum::<f64>() / counted.len() as f64;
+    let squares = counted.iter().map(|age| (age - mean).powi(2)).sum::<f64>();
+    let deviation = (squares / counted.len() as f64).sqrt();
+    // This model answers with its input, and the mean, 0, stands for an unknown age.
+    let none = std::collections::HashMap::<String, String>::new();
+    let identity = to_safetensors(&room.study.layout().unwrap(), &[1.0, 0.0], none).unwrap();
+    put(&room.folder.path().join("base.safetensors"), &identity);
+    let standardised =
+        |age: Option<u32>| age.map_or(0.0, |age| (f64::from(age) - mean) / deviation);
+    let schema = Schema::of(&room.study);
+    for youngest in [0, 50] {
+        let (_, text) = aged(youngest, standardised);
+        let scored = run(&fifths(&room, Work::Evaluate, &text, Some(&preparation))).unwrap();
+        let rmse = schema.rmse(&scored.metrics).unwrap();
+        assert!(rmse < 0.01, "from {youngest} on: {rmse}");
+        let trained = run(&fifths(&room, Work::Train, &text, Some(&preparation))).unwrap();
+        assert_eq!((trained.examples, trained.holdout), (80, 20));
+        // The row of unknown age is trained on: NaN would have been refused as divergence.
+        assert!(trained.train_loss.is_some_and(|loss| loss < 0.01), "{trained:?}");
+    }
+}
+
+#[test]
+fn a_table_to_standardise_is_not_trained_without_its_own_preparation() {
+    let room = regression();
+    let (preparation, _) = count_together(&room);
+    let (_, text) = aged(0, |_| 0.0);
+    let other = Preparation { terms: Digest([7; 32]), ..preparation.clone() };
+    let negative = Preparation { sums: vec![-1; MOMENTS_UNITS], ..preparation };
+    for (given, told) in [
+        (None, "names no preparation"),
+        (Some(&other), "the study has"),
+        (Some(&negative), "column \"age\" cannot come from counting"),
+    ] {
+        for work in [Work::Train, Work::Evaluate] {
+            let (code, message) = refusal(&fifths(&room, work, &text, given));
+            assert_eq!(code, FailureCode::ModelMismatch);
+            assert!(message.contains(told), "{message}");
+        }
+    }
+    let plain = classifier(CONTRACT);
+    let mut task = task(&plain, Work::Prepare, rows(50).as_bytes());
+    task.out = Some(plain.folder.path().join("counts.i32"));
+    let (code, message) = refusal(&task);
+    assert_eq!(code, FailureCode::ModelMismatch);
+    assert!(message.contains("prepares nothing"), "{message}");
 }

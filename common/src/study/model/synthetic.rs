@@ -7,11 +7,14 @@
 //! With `local = N` it keeps N counters at the site as its local state, which must all equal the
 //! number of rounds in which the site counted; they shift its optimum, so that a wrong state shows in
 //! the model's digest.
+//!
+//! With `prepare = N` the sites first count N sums together, each from its own seeds, and none trains
+//! without them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ModelSpec, Parameter, StudyError};
-use crate::limits::PARAMETERS_MAX;
+use crate::limits::{PARAMETERS_MAX, PREPARATION_SUMS_MAX};
 use crate::tensor::init::Init;
 
 /// Sizes of the synthetic trainer.
@@ -29,6 +32,9 @@ pub struct Synthetic {
     /// Counters kept at the site as local state.
     #[serde(default)]
     pub local: u32,
+    /// Integer sums that the sites count together before the first round trains; 0 for none.
+    #[serde(default)]
+    pub prepare: u32,
 }
 
 /// Counters of the local state: 16 MiB, enough to see what a large one costs.
@@ -47,6 +53,10 @@ impl Synthetic {
         if self.local > LOCAL_MAX {
             let need = format!("at most {LOCAL_MAX} is accepted");
             return Err(ModelSpec::refuse("model.local", self.local, &need));
+        }
+        if self.prepare as usize > PREPARATION_SUMS_MAX {
+            let need = format!("0 to {PREPARATION_SUMS_MAX} is accepted");
+            return Err(ModelSpec::refuse("model.prepare", self.prepare, &need));
         }
         Ok(vec![Parameter::new("parameters", [self.parameters], Init::Zeros)])
     }

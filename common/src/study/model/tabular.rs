@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::dense;
 use super::{ModelSpec, Objective, Parameter, StudyError};
-use crate::study::Data;
+use crate::study::check::word;
+use crate::study::counts::MOMENTS_UNITS;
+use crate::study::{Data, Normalize};
 
 /// A stack of dense layers over columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,19 @@ impl Tabular {
             Objective::Classify => u32::try_from(self.classes.len()).unwrap_or(u32::MAX),
             Objective::Regress => 1,
         }
+    }
+
+    /// Sums that the sites count together: the moments of every number column, in order.
+    pub(in crate::study) fn preparation_len(&self, data: &Data) -> Option<usize> {
+        let sums = MOMENTS_UNITS * data.numbers().count();
+        (data.normalize == Normalize::Federated && sums > 0).then_some(sums)
+    }
+
+    /// What decides which rows count, and with which numbers.
+    pub(in crate::study) fn describe_counts(&self, data: &Data) -> String {
+        let classes = self.classes.iter().map(|class| format!("class {}\n", word(class)));
+        let objective = format!("objective {}\n", word(&self.objective));
+        std::iter::once(objective).chain(classes).chain([data.describe()]).collect()
     }
 
     pub(super) fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {

@@ -68,6 +68,18 @@ pub enum HistoryError {
         /// The one that follows.
         need: Version,
     },
+    /// A plan that does not name the study's preparation.
+    #[error("round {round} of study {study} names preparation {have:?}, {need:?} is in force")]
+    Preparation {
+        /// Which study.
+        study: StudyId,
+        /// Which round.
+        round: Round,
+        /// In the plan.
+        have: Option<Digest>,
+        /// From the roll calls.
+        need: Option<Digest>,
+    },
     /// The study is known in this version or a later one.
     #[error("study {study} is known in version {known}: give the changed file `version = {}`", known + 1)]
     OldStudyVersion {
@@ -209,6 +221,7 @@ impl History {
                 version: Version(0),
                 model: initial.model,
                 strategy_state: None,
+                preparation: None,
             },
             study,
             signed: submitted.signed.clone(),
@@ -243,6 +256,7 @@ impl StudyHistory {
             version: self.head.version,
             model: self.head.model,
             strategy_state: self.head.strategy_state,
+            preparation: self.head.preparation,
             evaluated: self.evaluated,
             evaluations_abandoned: self.evaluations_abandoned,
             next_round: self.next_round,
@@ -253,7 +267,8 @@ impl StudyHistory {
     }
 
     /// A changed file of the same study: rounds and versions go on counting, and an operator starts
-    /// it again.
+    /// it again. The preparation stays in force if the sites would count the same, else they count
+    /// anew.
     fn succeed(&mut self, study: Study, submitted: &StudySubmitted) -> Result<(), HistoryError> {
         let (id, known) = (study.id().clone(), self.study.header.version);
         if study.header.version <= known {
@@ -266,6 +281,9 @@ impl StudyHistory {
         if study.aggregation.strategy != self.study.aggregation.strategy {
             // Another strategy begins anew; its numbers may change on the way.
             self.head.strategy_state = None;
+        }
+        if study.preparation_terms() != self.study.preparation_terms() {
+            self.head.preparation = None;
         }
         self.study = study;
         self.signed = submitted.signed.clone();
@@ -281,6 +299,11 @@ impl StudyHistory {
         if plan.round < self.next_round || self.interrupted.is_some() {
             let need = format!("a roll call, or round {} or later,", self.next_round);
             return Err(self.wrong_round(record, plan.round, need));
+        }
+        let (have, need) = (plan.preparation, self.head.preparation);
+        if have != need {
+            let (study, round) = (plan.study.clone(), plan.round);
+            return Err(HistoryError::Preparation { study, round, have, need });
         }
         self.next_round = plan.round.next();
         self.interrupted =
@@ -340,6 +363,7 @@ impl StudyHistory {
                 self.head.strategy_state = *strategy_state;
             }
             Outcome::Evaluated { .. } => self.evaluated = true,
+            Outcome::Prepared { preparation, .. } => self.head.preparation = Some(*preparation),
             Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),
         }
         self.interrupted = None;

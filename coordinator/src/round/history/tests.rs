@@ -43,6 +43,7 @@ fn plan(round: u64) -> Record {
         task: TaskKind::Train,
         base_version: Version(0),
         base: Digest([2; 32]),
+        preparation: None,
         invited: vec!["a".parse().unwrap()],
         remaining: Millis(100),
     })
@@ -168,6 +169,57 @@ fn evaluations_are_remembered() {
     records.push(plan(3));
     records.push(roll_call(3, TaskKind::Evaluate, Outcome::Evaluated { weight: 1 }));
     assert!(history(&records).study(&demo()).unwrap().evaluated);
+}
+
+fn preparing(toml: &str) -> String {
+    toml.replace("parameters = 5", "parameters = 5\nprepare = 7")
+}
+
+fn prepared() -> Outcome {
+    Outcome::Prepared { preparation: Digest([5; 32]), sum: Digest([6; 32]) }
+}
+
+/// The plan of a round that works with the preparation of [`prepared`].
+fn plan_with(round: u64, preparation: Option<u8>) -> Record {
+    let Record::Plan(plan) = plan(round) else {
+        unreachable!("it is a plan");
+    };
+    let preparation = preparation.map(|n| Digest([n; 32]));
+    Record::Plan(PlanMade { preparation, ..plan })
+}
+
+#[test]
+fn a_preparation_is_in_force_from_its_roll_call_on() {
+    let mut records = vec![submission(preparing), plan(1)];
+    records.push(roll_call(1, TaskKind::Prepare, abandoned()));
+    assert_eq!(history(&records).study(&demo()).unwrap().head.preparation, None);
+    records.extend([plan(2), roll_call(2, TaskKind::Prepare, prepared())]);
+    let study = history(&records).study(&demo()).unwrap().clone();
+    assert_eq!(study.setup(BTreeSet::new(), key()).preparation, Some(Digest([5; 32])));
+    assert_eq!(study.head.version, Version(0));
+    for other in [None, Some(4)] {
+        let bad = error(&records, &plan_with(3, other));
+        assert!(matches!(bad, HistoryError::Preparation { round: Round(3), .. }), "{bad}");
+    }
+    records.push(plan_with(3, Some(5)));
+    assert!(history(&records).study(&demo()).unwrap().interrupted.is_some());
+}
+
+#[test]
+fn a_changed_study_keeps_its_preparation_if_it_would_count_the_same() {
+    let start = [submission(preparing), plan(1), roll_call(1, TaskKind::Prepare, prepared())];
+    let second = |toml: &str| preparing(toml).replace("\"demo\"", "\"demo\"\nversion = 2");
+    let head = |next: Record| {
+        let mut history = history(&start);
+        history.apply(&next).unwrap();
+        history.study(&demo()).unwrap().head.preparation
+    };
+    let same = submission(|toml| second(toml).replace("clip_norm = 10.0", "clip_norm = 5.0"));
+    assert_eq!(head(same), Some(Digest([5; 32])));
+    let more = submission(|toml| second(toml).replace("prepare = 7", "prepare = 8"));
+    assert_eq!(head(more), None);
+    let seed = submission(|toml| second(toml).replace("version = 2", "version = 2\nseed = 1"));
+    assert_eq!(head(seed), None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use consilium_common::audit::record::StudyStateSet;
 use consilium_common::audit::{Outcome, Record, RollCall, Status as Counted};
 use consilium_common::ids::{Digest, Round};
+use consilium_common::study::Preparation;
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
 use consilium_common::wire::messages::{Message, RunState};
@@ -57,6 +58,40 @@ impl World {
             commits.push(model);
         }
         commits
+    }
+
+    /// The preparations of the log, in order; each is checked to be the exact sum of its roll call, to
+    /// be made once for its terms, and to be named by every later plan until the next.
+    pub(super) fn prepared(&self) -> Vec<Preparation> {
+        let (mut made, mut in_force) = (Vec::new(), None);
+        for record in &self.log {
+            match record {
+                Record::Plan(plan) => assert_eq!(plan.preparation, in_force, "{}", plan.round),
+                Record::RollCall(ended) => {
+                    let roll_call = ended.signed.parse_unverified().unwrap();
+                    let Outcome::Prepared { preparation, sum } = roll_call.outcome else {
+                        continue;
+                    };
+                    assert!(roll_call.metrics.is_empty() && roll_call.clipped == 0);
+                    let read = Preparation::decode(&self.preparations[&preparation]).unwrap();
+                    let mut reference = Sum::new(read.sums.len());
+                    for entry in roll_call.sites.values() {
+                        if let Counted::Counted { weight } = entry.status {
+                            assert_eq!(weight, Some(1));
+                            let update = &self.made[&entry.update.unwrap()];
+                            let share = reference.admit(1).unwrap();
+                            reference.add(share, 0, &units(update, read.sums.len())).unwrap();
+                        }
+                    }
+                    assert_eq!((reference.as_slice(), reference.digest()), (&*read.sums, sum));
+                    assert_eq!(reference.weight(), u64::from(read.sites));
+                    in_force = Some(preparation);
+                    made.push(read);
+                }
+                _ => {}
+            }
+        }
+        made
     }
 
     pub(super) fn state_in_log(&self) -> RunState {

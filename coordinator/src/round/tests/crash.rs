@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use consilium_common::ids::{Digest, SiteId};
+use consilium_common::ids::SiteId;
 use consilium_common::wire::messages::RunState;
 
 use super::world::World;
@@ -10,10 +10,11 @@ use super::world::World;
 const SITES: [&str; 3] = ["a", "b", "c"];
 
 /// All three sites must count, so that every run has the same cohorts; and a version needs the
-/// strategy's state of the one before.
+/// strategy's state of the one before. They prepare first.
 fn world() -> World {
     let all = |toml: &str| {
         let toml = toml.replace("min_sites = 2", "min_sites = 3");
+        let toml = toml.replace("parameters = 5", "parameters = 5\nprepare = 7");
         toml.replace("clip_norm = 10.0", "clip_norm = 10.0\nstrategy = \"fedadam\"")
     };
     let mut world = World::submitted(&SITES, all);
@@ -74,8 +75,9 @@ fn run(crashes: &BTreeSet<usize>, staged_survive: bool) -> World {
     panic!("no end after 10000 steps: {:?}", world.status());
 }
 
-fn check(world: &World, undisturbed: &[Digest], what: &str) {
-    assert_eq!(world.commits(), undisturbed, "{what}");
+fn check(world: &World, undisturbed: &World, what: &str) {
+    assert_eq!(world.prepared(), undisturbed.prepared(), "{what}");
+    assert_eq!(world.commits(), undisturbed.commits(), "{what}");
     for fake in world.sites.values() {
         for (round, digest) in &fake.receipts {
             let roll_call = world.roll_calls().into_iter().find(|call| call.round == *round);
@@ -88,17 +90,17 @@ fn check(world: &World, undisturbed: &[Digest], what: &str) {
 #[test]
 fn a_death_after_any_action_loses_nothing_and_counts_nothing_twice() {
     let undisturbed = run(&BTreeSet::new(), true);
-    let (commits, actions) = (undisturbed.commits(), undisturbed.performed.len());
-    assert_eq!(commits.len(), 2);
-    assert_eq!(undisturbed.roll_calls().len(), 3, "two rounds and an evaluation");
-    assert!(actions > 60, "{actions}");
+    let actions = undisturbed.performed.len();
+    assert_eq!((undisturbed.prepared().len(), undisturbed.commits().len()), (1, 2));
+    assert_eq!(undisturbed.roll_calls().len(), 4, "a preparation, two rounds and an evaluation");
+    assert!(actions > 80, "{actions}");
     for k in 1..=actions {
         for staged_survive in [true, false] {
             let world = run(&BTreeSet::from([k]), staged_survive);
             let action = undisturbed.performed[k - 1];
             let what = format!("died after action {k} ({action}), staged: {staged_survive}");
-            check(&world, &commits, &what);
-            assert_eq!(world.roll_calls().len(), 3, "{what}: no round was lost");
+            check(&world, &undisturbed, &what);
+            assert_eq!(world.roll_calls().len(), 4, "{what}: no round was lost");
         }
     }
 }
@@ -106,11 +108,10 @@ fn a_death_after_any_action_loses_nothing_and_counts_nothing_twice() {
 #[test]
 fn two_deaths_in_one_round_lose_nothing_either() {
     let undisturbed = run(&BTreeSet::new(), true);
-    let commits = undisturbed.commits();
-    for k in 1..=40 {
+    for k in 1..=60 {
         for further in [1, 2, 3, 5, 8, 13] {
             let world = run(&BTreeSet::from([k, k + further]), further % 2 == 0);
-            check(&world, &commits, &format!("died after {k} and {further} more"));
+            check(&world, &undisturbed, &format!("died after {k} and {further} more"));
         }
     }
 }

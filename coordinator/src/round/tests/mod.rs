@@ -9,6 +9,7 @@ mod crash;
 mod delivery;
 mod golden;
 mod life;
+mod prepare;
 mod random;
 mod sites;
 mod waiting;

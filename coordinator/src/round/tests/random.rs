@@ -26,9 +26,13 @@ struct Chaos {
 
 impl Chaos {
     fn new(seed: &str) -> Self {
-        let mut world = World::submitted(&SITES, str::to_owned);
+        let mut random = Generator::new("round-chaos", seed.as_bytes());
+        let prepares = random.below(2) == 0;
+        let mut world = World::submitted(&SITES, |toml| match prepares {
+            true => toml.replace("parameters = 5", "parameters = 5\nprepare = 7"),
+            false => toml.to_owned(),
+        });
         world.populate();
-        let random = Generator::new("round-chaos", seed.as_bytes());
         Self { world, random }
     }
 
@@ -141,6 +145,8 @@ impl Chaos {
     fn check(&self) {
         let commits = self.world.commits();
         assert_eq!(commits.len(), 2);
+        let prepares = usize::from(self.world.study.preparation_len().is_some());
+        assert_eq!(self.world.prepared().len(), prepares);
         let mut versions = Vec::new();
         for roll_call in self.world.roll_calls() {
             if let Outcome::Committed { version, .. } = roll_call.outcome {

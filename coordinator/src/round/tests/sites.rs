@@ -6,7 +6,7 @@ use consilium_common::audit::RollCall;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::signed::Signed;
 use consilium_common::time::Millis;
-use consilium_common::update::grid::step_exponent;
+use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
 use consilium_common::update::sections::{Header, encode_update};
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{
@@ -59,17 +59,22 @@ impl World {
         let len = match plan.task {
             TaskKind::Train => self.layout.weights_len(),
             TaskKind::Evaluate => 0,
+            TaskKind::Prepare => self.study.preparation_len().unwrap(),
         };
+        let counts = plan.task == TaskKind::Prepare;
         let mut units: Vec<i32> =
-            seed.iter().take(len).map(|b| (i32::from(*b) - 128) << 18).collect();
+            seed.iter().cycle().take(len).map(|b| (i32::from(*b) - 128) << 18).collect();
         let mut words = Words {
             weight: 10 + u64::from(seed[30]),
             clipped: u64::from(seed[31] & 1),
             metrics: Metrics(vec![100, 65_536]),
         };
+        if counts {
+            words = Words { weight: 1, clipped: 0, metrics: Metrics(vec![0, 0]) };
+        }
         let mut header = Header {
             round: plan.round,
-            step_exponent: step_exponent(10.0),
+            step_exponent: if counts { COUNT_STEP_EXPONENT } else { step_exponent(10.0) },
             study: plan.study_digest,
             base: plan.base,
             layout: self.layout.digest(),

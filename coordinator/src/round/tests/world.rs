@@ -6,7 +6,7 @@ use consilium_common::audit::Record;
 use consilium_common::audit::record::StudySubmitted;
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::signed::{SecretKey, Signed};
-use consilium_common::study::{ServerOptimizer, Study};
+use consilium_common::study::{Preparation, ServerOptimizer, Study};
 use consilium_common::tensor::layout::Layout;
 use consilium_common::time::Millis;
 use consilium_common::update::words::Schema;
@@ -70,11 +70,13 @@ pub(super) struct World {
     pub(super) staged: BTreeMap<Digest, Vec<u8>>,
     /// Models and strategies' states.
     pub(super) models: BTreeMap<Digest, Vec<u8>>,
+    pub(super) preparations: BTreeMap<Digest, Vec<u8>>,
     /// Every update that any site ever made, for the reference sums.
     pub(super) made: BTreeMap<Digest, Vec<u8>>,
     sum: Option<Sum>,
     added: BTreeSet<SiteId>,
     pub(super) roster: BTreeSet<SiteId>,
+    pub(super) study: Study,
     pub(super) layout: Layout,
     pub(super) optimizer: ServerOptimizer,
     schema: Schema,
@@ -117,12 +119,14 @@ impl World {
             sites: BTreeMap::new(),
             staged: BTreeMap::new(),
             models: BTreeMap::from([(Digest::of(&initial), initial)]),
+            preparations: BTreeMap::new(),
             made: BTreeMap::new(),
             sum: None,
             added: BTreeSet::new(),
             roster,
-            layout,
             optimizer: study.aggregation.server_optimizer(),
+            study,
+            layout,
             schema,
             performed: Vec::new(),
         }
@@ -179,13 +183,14 @@ impl World {
                 let bytes = &self.staged[&update];
                 (id, Done::Verified(validate(&rules, &self.schema, bytes)))
             }
-            Action::Add { id, site, update, weight } => {
-                (id, Done::Added(self.add(&site, update, weight)))
+            Action::Add { id, site, update, weight, coordinates } => {
+                (id, Done::Added(self.add(&site, update, weight, coordinates)))
             }
             Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
                 let made = self.aggregate(base, strategy_state, weight, step_exponent);
                 (id, Done::Aggregated(made))
             }
+            Action::Prepare { id, sites } => (id, Done::Prepared(self.prepare(sites))),
             Action::Forget { .. } => {
                 (self.sum, self.added) = (None, BTreeSet::new());
                 self.staged.clear();
@@ -207,10 +212,16 @@ impl World {
         }
     }
 
-    fn add(&mut self, site: &SiteId, update: Digest, weight: u64) -> Result<(), Fault> {
+    fn add(
+        &mut self,
+        site: &SiteId,
+        update: Digest,
+        weight: u64,
+        coordinates: usize,
+    ) -> Result<(), Fault> {
         self.unless_broken("add")?;
         assert!(self.added.insert(site.clone()), "{site} was added twice");
-        let units = audit::units(&self.staged[&update], self.layout.len());
+        let units = audit::units(&self.staged[&update], coordinates);
         let sum = self.sum.get_or_insert_with(|| Sum::new(units.len()));
         let share = sum.admit(weight).unwrap();
         sum.add(share, 0, &units).unwrap();
@@ -236,6 +247,21 @@ impl World {
             digest
         });
         Ok(Aggregated { model, strategy_state, sum })
+    }
+
+    fn prepare(&mut self, sites: u64) -> Result<Prepared, Fault> {
+        self.unless_broken("prepare")?;
+        let sum = self.sum.as_ref().unwrap();
+        assert_eq!(sum.weight(), sites);
+        let made = Preparation {
+            terms: self.study.preparation_terms().unwrap(),
+            sites: u32::try_from(sites).unwrap(),
+            sums: sum.as_slice().to_vec(),
+        };
+        let (bytes, sum) = (made.encode(), sum.digest());
+        let preparation = Digest::of(&bytes);
+        self.preparations.insert(preparation, bytes);
+        Ok(Prepared { preparation, sum })
     }
 
     fn unless_broken(&self, name: &str) -> Result<(), Fault> {
