@@ -10,12 +10,13 @@
 use std::path::PathBuf;
 
 use crate::support::{REST, Room, bytes_of, npy, physionet2012, put, put_npz, run};
-use consilium_common::le::decode_i32;
+
 use consilium_common::random::Generator;
 use consilium_common::study::counts::{MOMENTS_UNITS, Moments};
 use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::layout::{Kind, Layout};
+use consilium_common::update::sections::decode_i32;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::{Every, Where};
 use consilium_common::worker::{FailureCode, Holdout, Part, Source, SourceKind, Split, Task, Work};
@@ -347,7 +348,8 @@ fn sites_standardise_by_what_they_observed_together_and_not_without_it() {
         task.source.holdout = Holdout::Every(Every { every: 5 });
         task.out = Some(counts.clone());
         run(&task).unwrap();
-        let units = decode_i32(&bytes_of(&counts));
+        let bytes = bytes_of(&counts);
+        let units = decode_i32(&bytes);
         sums.iter_mut().zip(units).for_each(|(sum, unit)| *sum += i64::from(unit));
         let numbers = (0..RECORDS).filter(|i| i % 5 != 0);
         let own = numbers.filter(|i| stays.department[*i].to_string() == department);
