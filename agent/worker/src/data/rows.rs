@@ -2,7 +2,9 @@
 //! each. Memory follows what the family keeps of the site's own rows.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
 use super::RECORDS_PER_STEP;
@@ -44,21 +46,45 @@ pub(crate) fn read<T>(
     if let Some(part) = &source.part {
         check_part(part)?;
     }
-    let mut table = open(source)?;
-    let place = Places::find(&table, job, columns)?;
     let mut reading = Reading::new(job, parse);
-    let (mut row, mut number) = (Row::default(), 0_u32);
-    while table.next_row(&mut row)? {
-        reading.take(&table, &row, &place, number);
-        if number.is_multiple_of(RECORDS_PER_STEP) {
-            link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
+    for (file, path) in files(source)? {
+        let mut table = open(source, path)?;
+        let place = Places::find(&table, path, job, columns)?;
+        let (mut row, mut number) = (Row::default(), 0_u32);
+        while table.next_row(&mut row)? {
+            reading.take(&table, &row, &place, (file, number));
+            if number.is_multiple_of(RECORDS_PER_STEP) {
+                link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
+            }
+            number = number.saturating_add(1);
         }
-        number = number.saturating_add(1);
     }
     reading.finish()
 }
 
-fn open(source: &Source) -> Result<Table, Failure> {
+/// What a file of the source is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// The holdout is taken from it.
+    Main,
+    /// All of it is held out.
+    Test,
+}
+
+fn files(source: &Source) -> Result<Vec<(File, &Path)>, Failure> {
+    let main = (File::Main, source.path.as_path());
+    let invalid = |message: &str| Err(Failure::new(FailureCode::DataInvalid, message));
+    match (&source.holdout, &source.test_path) {
+        (Holdout::Own(OwnTest::Test), Some(test)) => Ok(vec![main, (File::Test, test)]),
+        (Holdout::Own(OwnTest::Test), None) => {
+            invalid("`holdout = \"test\"` of a table needs its `test_path` in agent.toml")
+        }
+        (_, Some(_)) => invalid("`test_path` goes with `holdout = \"test\"`"),
+        (_, None) => Ok(vec![main]),
+    }
+}
+
+fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
     let format = &source.format;
     let is_tsv = source.source == SourceKind::Tsv;
     let delimiter = if is_tsv { Some('\t') } else { format.delimiter };
@@ -68,7 +94,7 @@ fn open(source: &Source) -> Result<Table, Failure> {
         decimal: format.decimal,
         header: format.header,
     };
-    Ok(Table::open(&source.path, options)?)
+    Ok(Table::open(path, options)?)
 }
 
 /// Where in a row everything stands.
@@ -80,11 +106,11 @@ struct Places {
 }
 
 impl Places {
-    fn find(table: &Table, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
+    fn find(table: &Table, path: &Path, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
         let source = job.source;
         let find = |name: &str| {
             let found = table.columns().iter().position(|have| have == name);
-            found.ok_or_else(|| missing_column(table, source, name))
+            found.ok_or_else(|| missing_column(table, path, name))
         };
         let picked = |pick: &consilium_common::worker::Where| {
             Ok::<_, Failure>((find(&pick.column)?, pick.equals.clone()))
@@ -106,14 +132,14 @@ impl Places {
     }
 }
 
-fn missing_column(table: &Table, source: &Source, name: &str) -> Failure {
+fn missing_column(table: &Table, path: &Path, name: &str) -> Failure {
     let have: Vec<&str> = table.columns().iter().map(String::as_str).collect();
     let near = consilium_common::config::nearest(name, have.iter().copied())
         .map(|near| format!("; did you mean {near:?}?"))
         .unwrap_or_default();
     let message = format!(
         "{} has no column {name:?}{near} (agent.toml's `columns` says what a file calls it)",
-        source.path.display()
+        path.display()
     );
     Failure::new(FailureCode::DataInvalid, message)
 }
@@ -162,7 +188,7 @@ where
         }
     }
 
-    fn take(&mut self, table: &Table, row: &Row, places: &Places, number: u32) {
+    fn take(&mut self, table: &Table, row: &Row, places: &Places, (file, number): (File, u32)) {
         let text = |at: usize| row.get(at).unwrap_or_default();
         let is = |pick: &(usize, String)| text(pick.0) == pick.1;
         if !places.only.as_ref().is_none_or(is) {
@@ -180,7 +206,8 @@ where
                 self.records.push(record);
                 self.classes.push(class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0));
                 let by_number = self.every.is_some_and(|every| number.is_multiple_of(every));
-                self.held.push(by_number || places.held.as_ref().is_some_and(is));
+                let by_file = file == File::Test;
+                self.held.push(by_file || by_number || places.held.as_ref().is_some_and(is));
                 if let Some(at) = places.patient {
                     let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
                     let known = self.known_patients.entry(text(at).to_owned());
@@ -191,7 +218,8 @@ where
             Err(Trouble::Unreadable(why)) => {
                 self.unreadable += 1;
                 if self.named.len() < NAMED_MAX {
-                    self.named.push(format!("line {}: {why}: left out", row.line()));
+                    let of = if file == File::Test { " of the test file" } else { "" };
+                    self.named.push(format!("line {}{of}: {why}: left out", row.line()));
                 }
             }
         }
@@ -253,13 +281,13 @@ where
                     false => self.hold_out_patients(&mine, *fraction, seed),
                 })
             }
-            Holdout::Where(_) | Holdout::Every(_) => {
+            Holdout::Where(_) | Holdout::Every(_) | Holdout::Own(OwnTest::Test) => {
                 let is_held = |number: &u32| self.held.get(*number as usize) == Some(&true);
                 let (held, train) = all.partition(is_held);
                 Ok((dealt("train", train), dealt("test", held)))
             }
             Holdout::Fraction(_) | Holdout::Own(_) => {
-                let message = "a table has no test files: write `holdout` as a fraction, as \
+                let message = "write `holdout` of a table as a fraction, as \"test\", as \
                                { column = \"split\", equals = \"test\" } or as { every = 5 }";
                 Err(Failure::new(FailureCode::DataInvalid, message))
             }
