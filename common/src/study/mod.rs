@@ -28,7 +28,8 @@ pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside};
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};
 pub use sections::{
-    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
+    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Schedule, Share, Strategy,
+    Training,
 };
 pub use strategy::{SecondMoment, ServerOptimizer};
 
