@@ -9,6 +9,7 @@
 //! of another study, or of one that counts something else, is refused by whoever reads it; and the
 //! next version of a study keeps the one that it has exactly as long as it would count the same.
 
+use super::vocabulary::VOCABULARY_UNITS;
 use super::{ModelSpec, Study};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
@@ -91,6 +92,7 @@ impl Study {
         match &self.model {
             ModelSpec::Synthetic(spec) => Some(spec.prepare as usize).filter(|sums| *sums > 0),
             ModelSpec::Tabular(spec) => spec.preparation_len(&self.data),
+            ModelSpec::TextClassifier(_) => Some(VOCABULARY_UNITS),
             ModelSpec::Cnn(_) => None,
         }
     }
@@ -111,6 +113,7 @@ impl Study {
             // The sites' own seeds are not the study's.
             ModelSpec::Synthetic(_) => String::new(),
             ModelSpec::Tabular(spec) => spec.describe_counts(&self.data),
+            ModelSpec::TextClassifier(spec) => spec.describe_counts(&self.data),
             ModelSpec::Cnn(_) => return None,
         };
         Some(format!(

@@ -3,6 +3,7 @@
 
 mod cnn;
 mod tabular;
+mod text;
 
 use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::worker::{FailureCode, Outcome, Source};
@@ -56,6 +57,7 @@ pub(crate) fn of(study: &Study) -> Result<Box<dyn Family + '_>, Failure> {
     match &study.model {
         ModelSpec::Cnn(spec) => Ok(Box::new(cnn::Images(spec))),
         ModelSpec::Tabular(spec) => Ok(Box::new(tabular::Table(spec))),
+        ModelSpec::TextClassifier(spec) => Ok(Box::new(text::Documents(spec))),
         ModelSpec::Synthetic(_) => {
             let message = "this worker does not train `synthetic`: the daemon has its own";
             Err(Failure::new(FailureCode::ModelMismatch, message))

@@ -5,3 +5,4 @@ mod images;
 mod sources;
 mod support;
 mod tables;
+mod text;

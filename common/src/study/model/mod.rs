@@ -4,12 +4,14 @@ pub mod cnn;
 mod dense;
 pub mod synthetic;
 pub mod tabular;
+pub mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use cnn::Cnn;
 pub use synthetic::Synthetic;
 pub use tabular::Tabular;
+pub use text::TextClassifier;
 
 use super::{Data, DataKind, StudyError};
 use crate::limits::CLASSES_MAX;
@@ -27,6 +29,8 @@ pub enum ModelSpec {
     Synthetic(Synthetic),
     /// Dense layers over the columns of a table.
     Tabular(Tabular),
+    /// Words of documents.
+    TextClassifier(TextClassifier),
 }
 
 /// What a model predicts.
@@ -41,11 +45,10 @@ pub enum Objective {
 }
 
 /// Families that are served.
-const BUILT: [&str; 3] = ["cnn", "synthetic", "tabular"];
+const BUILT: [&str; 4] = ["cnn", "synthetic", "tabular", "text-classifier"];
 
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 6] =
-    ["rnn", "text-classifier", "text-generator", "recommender", "external", "torchscript"];
+const NOT_BUILT: [&str; 5] = ["rnn", "text-generator", "recommender", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -62,6 +65,10 @@ impl TryFrom<toml::Table> for ModelSpec {
             "cnn" => spec.try_into().map(Self::Cnn).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
             "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
+            "text-classifier" => {
+                let filled = |spec: TextClassifier| Self::TextClassifier(spec.filled());
+                spec.try_into().map(filled).map_err(told)
+            }
             name if NOT_BUILT.contains(&name) => {
                 Err(format!("`model.family = \"{name}\"` is not built yet"))
             }
@@ -96,6 +103,7 @@ impl ModelSpec {
             Self::Cnn(spec) => spec.parameters(),
             Self::Synthetic(spec) => spec.parameters(),
             Self::Tabular(spec) => spec.parameters(data),
+            Self::TextClassifier(spec) => spec.parameters(),
         }
     }
 
@@ -106,6 +114,7 @@ impl ModelSpec {
             Self::Cnn(_) => "cnn",
             Self::Synthetic(_) => "synthetic",
             Self::Tabular(_) => "tabular",
+            Self::TextClassifier(_) => "text-classifier",
         }
     }
 
@@ -116,6 +125,7 @@ impl ModelSpec {
             Self::Cnn(spec) => &spec.classes,
             Self::Synthetic(_) => &[],
             Self::Tabular(spec) => &spec.classes,
+            Self::TextClassifier(spec) => &spec.classes,
         }
     }
 
@@ -126,6 +136,7 @@ impl ModelSpec {
             Self::Cnn(_) => Some(Objective::Classify),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
+            Self::TextClassifier(_) => Some(Objective::Classify),
         }
     }
 
@@ -136,6 +147,7 @@ impl ModelSpec {
             Self::Cnn(_) => Some(DataKind::Images),
             Self::Synthetic(_) => None,
             Self::Tabular(_) => Some(DataKind::Table),
+            Self::TextClassifier(_) => Some(DataKind::Text),
         }
     }
 
