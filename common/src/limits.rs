@@ -85,6 +85,11 @@ pub const TABLE_FIELD_BYTES_MAX: usize = 1 << 20;
 /// Columns of a table: gene expression has some 60,000.
 pub const TABLE_COLUMNS_MAX: usize = 1 << 16;
 
+/// Tokens of one document that a model reads: a long report has some thousand words.
+pub const DOCUMENT_TOKENS_MAX: u32 = 1 << 16;
+/// Tokens of a site's documents, each filled up to the longest: 4 GiB of ids, held twice for a moment.
+pub const DOCUMENTS_TOKENS_MAX: usize = 1 << 30;
+
 /// Header of a .npy file: a hundred bytes for a plain array; numpy itself reads 10,000.
 pub const NPY_HEADER_BYTES_MAX: usize = 16 << 10;
 /// Arrays in one .npz file.

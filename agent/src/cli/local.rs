@@ -96,13 +96,14 @@ struct Last {
 
 pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     let mut study = read_study(&options.study)?;
-    study.training.local_epochs = 1;
+    let epochs = options.epochs.unwrap_or(study.training.rounds);
+    // An epoch is a round: a schedule of the learning rate goes over those of this command.
+    (study.training.local_epochs, study.training.rounds) = (1, epochs);
     let source = options.source.resolve(common, study.id())?;
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut training = Training::new(&study, &source, &bench)?;
     training.prepare().await?;
-    let epochs = options.epochs.unwrap_or(study.training.rounds);
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;
@@ -236,6 +237,7 @@ impl<'a> Training<'a> {
             study: self.study,
             source: self.source,
             seed: task_seed(self.study.header.seed, Round(epoch), &self.site),
+            round: epoch,
             base: (work != Work::Prepare).then_some(self.vector.as_slice()),
             local: self.local.as_deref(),
             preparation: self.preparation.as_deref(),

@@ -31,6 +31,8 @@ pub(super) struct Job<'a> {
     pub(super) study: &'a Study,
     pub(super) source: &'a Source,
     pub(super) seed: u64,
+    /// Counted from 1; 0 where nothing trains.
+    pub(super) round: u64,
     /// The vector to start from, where the work has one.
     pub(super) base: Option<&'a [f32]>,
     /// What [`Workbench::keep_local`] kept, where the work has one.
@@ -83,6 +85,7 @@ impl Workbench {
             device: self.device.clone(),
             threads: self.threads,
             seed: job.seed,
+            round: job.round,
             base: job.base.map(|_| files.base()),
             out: match job.work {
                 Work::Train => Some(files.result()),

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use consilium_common::config::{self, ConfigError};
 use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::STUDIES_MAX;
+use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{Holdout, Source, SourceKind};
 use serde::{Deserialize, Serialize};
 
@@ -212,11 +213,14 @@ impl AgentConfig {
     /// Takes relative paths from the folder of the file.
     fn anchor(&mut self, folder: &Path) {
         let site = &mut self.site;
-        let paths = std::iter::once(&mut site.state)
-            .chain(&mut site.certificates)
-            .chain(&mut site.worker)
-            .chain(self.data.values_mut().map(|source| &mut source.path))
-            .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
+        let paths =
+            std::iter::once(&mut site.state)
+                .chain(&mut site.certificates)
+                .chain(&mut site.worker)
+                .chain(self.data.values_mut().flat_map(|source| {
+                    std::iter::once(&mut source.path).chain(&mut source.test_path)
+                }))
+                .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
         for path in paths {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
@@ -247,6 +251,14 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     {
         let have = format!("{} of {}", part.index, part.of);
         return Some(("part", have, "`index` counts from 0 and stays below `of`"));
+    }
+    let tells_test = source.test_path.is_some();
+    let is_table = matches!(source.source, SourceKind::Csv | SourceKind::Tsv);
+    let needs_test = is_table && source.holdout == Holdout::Own(OwnTest::Test);
+    if tells_test != needs_test {
+        let have = if tells_test { "given" } else { "missing" };
+        let need = "it names the test file of a csv or tsv source with `holdout = \"test\"`";
+        return Some(("test_path", have.to_owned(), need));
     }
     let named = !source.path.as_os_str().is_empty();
     match source.source {

@@ -69,6 +69,24 @@ fn a_part_lies_among_its_parts() {
 }
 
 #[test]
+fn a_tables_own_test_file_is_named_beside_it_and_nowhere_else() {
+    let table = |rest: &str| {
+        let source = EXAMPLE.replacen("source = \"idx\"", "source = \"csv\"", 1);
+        read(&source.replacen("holdout = 0.2", rest, 1))
+    };
+    let config = table("holdout = \"test\"\ntest_path = \"test.csv\"").unwrap();
+    let study: StudyId = "mnist".parse().unwrap();
+    let named = config.data[&study].test_path.as_deref();
+    assert_eq!(named, Some(Path::new("/etc/consilium/test.csv")));
+    for rest in ["holdout = \"test\"", "test_path = \"test.csv\""] {
+        let error = table(rest).unwrap_err().to_string();
+        assert!(error.contains("`data.mnist.test_path` is"), "{rest}: {error}");
+    }
+    let error = refusal("holdout = 0.2", "holdout = \"test\"\ntest_path = \"test.csv\"");
+    assert!(error.contains("`data.mnist.test_path` is given"), "{error}");
+}
+
+#[test]
 fn the_environment_goes_over_the_file() {
     let over = [("CONSILIUM_SITE__THREADS", "2"), ("CONSILIUM_SITE__NAME", "st-john")];
     let over = over.map(|(name, value)| (name.to_owned(), value.to_owned()));

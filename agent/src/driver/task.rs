@@ -156,6 +156,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         device: shared.config.site.device.clone(),
         threads: shared.config.site.threads,
         seed: update::task_seed(kept.study.header.seed, plan.round, shared.site()),
+        round: plan.base_version.0.saturating_add(1),
         base: (work != Work::Prepare).then(|| folder.base()),
         out,
         local,

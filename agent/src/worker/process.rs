@@ -91,7 +91,10 @@ impl Programs {
             ModelSpec::Synthetic(_) => {
                 Launch { program: self.agent.clone(), arguments: vec![SYNTHETIC_COMMAND.into()] }
             }
-            ModelSpec::Cnn(_) | ModelSpec::Rnn(_) | ModelSpec::Tabular(_) => {
+            ModelSpec::Cnn(_)
+            | ModelSpec::Rnn(_)
+            | ModelSpec::Tabular(_)
+            | ModelSpec::TextClassifier(_) => {
                 Launch { program: self.worker.clone(), arguments: Vec::new() }
             }
         }

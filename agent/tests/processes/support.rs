@@ -69,6 +69,7 @@ impl Bench {
             device: "cpu".to_owned(),
             threads: 1,
             seed: 1,
+            round: 1,
             base: Some(files.base()),
             out: match work {
                 Work::Train => Some(files.result()),

@@ -7,7 +7,7 @@
 //! ```text
 //!  protocol   one task in, replies out, an ear for stop           failure   code and sentence
 //!  task       study → records → score → train → result
-//!    family   what differs: records and network of cnn, rnn, tabular
+//!    family   what differs: records and network of each family
 //!    data     files → records on the device → batches             device    cpu or GPU, --version
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
 //!    preparation  what the sites count together

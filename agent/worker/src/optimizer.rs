@@ -41,12 +41,17 @@ struct Moments {
 }
 
 impl Optimizer {
-    pub(crate) fn new(training: &Training, parameters: Vec<Tensor>) -> Result<Self, TchError> {
+    /// For one round of the study.
+    pub(crate) fn new(
+        training: &Training,
+        round: u64,
+        parameters: Vec<Tensor>,
+    ) -> Result<Self, TchError> {
         let state = match training.optimizer {
             sections::Optimizer::Sgd => State::Sgd,
             sections::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
         };
-        let learning_rate = training.learning_rate;
+        let learning_rate = training.learning_rate_of(round);
         Self { learning_rate, parameters: Vec::new(), state, proximal: None }.and(parameters)
     }
 
@@ -130,7 +135,7 @@ mod tests {
     fn descend(optimizer: sections::Optimizer, steps: usize) -> Vec<f32> {
         let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
         let x = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
-        let mut optimizer = Optimizer::new(&training, vec![x.shallow_clone()]).unwrap();
+        let mut optimizer = Optimizer::new(&training, 1, vec![x.shallow_clone()]).unwrap();
         for _ in 0..steps {
             let loss = (&x * &x).sum(Kind::Float);
             optimizer.step(&loss).unwrap();
@@ -161,7 +166,7 @@ mod tests {
             let ends = [true, false].map(|built_in| {
                 let x = Tensor::from_slice(&start).set_requires_grad(true);
                 let base = Tensor::from_slice(&start);
-                let mut optimizer = Optimizer::new(&training, vec![x.shallow_clone()]).unwrap();
+                let mut optimizer = Optimizer::new(&training, 1, vec![x.shallow_clone()]).unwrap();
                 if built_in {
                     optimizer = optimizer.near_base(3.0).unwrap();
                 }

@@ -33,7 +33,7 @@ pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Fa
     // One byte more than any has: a longer file is refused for its length.
     file.take(PREPARATION_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(broken)?;
     let mismatch = |error| Failure::new(FailureCode::ModelMismatch, at(&error));
-    Preparation::read(&bytes, study).map(Some).map_err(|error| mismatch(error))
+    Preparation::read(&bytes, study).map(Some).map_err(mismatch)
 }
 
 /// How the study's number columns are standardised, in their order, where the sites counted for that.

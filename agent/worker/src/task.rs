@@ -97,7 +97,7 @@ impl Model {
             return Err(incomplete("names no place for the result"));
         };
         let parameters = weights::variables(self.network.store(), &self.layout)?;
-        let mut optimizer = Optimizer::new(&study.training, parameters)?;
+        let mut optimizer = Optimizer::new(&study.training, task.round, parameters)?;
         if let Some(mu) = study.aggregation.proximal_mu {
             optimizer = optimizer.near_base(mu)?;
         }

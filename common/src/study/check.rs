@@ -174,6 +174,7 @@ impl Study {
             ModelSpec::Rnn(_) => return Ok(()),
             ModelSpec::Tabular(_) if self.data.numbers().next().is_some() => return Ok(()),
             ModelSpec::Tabular(_) => "no column is a number: there is nothing to standardise",
+            ModelSpec::TextClassifier(_) => "a document has no numbers to standardise",
             ModelSpec::Synthetic(_) => "the synthetic trainer reads no numbers to standardise",
         };
         range("data.normalize", word(normalize), need)

@@ -6,8 +6,8 @@
 
 use crate::limits::LIMB_BITS;
 
-/// Units of one u64.
-const LIMBS: usize = 4;
+/// Units of a sum in limbs.
+pub const LIMBS: usize = 4;
 /// Units of one [`Moments`].
 pub const MOMENTS_UNITS: usize = 3 * LIMBS;
 /// Fixed point of a share: 2^-30.
@@ -47,10 +47,7 @@ impl Moments {
         let mut units = [0; MOMENTS_UNITS];
         let sums = [self.count, self.sum, self.squares];
         for (units, sum) in units.chunks_mut(LIMBS).zip(sums) {
-            for (i, unit) in units.iter_mut().enumerate() {
-                let limb = (sum >> (LIMB_BITS as usize * i)) & 0xffff;
-                *unit = i32::try_from(limb).unwrap_or(i32::MAX);
-            }
+            units.copy_from_slice(&limbs(sum));
         }
         units
     }
@@ -59,11 +56,6 @@ impl Moments {
     #[must_use]
     pub fn of(sums: &[i64]) -> Option<Self> {
         let sums = sums.get(..MOMENTS_UNITS)?;
-        let carried = |limbs: &[i64]| {
-            limbs.iter().rev().try_fold(0_u128, |sum, &limb| {
-                Some((sum << LIMB_BITS) + u128::from(u64::try_from(limb).ok()?))
-            })
-        };
         let mut chunks = sums.chunks(LIMBS).map(carried);
         Some(Self { count: chunks.next()??, sum: chunks.next()??, squares: chunks.next()?? })
     }
@@ -122,6 +114,49 @@ pub fn standards(sums: &[i64]) -> Result<Vec<Standard>, usize> {
     sums.chunks(MOMENTS_UNITS).enumerate().map(one).collect()
 }
 
+/// A sum as a site's units: its low 64 bits, 16 in each, the lowest first.
+#[must_use]
+pub fn limbs(sum: u128) -> [i32; LIMBS] {
+    let mut limbs = [0; LIMBS];
+    for (i, limb) in limbs.iter_mut().enumerate() {
+        *limb = i32::try_from((sum >> (LIMB_BITS as usize * i)) & 0xffff).unwrap_or(i32::MAX);
+    }
+    limbs
+}
+
+/// The sum that limbs, each added over sites, stand for; `None` if one is negative.
+#[must_use]
+pub fn carried(limbs: &[i64]) -> Option<u128> {
+    limbs.iter().rev().try_fold(0_u128, |sum, &limb| {
+        Some((sum << LIMB_BITS) + u128::from(u64::try_from(limb).ok()?))
+    })
+}
+
+/// The natural logarithm of a positive, finite, normal number, to 1e-15 of its size or of 1, by
+/// + − × ÷ alone: the same bits on every machine, where those of a C library differ. NaN for others.
+///
+/// x = m·2^e with m within √½ and √2, and ln m = 2·artanh((m − 1) / (m + 1)) by its series
+/// (Abramowitz & Stegun 1964, 4.1.27).
+#[must_use]
+pub fn ln(x: f64) -> f64 {
+    const TERMS: i32 = 12;
+    if !(x.is_normal() && x > 0.0) {
+        return f64::NAN;
+    }
+    let bits = x.to_bits();
+    let mut exponent = i32::try_from(bits >> 52).unwrap_or(0) - 1023;
+    let mut m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));
+    if m > std::f64::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let z = (m - 1.0) / (m + 1.0);
+    let square = z * z;
+    let series =
+        (0..TERMS).rev().fold(0.0, |series, i| series * square + 1.0 / f64::from(2 * i + 1));
+    2.0 * z * series + f64::from(exponent) * std::f64::consts::LN_2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn the_logarithm_is_that_of_the_library() {
+        let mut x = 1e-300_f64;
+        while x < 1e300 {
+            let need = x.ln();
+            let error = (ln(x) - need).abs() / need.abs().max(1.0);
+            assert!(error < 1e-12, "ln {x}: {} {need}", ln(x));
+            x *= 1.0371;
+        }
+        assert_eq!(ln(1.0).to_bits(), 0.0_f64.to_bits());
+        for none in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-310] {
+            assert!(ln(none).is_nan(), "{none}");
+        }
+    }
+
+    #[test]
     fn a_constant_is_centred_and_nothing_at_all_stays_as_it_is() {
         let (mean, deviation) = moments(&[0.3; 7]).mean_and_deviation();
         assert!((mean - 0.3).abs() < 1e-9 && (deviation - 1.0).abs() < 1e-12);
@@ -166,7 +216,7 @@ mod tests {
         let mut sums: Vec<i64> = columns.as_flattened().iter().copied().map(i64::from).collect();
         let [wide, narrow] = standards(&sums).unwrap()[..] else { panic!("two columns") };
         assert_eq!((wide.apply(1.0), wide.apply(0.5), narrow.apply(0.25)), (1.0, 0.0, -1.0));
-        assert_eq!(wide.apply(f32::NAN), 0.0);
+        assert_eq!(wide.apply(f32::NAN).to_bits(), 0.0_f32.to_bits());
         sums[MOMENTS_UNITS] = -1;
         assert_eq!(standards(&sums), Err(1), "no site counts below 0");
     }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::{StudyError, range, word};
-use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX};
+use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX, SITES_MAX};
+
+/// [`Data::min_site_support`] where a study says nothing: no word is one site's alone.
+const SITE_SUPPORT: u32 = 2;
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +23,16 @@ pub struct Data {
     pub min_examples: u64,
     /// The column (or array) with the label or the number to predict.
     pub label: String,
+    /// `text`: the column with the document; "text".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// `text`: a word has a vector of its own only if so many sites have it, or all where there are
+    /// fewer; 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_site_support: Option<u32>,
+    /// `text`: what becomes of a document that stands in the table before, word for word; kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Repeats>,
     /// What files write for a class → the class, where that differs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub label_codes: BTreeMap<String, String>,
@@ -40,6 +53,9 @@ impl Default for Data {
             normalize: Normalize::Unit,
             min_examples: 1,
             label: "label".to_owned(),
+            text: None,
+            min_site_support: None,
+            repeats: None,
             label_codes: BTreeMap::new(),
             patient: None,
             tolerance: 0.0,
@@ -128,6 +144,16 @@ pub enum Outside {
     Missing,
 }
 
+/// What becomes of a document that repeats another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repeats {
+    /// Nothing.
+    Keep,
+    /// It is left out, which is counted and shown.
+    Drop,
+}
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ColumnKind<'a> {
@@ -201,6 +227,21 @@ impl Data {
         self.columns.iter().map(Column::width).sum()
     }
 
+    /// Sites that must have a word before it has a vector of its own.
+    #[must_use]
+    pub fn site_support(&self) -> u32 {
+        self.min_site_support.unwrap_or(SITE_SUPPORT)
+    }
+
+    /// Fills in what this kind of records has and a person left out.
+    pub(super) fn fill(&mut self) {
+        if self.kind == DataKind::Text {
+            self.text.get_or_insert_with(|| "text".to_owned());
+            self.min_site_support.get_or_insert(SITE_SUPPORT);
+            self.repeats.get_or_insert(Repeats::Keep);
+        }
+    }
+
     /// What files may write for the class at `index` of `classes` is told apart by this.
     #[must_use]
     pub fn class_of(&self, written: &str, classes: &[String]) -> Option<usize> {
@@ -252,7 +293,7 @@ impl Data {
             std::iter::once(&column.name).chain(&column.values).chain(codes)
         });
         let codes = self.label_codes.iter().flat_map(|(code, class)| [code, class]);
-        let own = std::iter::once(&self.label).chain(&self.patient).chain(codes);
+        let own = std::iter::once(&self.label).chain(&self.patient).chain(&self.text).chain(codes);
         own.map(|text| ("data.label", text)).chain(columns.map(|text| ("data.columns", text)))
     }
 
@@ -268,11 +309,38 @@ impl Data {
         if has_repeats(&names) || names.contains(&self.label) {
             return range("data.columns", "a list", "a name stands there twice, or is the label's");
         }
+        self.check_text()?;
         if self.label_codes.values().any(|class| !classes.contains(class)) {
             let need = "it maps what files write to one of `model.classes`";
             return range("data.label_codes", "a table", need);
         }
         self.columns.iter().try_for_each(|column| column.check(self.normalize))
+    }
+
+    /// Documents have their own fields, and only they.
+    fn check_text(&self) -> Result<(), StudyError> {
+        let is_text = self.kind == DataKind::Text;
+        for (field, is_there, of_text) in [
+            ("data.text", self.text.is_some(), true),
+            ("data.min_site_support", self.min_site_support.is_some(), true),
+            ("data.repeats", self.repeats.is_some(), true),
+            ("data.columns", !self.columns.is_empty(), false),
+        ] {
+            if is_there && of_text != is_text {
+                return range(field, "given", "this `data.kind` has none: leave it out");
+            }
+        }
+        if self.text.as_ref().is_some_and(|text| *text == self.label || text.is_empty()) {
+            return range("data.text", "no column of its own", "name the one with the document");
+        }
+        let sites = 1..=u32::try_from(SITES_MAX).unwrap_or(u32::MAX);
+        match self.min_site_support {
+            Some(have) if !sites.contains(&have) => {
+                let need = format!("1 to {SITES_MAX} is accepted");
+                range("data.min_site_support", have, &need)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`data`]: the data contract
 //! * [`counts`]: what a preparation counts, and the constants that follow
+//! * [`tokens`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
@@ -20,15 +21,18 @@ pub mod model;
 pub mod preparation;
 pub mod sections;
 pub mod strategy;
+pub mod tokens;
+pub mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
 pub use check::StudyError;
-pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside};
+pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, Repeats};
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};
 pub use sections::{
-    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy, Training,
+    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Schedule, Share, Strategy,
+    Training,
 };
 pub use strategy::{SecondMoment, ServerOptimizer};
 
@@ -88,6 +92,7 @@ impl Study {
     pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
         let mut study: Self = config::parse(text, origin)?;
         study.aggregation.fill();
+        study.data.fill();
         check::plain_text(text)?;
         study.check()?;
         Ok(study)

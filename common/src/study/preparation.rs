@@ -9,6 +9,7 @@
 //! of another study, or of one that counts something else, is refused by whoever reads it; and the
 //! next version of a study keeps the one that it has exactly as long as it would count the same.
 
+use super::vocabulary::VOCABULARY_UNITS;
 use super::{ModelSpec, Study};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
@@ -92,6 +93,7 @@ impl Study {
             ModelSpec::Synthetic(spec) => Some(spec.prepare as usize).filter(|sums| *sums > 0),
             ModelSpec::Rnn(spec) => spec.preparation_len(&self.data),
             ModelSpec::Tabular(spec) => spec.preparation_len(&self.data),
+            ModelSpec::TextClassifier(_) => Some(VOCABULARY_UNITS),
             ModelSpec::Cnn(_) => None,
         }
     }
@@ -113,6 +115,7 @@ impl Study {
             ModelSpec::Synthetic(_) => String::new(),
             ModelSpec::Rnn(spec) => spec.describe_counts(&self.data),
             ModelSpec::Tabular(spec) => spec.describe_counts(&self.data),
+            ModelSpec::TextClassifier(spec) => spec.describe_counts(&self.data),
             ModelSpec::Cnn(_) => return None,
         };
         Some(format!(

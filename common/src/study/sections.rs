@@ -34,6 +34,8 @@ pub struct Training {
     pub optimizer: Optimizer,
     /// Step size.
     pub learning_rate: f64,
+    /// How the step size changes over the rounds.
+    pub schedule: Schedule,
     /// Records a step.
     pub batch_size: u32,
     /// Passes over the site's records a round.
@@ -47,6 +49,7 @@ impl Default for Training {
         Self {
             optimizer: Optimizer::Adam,
             learning_rate: 1e-3,
+            schedule: Schedule::Constant,
             batch_size: 32,
             local_epochs: 1,
             rounds: 20,
@@ -62,6 +65,34 @@ pub enum Optimizer {
     Adam,
     /// Plain stochastic gradient descent.
     Sgd,
+}
+
+/// How the step size changes over the rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Not at all.
+    Constant,
+    /// Down half a wave: η · ½(1 + cos π(r − 1)/R) in round r of R (Loshchilov & Hutter 2017, eq. 5,
+    /// without restarts).
+    Cosine,
+}
+
+impl Training {
+    /// The step size of a study's `round`, counted from 1 by the versions that it would make; that of
+    /// the first for 0, which is outside of them.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "rounds are below 2^53")]
+    pub fn learning_rate_of(&self, round: u64) -> f64 {
+        match self.schedule {
+            Schedule::Constant => self.learning_rate,
+            Schedule::Cosine => {
+                let done = round.clamp(1, self.rounds.max(1)) - 1;
+                let share = done as f64 / self.rounds.max(1) as f64;
+                self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
+            }
+        }
+    }
 }
 
 /// `[aggregation]`: from deltas to the next version.

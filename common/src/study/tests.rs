@@ -239,6 +239,77 @@ fn the_example_that_people_copy_says_the_defaults() {
     assert_eq!(example.cohort, cohort);
 }
 
+const LETTERS: &str = "[study]\nname = \"letters\"\n[model]\nfamily = \"text-classifier\"\n\
+                       classes = [\"n\", \"y\"]\n[data]\nkind = \"text\"\n[aggregation]\n\
+                       clip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n";
+
+fn letters(model: &str, data: &str) -> Result<Study, StudyError> {
+    let text = LETTERS.replace("[data]", &format!("{model}\n[data]"));
+    Study::read(&text.replace("[aggregation]", &format!("{data}\n[aggregation]")), "letters.toml")
+}
+
+#[test]
+fn every_encoder_of_documents_has_its_layout_and_its_own_sizes() {
+    let head =
+        |inputs: u32| format!("output.weight weight f32 2x{inputs}\noutput.bias weight f32 2\n");
+    let embedding = "consilium/layout/1\nembedding.weight weight f32 20002x100\n";
+    let cnn = "conv1.weight weight f32 100x100x3\nconv1.bias weight f32 100\n\
+               conv2.weight weight f32 100x100x4\nconv2.bias weight f32 100\n\
+               conv3.weight weight f32 100x100x5\nconv3.bias weight f32 100\n";
+    let lstm = "lstm.weight_ih_l0 weight f32 512x100\nlstm.weight_hh_l0 weight f32 512x128\n\
+                lstm.bias_ih_l0 weight f32 512\nlstm.bias_hh_l0 weight f32 512\n";
+    for (encoder, layers, features, shown) in [
+        ("mean", "", 100, "vocabulary = 20000"),
+        ("cnn", cnn, 300, "kernels = [3, 4, 5]"),
+        ("lstm", lstm, 128, "units = 128"),
+    ] {
+        let study = letters(&format!("encoder = \"{encoder}\""), "").unwrap().resolve().unwrap();
+        let layout = study.layout().unwrap().describe();
+        assert_eq!(layout, format!("{embedding}{layers}{}", head(features)));
+        assert!(study.initial_vector().unwrap()[..100].iter().all(|x| *x == 0.0));
+        let text = study.to_text().unwrap();
+        for line in [shown, "text = \"text\"", "repeats = \"keep\"", "tokens = 512"] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert_eq!(Study::parse(text.as_bytes()).unwrap(), study);
+    }
+}
+
+#[test]
+fn what_documents_do_not_have_is_refused() {
+    for (model, data, said) in [
+        ("encoder = \"tfidf\"", "", "`model.encoder = \"tfidf\"` is not built yet"),
+        ("filters = 3", "", "`model.filters` is given"),
+        ("encoder = \"cnn\"\nunits = 3", "", "`model.units` is given"),
+        ("encoder = \"cnn\"\nkernels = []", "", "`model.kernels` is []"),
+        ("encoder = \"lstm\"\nunits = 0", "", "`model.units` is 0"),
+        ("vocabulary = 300000", "", "`model.vocabulary` is 300000: 1 to 262144"),
+        ("word_dropout = 1.0", "", "`model.word_dropout` is 1"),
+        ("", "text = \"label\"", "`data.text` is no column of its own"),
+        ("", "min_site_support = 0", "`data.min_site_support` is 0"),
+        ("", "columns = [{ name = \"a\", min = 0, max = 1 }]", "`data.columns` is given"),
+    ] {
+        let error = letters(model, data).unwrap_err().to_string();
+        assert!(error.contains(said), "{model} {data}: {error}");
+    }
+    let text = refusal("[privacy]", "[data]\nmin_site_support = 2\n[privacy]");
+    assert!(text.contains("`data.min_site_support` is given"), "{text}");
+}
+
+#[test]
+fn a_cosine_takes_the_step_size_from_all_of_it_to_almost_none() {
+    let schedule = |word: &str| {
+        let to = format!("[training]\nschedule = \"{word}\"\nrounds = 4\n[privacy]");
+        let training = with("[privacy]", &to).unwrap().training;
+        [0, 1, 2, 3, 4, 9].map(|round| training.learning_rate_of(round) / 1e-3)
+    };
+    assert!(schedule("constant").iter().all(|share| (share - 1.0).abs() < 1e-12));
+    let need = [1.0, 1.0, 0.853_553, 0.5, 0.146_447, 0.146_447];
+    for (have, need) in schedule("cosine").iter().zip(need) {
+        assert!((have - need).abs() < 1e-6, "{have} {need}");
+    }
+}
+
 #[test]
 fn words_that_could_move_a_terminal_are_refused_wherever_they_stand() {
     let text = |purpose: &str| {

@@ -14,6 +14,12 @@ pub enum Init {
         /// Outputs (times the kernel's area).
         fan_out: u32,
     },
+    /// Vectors of `width`, a row each: the first, which stands for padding, zero, the others
+    /// U(−b, b), b = 1 / sqrt(width).
+    Embedding {
+        /// Length of a vector.
+        width: u32,
+    },
 }
 
 /// Fills one tensor of v0. The numbers depend on the seed and the tensor's name alone, so a layer
@@ -22,13 +28,21 @@ pub fn fill(init: Init, name: &str, seed: u64, values: &mut [f32]) {
     match init {
         Init::Zeros => values.fill(0.0),
         Init::GlorotUniform { fan_in, fan_out } => {
-            let bound = (6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt();
-            let mut generator = Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
-            for value in values {
-                #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
-                let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;
-                *value = rounded;
-            }
+            uniform((6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt(), name, seed, values);
         }
+        Init::Embedding { width } => {
+            let (padding, rows) = values.split_at_mut(values.len().min(width as usize));
+            padding.fill(0.0);
+            uniform(1.0 / f64::from(width).sqrt(), name, seed, rows);
+        }
+    }
+}
+
+fn uniform(bound: f64, name: &str, seed: u64, values: &mut [f32]) {
+    let mut generator = Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
+    for value in values {
+        #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
+        let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;
+        *value = rounded;
     }
 }

@@ -64,6 +64,10 @@ pub struct Task {
     pub threads: u32,
     /// Seed of this task: order of batches, rounding, and whatever else is random.
     pub seed: u64,
+    /// Round of the study that this task is part of, from 1: one more than the versions that were
+    /// committed. 0 outside of a study's rounds.
+    #[serde(default)]
+    pub round: u64,
     /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,

@@ -16,6 +16,9 @@ pub struct Source {
     /// File or folder; empty for `synthetic`.
     #[serde(default)]
     pub path: PathBuf,
+    /// `csv` and `tsv` with `holdout = "test"`: the file that is kept for scoring, written as the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_path: Option<PathBuf>,
     /// Records kept for scoring.
     #[serde(default)]
     pub holdout: Holdout,
@@ -44,6 +47,7 @@ impl Source {
         Self {
             source,
             path,
+            test_path: None,
             holdout: Holdout::default(),
             part: None,
             only: None,

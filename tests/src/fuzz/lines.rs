@@ -75,7 +75,8 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
     let records = source::Source {
         holdout: Holdout::Own(source::OwnTest::Test),
         part: Some(source::Part { of: 4, index: 1, split: source::Split::Dirichlet(0.3), seed: 7 }),
-        ..source::Source::new(source::SourceKind::Idx, "/data/mnist".into())
+        test_path: Some("/data/test.csv".into()),
+        ..source::Source::new(source::SourceKind::Csv, "/data/train.csv".into())
     };
     let task = Task {
         protocol: 1,
@@ -85,6 +86,7 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         device: "cpu".to_owned(),
         threads: 1,
         seed: 7,
+        round: 3,
         base: Some("/t/base".into()),
         out: Some("/t/out".into()),
         local: Some("/t/local".into()),

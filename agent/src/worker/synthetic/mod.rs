@@ -246,7 +246,10 @@ fn read_study(path: &Path) -> Result<(Study, Synthetic), Failure> {
     let study = Study::read(&text, "study").map_err(|error| mismatch(error.to_string()))?;
     match study.model.clone() {
         ModelSpec::Synthetic(sizes) => Ok((study, sizes)),
-        ModelSpec::Cnn(_) | ModelSpec::Rnn(_) | ModelSpec::Tabular(_) => {
+        ModelSpec::Cnn(_)
+        | ModelSpec::Rnn(_)
+        | ModelSpec::Tabular(_)
+        | ModelSpec::TextClassifier(_) => {
             Err(mismatch("the study is not of the synthetic family".to_owned()))
         }
     }

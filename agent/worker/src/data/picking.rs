@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout};
 
 use super::contract::Trouble;
@@ -170,16 +171,13 @@ impl<'a, T> Picking<'a, T> {
                     false => self.hold_out_patients(&mine, *fraction, seed),
                 })
             }
-            Holdout::Where(_) | Holdout::Every(_) => {
+            Holdout::Own(_) if self.job.source.test_path.is_none() => no_test_files(),
+            Holdout::Where(_) | Holdout::Every(_) | Holdout::Own(OwnTest::Test) => {
                 let is_held = |number: &u32| self.held.get(*number as usize) == Some(&true);
                 let (held, train) = all.partition(is_held);
                 Ok((dealt("train", train), dealt("test", held)))
             }
-            Holdout::Fraction(_) | Holdout::Own(_) => {
-                let message = "holdout: this source has no test files: write a fraction, \
-                               { column = \"split\", equals = \"test\" } or { every = 5 }";
-                Err(Failure::new(FailureCode::DataInvalid, message))
-            }
+            Holdout::Fraction(_) | Holdout::Own(OwnTest::Val) => no_test_files(),
         }
     }
 
@@ -192,4 +190,10 @@ impl<'a, T> Picking<'a, T> {
         let (_, held) = hold_out(patients, fraction, seed);
         mine.iter().partition(|number| held.binary_search(&patient(number)).is_err())
     }
+}
+
+fn no_test_files<T>() -> Result<T, Failure> {
+    let message = "holdout: this source has no such files: write a fraction, { column = \"split\", \
+                   equals = \"test\" }, { every = 5 }, or \"test\" with a table's `test_path`";
+    Err(Failure::new(FailureCode::DataInvalid, message))
 }

@@ -1,6 +1,9 @@
 //! Rows of a table, and what the family makes of each. Memory follows what the family keeps of the
 //! site's own rows.
 
+use std::path::Path;
+
+use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
 use super::RECORDS_PER_STEP;
@@ -21,37 +24,62 @@ pub(crate) fn read<T>(
     mut parse: impl FnMut(&[Field<'_>]) -> Result<Parsed<T>, Trouble>,
 ) -> Result<Rows<T>, Failure> {
     let source = job.source;
-    let mut table = open(source)?;
-    let place = Places::find(&table, job, columns)?;
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
     let mut picking = Picking::new(job, "rows")?;
-    let (mut row, mut number) = (Row::default(), 0_u32);
-    while table.next_row(&mut row)? {
-        let text = |at: usize| row.get(at).unwrap_or_default();
-        let is = |pick: &(usize, String)| text(pick.0) == pick.1;
-        if place.only.as_ref().is_none_or(is) {
-            let field = |&at: &usize| {
-                let text = text(at).trim();
-                Field { text, missing: missing.is(text), number: table.number(text) }
-            };
-            let fields: Vec<Field<'_>> = place.columns.iter().map(field).collect();
-            let mark = Mark {
-                number,
-                held: place.held.as_ref().is_some_and(is),
-                patient: place.patient.map(text),
-            };
-            let line = || format!("line {}", row.line());
-            picking.take(mark, parse(&fields), line);
+    for (file, path) in files(source)? {
+        let mut table = open(source, path)?;
+        let place = Places::find(&table, path, job, columns)?;
+        let (mut row, mut number) = (Row::default(), 0_u32);
+        while table.next_row(&mut row)? {
+            let text = |at: usize| row.get(at).unwrap_or_default();
+            let is = |pick: &(usize, String)| text(pick.0) == pick.1;
+            if place.only.as_ref().is_none_or(is) {
+                let field = |&at: &usize| {
+                    let text = text(at).trim();
+                    Field { text, missing: missing.is(text), number: table.number(text) }
+                };
+                let fields: Vec<Field<'_>> = place.columns.iter().map(field).collect();
+                let mark = Mark {
+                    number,
+                    held: file == File::Test || place.held.as_ref().is_some_and(is),
+                    patient: place.patient.map(text),
+                };
+                let of = if file == File::Test { " of the test file" } else { "" };
+                let line = || format!("line {}{of}", row.line());
+                picking.take(mark, parse(&fields), line);
+            }
+            if number.is_multiple_of(RECORDS_PER_STEP) {
+                link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
+            }
+            number = number.saturating_add(1);
         }
-        if number.is_multiple_of(RECORDS_PER_STEP) {
-            link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
-        }
-        number = number.saturating_add(1);
     }
     picking.finish()
 }
 
-fn open(source: &Source) -> Result<Table, Failure> {
+/// What a file of the source is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// The holdout is taken from it.
+    Main,
+    /// All of it is held out.
+    Test,
+}
+
+fn files(source: &Source) -> Result<Vec<(File, &Path)>, Failure> {
+    let main = (File::Main, source.path.as_path());
+    let invalid = |message: &str| Err(Failure::new(FailureCode::DataInvalid, message));
+    match (&source.holdout, &source.test_path) {
+        (Holdout::Own(OwnTest::Test), Some(test)) => Ok(vec![main, (File::Test, test)]),
+        (Holdout::Own(OwnTest::Test), None) => {
+            invalid("`holdout = \"test\"` of a table needs its `test_path` in agent.toml")
+        }
+        (_, Some(_)) => invalid("`test_path` goes with `holdout = \"test\"`"),
+        (_, None) => Ok(vec![main]),
+    }
+}
+
+fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
     let format = &source.format;
     let is_tsv = source.source == SourceKind::Tsv;
     let delimiter = if is_tsv { Some('\t') } else { format.delimiter };
@@ -61,7 +89,7 @@ fn open(source: &Source) -> Result<Table, Failure> {
         decimal: format.decimal,
         header: format.header,
     };
-    Ok(Table::open(&source.path, options)?)
+    Ok(Table::open(path, options)?)
 }
 
 /// Where in a row everything stands.
@@ -73,11 +101,11 @@ struct Places {
 }
 
 impl Places {
-    fn find(table: &Table, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
+    fn find(table: &Table, path: &Path, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
         let source = job.source;
         let find = |name: &str| {
             let found = table.columns().iter().position(|have| have == name);
-            found.ok_or_else(|| missing_column(table, source, name))
+            found.ok_or_else(|| missing_column(table, path, name))
         };
         let picked = |pick: &consilium_common::worker::Where| {
             Ok::<_, Failure>((find(&pick.column)?, pick.equals.clone()))
@@ -99,14 +127,14 @@ impl Places {
     }
 }
 
-fn missing_column(table: &Table, source: &Source, name: &str) -> Failure {
+fn missing_column(table: &Table, path: &Path, name: &str) -> Failure {
     let have: Vec<&str> = table.columns().iter().map(String::as_str).collect();
     let near = consilium_common::config::nearest(name, have.iter().copied())
         .map(|near| format!("; did you mean {near:?}?"))
         .unwrap_or_default();
     let message = format!(
         "{} has no column {name:?}{near} (agent.toml's `columns` says what a file calls it)",
-        source.path.display()
+        path.display()
     );
     Failure::new(FailureCode::DataInvalid, message)
 }

@@ -4,6 +4,7 @@
 mod cnn;
 mod rnn;
 mod tabular;
+mod text;
 
 use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::worker::{FailureCode, Outcome, Source};
@@ -69,6 +70,7 @@ pub(crate) fn of(study: &Study) -> Result<Box<dyn Family + '_>, Failure> {
         ModelSpec::Cnn(spec) => Ok(Box::new(cnn::Images(spec))),
         ModelSpec::Rnn(spec) => Ok(Box::new(rnn::OverTime(spec))),
         ModelSpec::Tabular(spec) => Ok(Box::new(tabular::Table(spec))),
+        ModelSpec::TextClassifier(spec) => Ok(Box::new(text::Documents(spec))),
         ModelSpec::Synthetic(_) => {
             let message = "this worker does not train `synthetic`: the daemon has its own";
             Err(Failure::new(FailureCode::ModelMismatch, message))

@@ -5,6 +5,7 @@ pub(crate) mod cnn;
 pub(crate) mod dense;
 pub(crate) mod rnn;
 pub(crate) mod tabular;
+pub(crate) mod text;
 
 use consilium_common::study::StudyError;
 use consilium_common::worker::FailureCode;

@@ -194,7 +194,7 @@ fn a_task_that_does_not_fit_this_worker_is_refused() {
     assert_eq!(run(&baseless).unwrap_err().0, FailureCode::ModelMismatch);
     let (code, message) = run(&room.task(Work::Prepare)).unwrap_err();
     assert_eq!(code, FailureCode::ModelMismatch);
-    assert_eq!(message, "the cnn family prepares nothing");
+    assert_eq!(message, "the cnn family prepares nothing for study tiny");
     let mut gpu = room.task(Work::Evaluate);
     gpu.device = "cuda:4095".to_owned();
     assert_eq!(run(&gpu).unwrap_err().0, FailureCode::DeviceMissing);

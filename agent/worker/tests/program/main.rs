@@ -6,3 +6,4 @@ mod series;
 mod sources;
 mod support;
 mod tables;
+mod text;

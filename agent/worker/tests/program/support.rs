@@ -195,6 +195,7 @@ impl Room {
             device: "cpu".to_owned(),
             threads: 1,
             seed: 42,
+            round: 1,
             base: matches!(work, Work::Train | Work::Evaluate)
                 .then(|| self.folder.path().join("base.safetensors")),
             out: (work == Work::Train).then(|| self.out()),

@@ -5,6 +5,7 @@ mod dense;
 pub mod rnn;
 pub mod synthetic;
 pub mod tabular;
+pub mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ pub use cnn::Cnn;
 pub use rnn::Rnn;
 pub use synthetic::Synthetic;
 pub use tabular::Tabular;
+pub use text::TextClassifier;
 
 use super::{Data, DataKind, StudyError};
 use crate::limits::CLASSES_MAX;
@@ -31,6 +33,8 @@ pub enum ModelSpec {
     Synthetic(Synthetic),
     /// Dense layers over the columns of a table.
     Tabular(Tabular),
+    /// Words of documents.
+    TextClassifier(TextClassifier),
 }
 
 /// What a model predicts.
@@ -45,11 +49,10 @@ pub enum Objective {
 }
 
 /// Families that are served.
-const BUILT: [&str; 4] = ["cnn", "rnn", "synthetic", "tabular"];
+const BUILT: [&str; 5] = ["cnn", "rnn", "synthetic", "tabular", "text-classifier"];
 
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 5] =
-    ["text-classifier", "text-generator", "recommender", "external", "torchscript"];
+const NOT_BUILT: [&str; 4] = ["text-generator", "recommender", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -67,6 +70,10 @@ impl TryFrom<toml::Table> for ModelSpec {
             "rnn" => spec.try_into().map(Self::Rnn).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
             "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
+            "text-classifier" => {
+                let filled = |spec: TextClassifier| Self::TextClassifier(spec.filled());
+                spec.try_into().map(filled).map_err(told)
+            }
             name if NOT_BUILT.contains(&name) => {
                 Err(format!("`model.family = \"{name}\"` is not built yet"))
             }
@@ -102,6 +109,7 @@ impl ModelSpec {
             Self::Rnn(spec) => spec.parameters(data),
             Self::Synthetic(spec) => spec.parameters(),
             Self::Tabular(spec) => spec.parameters(data),
+            Self::TextClassifier(spec) => spec.parameters(),
         }
     }
 
@@ -113,6 +121,7 @@ impl ModelSpec {
             Self::Rnn(_) => "rnn",
             Self::Synthetic(_) => "synthetic",
             Self::Tabular(_) => "tabular",
+            Self::TextClassifier(_) => "text-classifier",
         }
     }
 
@@ -124,6 +133,7 @@ impl ModelSpec {
             Self::Rnn(spec) => &spec.classes,
             Self::Synthetic(_) => &[],
             Self::Tabular(spec) => &spec.classes,
+            Self::TextClassifier(spec) => &spec.classes,
         }
     }
 
@@ -135,6 +145,7 @@ impl ModelSpec {
             Self::Rnn(spec) => Some(spec.objective),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
+            Self::TextClassifier(_) => Some(Objective::Classify),
         }
     }
 
@@ -146,6 +157,7 @@ impl ModelSpec {
             Self::Rnn(_) => Some(DataKind::Series),
             Self::Synthetic(_) => None,
             Self::Tabular(_) => Some(DataKind::Table),
+            Self::TextClassifier(_) => Some(DataKind::Text),
         }
     }
 
