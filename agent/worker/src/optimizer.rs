@@ -193,7 +193,7 @@ mod tests {
             let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
             let [travels, stays] =
                 [1.0_f32, 1.0].map(|start| Tensor::from_slice(&[start]).set_requires_grad(true));
-            let mut optimizer = Optimizer::new(&training, vec![travels.shallow_clone()])
+            let mut optimizer = Optimizer::new(&training, 1, vec![travels.shallow_clone()])
                 .and_then(|optimizer| optimizer.near_base(3.0))
                 .and_then(|optimizer| optimizer.and(vec![stays.shallow_clone()]))
                 .unwrap();
