@@ -12,6 +12,7 @@
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
 //!    preparation  what the sites count together
 //!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums
+//!    local    the tensors that never leave, from and to their file
 //! ```
 
 #![deny(unsafe_code)]
@@ -21,6 +22,7 @@ mod device;
 mod failure;
 mod family;
 mod fit;
+mod local;
 mod model;
 mod optimizer;
 mod preparation;

@@ -18,8 +18,9 @@ pub(crate) struct Optimizer {
     proximal: Option<Proximal>,
 }
 
-/// FedProx (Li et al. 2020, algorithm 2): the loss has μ/2·‖w − base‖² more, over all weights, so the
-/// gradient of each has μ·(w − base) more. A second copy of the model, for as long as it trains.
+/// FedProx (Li et al. 2020, algorithm 2): the loss has μ/2·‖w − base‖² more, over all weights that
+/// travel, so the gradient of each has μ·(w − base) more. A second copy of the model, for as long as
+/// it trains.
 #[derive(Debug)]
 struct Proximal {
     mu: f64,
@@ -43,17 +44,22 @@ impl Optimizer {
     pub(crate) fn new(training: &Training, parameters: Vec<Tensor>) -> Result<Self, TchError> {
         let state = match training.optimizer {
             sections::Optimizer::Sgd => State::Sgd,
-            sections::Optimizer::Adam => {
-                let zeros = |p: &Tensor| {
-                    Ok(Moments { first: p.f_zeros_like()?, second: p.f_zeros_like()? })
-                };
-                let moments: Result<_, TchError> = parameters.iter().map(zeros).collect();
-                let (moments, steps) = (moments?, 0);
-                State::Adam { moments, steps }
-            }
+            sections::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
         };
         let learning_rate = training.learning_rate;
-        Ok(Self { learning_rate, parameters, state, proximal: None })
+        Self { learning_rate, parameters: Vec::new(), state, proximal: None }.and(parameters)
+    }
+
+    /// Takes more parameters, which no proximal term holds if it was asked for before: those that stay
+    /// at the site have no base.
+    pub(crate) fn and(mut self, more: Vec<Tensor>) -> Result<Self, TchError> {
+        if let State::Adam { moments, .. } = &mut self.state {
+            for p in &more {
+                moments.push(Moments { first: p.f_zeros_like()?, second: p.f_zeros_like()? });
+            }
+        }
+        self.parameters.extend(more);
+        Ok(self)
     }
 
     /// Holds the parameters near what they are now: the base's weights.
@@ -173,6 +179,24 @@ mod tests {
             }
             // Without the term 20 steps go far below: the minimum of x² + 1.5·(x − 1)² is 0.6.
             assert!(ends[0][0] > 0.5, "{optimizer:?}: {ends:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_stay_at_the_site_have_no_base_to_be_held_near() {
+        for optimizer in [sections::Optimizer::Sgd, sections::Optimizer::Adam] {
+            let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
+            let [travels, stays] =
+                [1.0_f32, 1.0].map(|start| Tensor::from_slice(&[start]).set_requires_grad(true));
+            let mut optimizer = Optimizer::new(&training, vec![travels.shallow_clone()])
+                .and_then(|optimizer| optimizer.near_base(3.0))
+                .and_then(|optimizer| optimizer.and(vec![stays.shallow_clone()]))
+                .unwrap();
+            for _ in 0..100 {
+                optimizer.step(&(travels.square() + stays.square()).sum(Kind::Float)).unwrap();
+            }
+            let (travels, stays) = (travels.double_value(&[0]), stays.double_value(&[0]));
+            assert!((travels - 0.6).abs() < 0.02 && stays.abs() < 0.02, "{travels} {stays}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::family::{self, Job};
 use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
-use crate::{fit, preparation, score, weights};
+use crate::{fit, local, preparation, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
 const THREADS_MAX: u32 = 1024;
@@ -45,6 +45,14 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     prepare_libtorch(task);
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
     let model = Model::from_base(&study, family.network(&job)?, task)?;
+    match (&task.local, model.network.local()) {
+        (Some(state), Some(store)) => local::read(state, store)?,
+        (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
+        (Some(_), None) => {
+            return Err(incomplete("brings a local state to a model that has none"));
+        }
+        (None, None) => {}
+    }
     let metrics = score::score(&*model.network, &study, &holdout, link)?;
     let scored = Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() };
     match train {
@@ -72,11 +80,11 @@ impl Model {
         let Some(base) = &task.base else {
             return Err(incomplete("names no base"));
         };
-        weights::load(network.store(), &layout, &weights::read(base, &layout)?)?;
+        weights::load(network.store(), &layout, &weights::read(base, &layout, "the base")?)?;
         Ok(Self { network, layout })
     }
 
-    /// Trains and saves. `scored` is what the base was worth.
+    /// Trains and saves: what travels, and what stays. `scored` is what the base was worth.
     fn train(
         self,
         study: &Study,
@@ -93,15 +101,23 @@ impl Model {
         if let Some(mu) = study.aggregation.proximal_mu {
             optimizer = optimizer.near_base(mu)?;
         }
+        let kept = match (self.network.local(), &task.local_out) {
+            (Some(store), Some(out)) => Some((store, out)),
+            (Some(_), None) => return Err(incomplete("names no place for the next local state")),
+            (None, _) => None,
+        };
+        if let Some((store, _)) = kept {
+            optimizer = optimizer.and(local::trained(store))?;
+        }
         let network = &*self.network;
         let loss = fit::train(network, records, study, task.seed, optimizer, link)?;
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
         let flat = weights::flatten(network.store(), &self.layout)?;
-        if flat.iter().any(|x| !x.is_finite()) {
-            let message = "a weight became NaN or infinite: lower training.learning_rate";
-            return Err(Failure::new(FailureCode::Diverged, message));
+        weights::all_finite(&flat)?;
+        if let Some((store, out)) = kept {
+            local::write(out, store)?;
         }
-        weights::write(out, &self.layout, &flat)?;
+        weights::write(out, &self.layout, &flat, "the model")?;
         Ok(Outcome { examples: records.len() as u64, train_loss: Some(loss), ..scored })
     }
 }

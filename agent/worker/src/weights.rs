@@ -15,7 +15,7 @@ use tch::{Tensor, no_grad};
 use crate::failure::Failure;
 
 /// A safetensors header at most: names and shapes of 4,096 tensors.
-const HEADER_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const HEADER_BYTES_MAX: u64 = 4 << 20;
 
 fn mismatch(message: String) -> Failure {
     Failure::new(FailureCode::ModelMismatch, message)
@@ -68,9 +68,9 @@ pub(crate) fn flatten(store: &VarStore, layout: &Layout) -> Result<Vec<f32>, Fai
     Ok(flat)
 }
 
-/// Reads a base: all of its numbers finite.
-pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>, Failure> {
-    let at = |error: &dyn std::fmt::Display| format!("the base {}: {error}", path.display());
+/// Reads a file of exactly these tensors, all of their numbers finite; `what` it is, for errors.
+pub(crate) fn read(path: &Path, layout: &Layout, what: &str) -> Result<Vec<f32>, Failure> {
+    let at = |error: &dyn std::fmt::Display| format!("{what} {}: {error}", path.display());
     let broken = |error: std::io::Error| Failure::new(FailureCode::Internal, at(&error));
     let bound = HEADER_BYTES_MAX + 4 * layout.len() as u64;
     let mut bytes = Vec::new();
@@ -84,11 +84,20 @@ pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>, Failure> {
     }
 }
 
-/// Writes a trained model, readable by its owner alone: with the base it tells what the site has
-/// learnt.
-pub(crate) fn write(path: &Path, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
+/// Numbers that training left, none of them NaN or infinite.
+pub(crate) fn all_finite(flat: &[f32]) -> Result<(), Failure> {
+    if flat.iter().all(|x| x.is_finite()) {
+        return Ok(());
+    }
+    let message = "a weight became NaN or infinite: lower training.learning_rate";
+    Err(Failure::new(FailureCode::Diverged, message))
+}
+
+/// Writes what was trained, readable by its owner alone: a model with its base tells what the site has
+/// learnt. `what` it is, for errors.
+pub(crate) fn write(path: &Path, layout: &Layout, flat: &[f32], what: &str) -> Result<(), Failure> {
     let internal = |error: &dyn std::fmt::Display| {
-        Failure::new(FailureCode::Internal, format!("saving the model: {error}"))
+        Failure::new(FailureCode::Internal, format!("saving {what}: {error}"))
     };
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = to_safetensors(layout, flat, metadata).map_err(|error| internal(&error))?;

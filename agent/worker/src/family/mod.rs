@@ -40,6 +40,17 @@ pub(crate) trait Family {
 
     /// The network, its parameters zero until weights are loaded.
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;
+
+    /// Gives [`Network::local`] its values where the site has no local state yet; without this they
+    /// are as `network` made them.
+    fn start_local(
+        &self,
+        _job: &Job<'_>,
+        _network: &dyn Network,
+        _link: &mut Link,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 fn prepares_nothing(study: &Study) -> Failure {

@@ -36,6 +36,12 @@ pub(crate) trait Network {
     /// The parameters that travel, named as in the study's layout.
     fn store(&self) -> &VarStore;
 
+    /// The parameters that stay at the site (DESIGN.md §6, "Kinds"): f32, trained with the others, read
+    /// from and written to the task's local state.
+    fn local(&self) -> Option<&VarStore> {
+        None
+    }
+
     /// The inputs of a [`crate::data::dataset::Batch`] to one row of outputs a record: logits
     /// (records × classes), or numbers (records).
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError>;
