@@ -91,7 +91,7 @@ impl Programs {
             ModelSpec::Synthetic(_) => {
                 Launch { program: self.agent.clone(), arguments: vec![SYNTHETIC_COMMAND.into()] }
             }
-            ModelSpec::Cnn(_) | ModelSpec::Tabular(_) => {
+            ModelSpec::Cnn(_) | ModelSpec::Recommender(_) | ModelSpec::Tabular(_) => {
                 Launch { program: self.worker.clone(), arguments: Vec::new() }
             }
         }

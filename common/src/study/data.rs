@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::{StudyError, range, word};
-use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX};
+use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX, SITES_MAX};
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub struct Data {
     pub patient: Option<String>,
     /// The share of a site's records that may be unreadable; they are left out. 0 to below 1.
     pub tolerance: f64,
+    /// `ratings`: an item has a row of its own only if so many sites have it, or all where there are
+    /// fewer; 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_site_support: Option<u32>,
     /// `table`: the inputs, in order. `series`: the variables, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
@@ -43,6 +47,7 @@ impl Default for Data {
             label_codes: BTreeMap::new(),
             patient: None,
             tolerance: 0.0,
+            min_site_support: None,
             columns: Vec::new(),
         }
     }
@@ -201,6 +206,13 @@ impl Data {
         self.columns.iter().map(Column::width).sum()
     }
 
+    /// Fills in what this kind of records has and a person left out.
+    pub(super) fn fill(&mut self) {
+        if self.kind == DataKind::Ratings {
+            self.min_site_support.get_or_insert(2);
+        }
+    }
+
     /// What files may write for the class at `index` of `classes` is told apart by this.
     #[must_use]
     pub fn class_of(&self, written: &str, classes: &[String]) -> Option<usize> {
@@ -260,6 +272,7 @@ impl Data {
         if !(0.0..1.0).contains(&self.tolerance) {
             return range("data.tolerance", self.tolerance, "0 to below 1 is accepted");
         }
+        self.check_ratings()?;
         if self.columns.len() > COLUMNS_MAX {
             let need = format!("at most {COLUMNS_MAX} are accepted");
             return range("data.columns", self.columns.len(), &need);
@@ -273,6 +286,25 @@ impl Data {
             return range("data.label_codes", "a table", need);
         }
         self.columns.iter().try_for_each(|column| column.check(self.normalize))
+    }
+
+    fn check_ratings(&self) -> Result<(), StudyError> {
+        let is_ratings = self.kind == DataKind::Ratings;
+        if is_ratings && self.label != Self::default().label {
+            let need = "ratings have none beside `user`, `item` and `rating`: leave it out";
+            return range("data.label", &self.label, need);
+        }
+        let sites = 1..=u32::try_from(SITES_MAX).unwrap_or(u32::MAX);
+        match self.min_site_support {
+            Some(_) if !is_ratings => {
+                range("data.min_site_support", "given", "this `data.kind` has none: leave it out")
+            }
+            Some(have) if !sites.contains(&have) => {
+                let need = format!("1 to {SITES_MAX} is accepted");
+                range("data.min_site_support", have, &need)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -7,12 +7,16 @@
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`data`]: the data contract
+//! * [`buckets`]: words and items that are counted without being named
+//! * [`catalogue`]: which items have a row of their own
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
 //! * [`preparation`]: what the sites count together before the first round trains
 
+pub mod buckets;
+pub mod catalogue;
 pub mod check;
 pub mod counts;
 pub mod data;
@@ -88,6 +92,7 @@ impl Study {
     pub fn read(text: &str, origin: &str) -> Result<Self, StudyError> {
         let mut study: Self = config::parse(text, origin)?;
         study.aggregation.fill();
+        study.data.fill();
         check::plain_text(text)?;
         study.check()?;
         Ok(study)

@@ -9,7 +9,7 @@
 //! of another study, or of one that counts something else, is refused by whoever reads it; and the
 //! next version of a study keeps the one that it has exactly as long as it would count the same.
 
-use super::{ModelSpec, Study};
+use super::{ModelSpec, Study, catalogue};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
 
@@ -90,6 +90,7 @@ impl Study {
     pub fn preparation_len(&self) -> Option<usize> {
         match &self.model {
             ModelSpec::Synthetic(spec) => Some(spec.prepare as usize).filter(|sums| *sums > 0),
+            ModelSpec::Recommender(spec) => Some(catalogue::units_len(spec.objective)),
             ModelSpec::Tabular(spec) => spec.preparation_len(&self.data),
             ModelSpec::Cnn(_) => None,
         }
@@ -110,6 +111,7 @@ impl Study {
         let counted = match &self.model {
             // The sites' own seeds are not the study's.
             ModelSpec::Synthetic(_) => String::new(),
+            ModelSpec::Recommender(spec) => spec.describe_counts(&self.data),
             ModelSpec::Tabular(spec) => spec.describe_counts(&self.data),
             ModelSpec::Cnn(_) => return None,
         };

@@ -3,7 +3,7 @@
 use crate::random::Generator;
 
 /// How a tensor starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -14,6 +14,11 @@ pub enum Init {
         /// Outputs (times the kernel's area).
         fan_out: u32,
     },
+    /// U(−bound, bound).
+    Uniform {
+        /// b.
+        bound: f64,
+    },
 }
 
 /// Fills one tensor of v0. The numbers depend on the seed and the tensor's name alone, so a layer
@@ -23,12 +28,19 @@ pub fn fill(init: Init, name: &str, seed: u64, values: &mut [f32]) {
         Init::Zeros => values.fill(0.0),
         Init::GlorotUniform { fan_in, fan_out } => {
             let bound = (6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt();
-            let mut generator = Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
-            for value in values {
-                #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
-                let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;
-                *value = rounded;
-            }
+            uniform(bound, &mut Generator::new(&format!("v0/{name}"), &seed.to_le_bytes()), values);
         }
+        Init::Uniform { bound } => {
+            uniform(bound, &mut Generator::new(&format!("v0/{name}"), &seed.to_le_bytes()), values);
+        }
+    }
+}
+
+/// U(−bound, bound), in the order of `values`.
+pub fn uniform(bound: f64, generator: &mut Generator, values: &mut [f32]) {
+    for value in values {
+        #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
+        let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;
+        *value = rounded;
     }
 }

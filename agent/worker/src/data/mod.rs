@@ -7,6 +7,7 @@
 //!  read     tables, arrays and image folders   check    the records against the data contract
 //!  rows     a table's rows → who gets which    contract one row → inputs, with repairs
 //!  images   bytes in memory                    dataset  records on the device → batches
+//!  users    parts and hold-outs by whose records they are, pure
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
@@ -21,6 +22,7 @@ pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod select;
 pub(crate) mod split;
+pub(crate) mod users;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::worker::source::OfUser;
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
 use super::RECORDS_PER_STEP;
@@ -11,6 +12,7 @@ use super::read::table::{Row, Table, TableError, TableOptions};
 use super::read::value::Missing;
 use super::select::check_part;
 use super::split::{deal, hold_out};
+use super::users::{self, Of};
 use crate::failure::Failure;
 use crate::family::Job;
 use crate::protocol::Link;
@@ -40,6 +42,17 @@ pub(crate) fn read<T>(
     link: &mut Link,
     parse: impl FnMut(&[Field<'_>]) -> Result<Parsed<T>, Trouble>,
 ) -> Result<Rows<T>, Failure> {
+    read_of_users(job, columns, link, parse, |_| None)
+}
+
+/// The same where records are users': parts are dealt and hold-outs taken by whom a record is `of`.
+pub(crate) fn read_of_users<T>(
+    job: &Job<'_>,
+    columns: &[&str],
+    link: &mut Link,
+    parse: impl FnMut(&[Field<'_>]) -> Result<Parsed<T>, Trouble>,
+    of: impl Fn(&T) -> Option<Of>,
+) -> Result<Rows<T>, Failure> {
     let source = job.source;
     if let Some(part) = &source.part {
         check_part(part)?;
@@ -55,7 +68,8 @@ pub(crate) fn read<T>(
         }
         number = number.saturating_add(1);
     }
-    reading.finish()
+    let of = reading.records.iter().filter_map(of).collect();
+    reading.finish(of)
 }
 
 fn open(source: &Source) -> Result<Table, Failure> {
@@ -91,7 +105,7 @@ impl Places {
         };
         let held = match &source.holdout {
             Holdout::Where(held) => Some(picked(held)?),
-            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) => None,
+            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) | Holdout::OfUser(_) => None,
         };
         let patient = job.study.data.patient.as_deref();
         Ok(Self {
@@ -153,7 +167,9 @@ where
             held: Vec::new(),
             every: match &job.source.holdout {
                 Holdout::Every(every) => Some(every.every),
-                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) => None,
+                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) | Holdout::OfUser(_) => {
+                    None
+                }
             },
             patients: Vec::new(),
             known_patients: BTreeMap::new(),
@@ -197,9 +213,10 @@ where
         }
     }
 
-    fn finish(mut self) -> Result<Rows<T>, Failure> {
+    /// `of`: whose each record is, or nothing.
+    fn finish(mut self, of: Vec<Of>) -> Result<Rows<T>, Failure> {
         self.within_tolerance()?;
-        let (train, held) = self.split()?;
+        let (train, held) = self.split(&of)?;
         let mut findings = std::mem::take(&mut self.named);
         if self.unreadable > findings.len() as u64 {
             let more = self.unreadable - findings.len() as u64;
@@ -231,10 +248,11 @@ where
     }
 
     /// Numbers of the records to train on and of those held out, each ascending.
-    fn split(&self) -> Result<(Vec<u32>, Vec<u32>), Failure> {
+    fn split(&self, of: &[Of]) -> Result<(Vec<u32>, Vec<u32>), Failure> {
         let classes = self.classes.iter().copied().max().map_or(1, |most| usize::from(most) + 1);
         let dealt = |file: &str, numbers: Vec<u32>| match &self.job.source.part {
             None => numbers,
+            Some(part) if !of.is_empty() => users::deal_to(part, of, numbers),
             Some(part) => {
                 let class = |&number: &u32| self.classes.get(number as usize).copied();
                 let labels: Vec<u8> = numbers.iter().filter_map(class).collect();
@@ -257,6 +275,13 @@ where
                 let is_held = |number: &u32| self.held.get(*number as usize) == Some(&true);
                 let (held, train) = all.partition(is_held);
                 Ok((dealt("train", train), dealt("test", held)))
+            }
+            Holdout::OfUser(OfUser::Last) if !of.is_empty() => {
+                Ok(users::last(of, &dealt("train", all.collect())))
+            }
+            Holdout::OfUser(OfUser::Last) => {
+                let message = "`holdout = \"last\"` is for ratings: these records are no users'";
+                Err(Failure::new(FailureCode::DataInvalid, message))
             }
             Holdout::Fraction(_) | Holdout::Own(_) => {
                 let message = "a table has no test files: write `holdout` as a fraction, as \

@@ -50,7 +50,9 @@ impl Table<'_> {
                     let at = class(data, *label, &self.0.classes)?;
                     (Label::Class(at), Some(at))
                 }
-                Objective::Regress => (Label::Number(target(data, *label)?), None),
+                Objective::Regress | Objective::Rank => {
+                    (Label::Number(target(data, *label)?), None)
+                }
             };
             Ok(Parsed { record: Record { inputs, label }, class: of })
         })?;

@@ -2,6 +2,7 @@
 //! is linked once.
 
 mod images;
+mod ratings;
 mod sources;
 mod support;
 mod tables;

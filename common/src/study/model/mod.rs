@@ -2,12 +2,14 @@
 
 pub mod cnn;
 mod dense;
+pub mod recommender;
 pub mod synthetic;
 pub mod tabular;
 
 use serde::{Deserialize, Serialize};
 
 pub use cnn::Cnn;
+pub use recommender::Recommender;
 pub use synthetic::Synthetic;
 pub use tabular::Tabular;
 
@@ -23,6 +25,8 @@ use crate::tensor::layout::{Kind, Layout};
 pub enum ModelSpec {
     /// Convolutions over images.
     Cnn(Cnn),
+    /// Factors of users and items.
+    Recommender(Recommender),
     /// A trainer without libtorch, with a known optimum.
     Synthetic(Synthetic),
     /// Dense layers over the columns of a table.
@@ -38,14 +42,16 @@ pub enum Objective {
     Classify,
     /// A number: mean squared error.
     Regress,
+    /// Which of many comes first: a pairwise loss.
+    Rank,
 }
 
 /// Families that are served.
-const BUILT: [&str; 3] = ["cnn", "synthetic", "tabular"];
+const BUILT: [&str; 4] = ["cnn", "recommender", "synthetic", "tabular"];
 
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 6] =
-    ["rnn", "text-classifier", "text-generator", "recommender", "external", "torchscript"];
+const NOT_BUILT: [&str; 5] =
+    ["rnn", "text-classifier", "text-generator", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -60,6 +66,7 @@ impl TryFrom<toml::Table> for ModelSpec {
         };
         match family.as_str() {
             "cnn" => spec.try_into().map(Self::Cnn).map_err(told),
+            "recommender" => spec.try_into().map(Self::Recommender).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
             "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
             name if NOT_BUILT.contains(&name) => {
@@ -94,6 +101,7 @@ impl ModelSpec {
     fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
         match self {
             Self::Cnn(spec) => spec.parameters(),
+            Self::Recommender(spec) => spec.parameters(data),
             Self::Synthetic(spec) => spec.parameters(),
             Self::Tabular(spec) => spec.parameters(data),
         }
@@ -104,6 +112,7 @@ impl ModelSpec {
     pub fn family(&self) -> &'static str {
         match self {
             Self::Cnn(_) => "cnn",
+            Self::Recommender(_) => "recommender",
             Self::Synthetic(_) => "synthetic",
             Self::Tabular(_) => "tabular",
         }
@@ -114,7 +123,7 @@ impl ModelSpec {
     pub fn classes(&self) -> &[String] {
         match self {
             Self::Cnn(spec) => &spec.classes,
-            Self::Synthetic(_) => &[],
+            Self::Recommender(_) | Self::Synthetic(_) => &[],
             Self::Tabular(spec) => &spec.classes,
         }
     }
@@ -124,6 +133,7 @@ impl ModelSpec {
     pub fn objective(&self) -> Option<Objective> {
         match self {
             Self::Cnn(_) => Some(Objective::Classify),
+            Self::Recommender(spec) => Some(spec.objective),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
         }
@@ -134,6 +144,7 @@ impl ModelSpec {
     pub fn reads(&self) -> Option<DataKind> {
         match self {
             Self::Cnn(_) => Some(DataKind::Images),
+            Self::Recommender(_) => Some(DataKind::Ratings),
             Self::Synthetic(_) => None,
             Self::Tabular(_) => Some(DataKind::Table),
         }
@@ -181,6 +192,10 @@ fn check_objective(objective: Objective, classes: &[String]) -> Result<(), Study
         }
         Objective::Regress if have == 0 => Ok(()),
         Objective::Regress => refuse("`objective = \"regress\"` has none"),
+        Objective::Rank => {
+            let need = "only the recommender family ranks";
+            Err(ModelSpec::refuse("model.objective", "\"rank\"", need))
+        }
     }
 }
 
