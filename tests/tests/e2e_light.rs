@@ -14,8 +14,8 @@ const AGENT_KIB_MAX: u64 = 40 << 10;
 const WINDOWS_KIB_MAX: u64 = 16 << 10;
 /// What a site more may cost beside: two chunks of a transfer and what a connection is made of.
 const SITE_KIB_MAX: u64 = 1 << 10;
-/// 32 MiB as f32: more than all of that for eight sites.
-const PARAMETERS: u32 = 8 << 20;
+/// 16 MiB as f32: a model held for each of six sites more would be four times all of that.
+const PARAMETERS: u32 = 4 << 20;
 
 #[test]
 fn an_agent_between_rounds_maps_no_libtorch_and_holds_less_than_40_mib() {

@@ -1,5 +1,6 @@
 //! Every test, from nothing: what CI runs.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -40,17 +41,35 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     // The same packages and features for every step: cargo then builds each crate once.
     let selection = selection(workspace, options.without_torch);
-    shell::run(workspace.cargo(&["build", "--bins", "--tests"]).args(&selection))?;
-    shell::run(workspace.cargo(&["test", "--doc", "--quiet"]).args(&selection))?;
+    let lean = lean(workspace);
+    let build = &["build", "--bins", "--tests"];
+    shell::run(workspace.cargo(build).args(&selection).envs(lean.clone()))?;
+    let doctest = &["test", "--doc", "--quiet"];
+    shell::run(workspace.cargo(doctest).args(&selection).envs(lean.clone()))?;
     let runner: &[&str] = match runner {
         Runner::Nextest => &["nextest", "run"],
         Runner::CargoTest => &["test", "--no-fail-fast", "--lib", "--bins", "--tests"],
     };
     let mut tests = workspace.cargo(runner);
+    tests.envs(lean);
     if env::var_os(TEST_THREADS).is_none() {
         tests.env(TEST_THREADS, tests_at_once().to_string());
     }
     shell::run(tests.args(&selection).args(&options.arguments))
+}
+
+/// Where nobody has built the workspace for work on it, nothing is built for that: incremental files
+/// and line tables are a quarter of a cold build. Where somebody has, the same artifacts serve.
+fn lean(workspace: &Workspace) -> BTreeMap<&'static str, &'static str> {
+    let incremental = workspace.binaries("debug").join("incremental");
+    let mut entries = incremental.read_dir().into_iter().flatten().flatten();
+    let is_ours = |name: &str| name.starts_with("consilium_");
+    if entries.any(|entry| entry.file_name().to_str().is_some_and(is_ours)) {
+        return BTreeMap::new();
+    }
+    let off = |name| (env::var_os(name).is_none()).then_some((name, "0"));
+    let names = ["CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG", "CARGO_PROFILE_TEST_DEBUG"];
+    names.into_iter().filter_map(off).collect()
 }
 
 /// nextest's own variable; `--test-threads` among the arguments wins over it.
