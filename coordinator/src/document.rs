@@ -139,7 +139,9 @@ pub struct VersionStatus {
     pub accuracy: Option<f64>,
     /// Mean loss in nats, once scored.
     pub loss: Option<f64>,
-    /// The integer sums behind them.
+    /// The study's own metric, once scored.
+    pub score: Option<f64>,
+    /// The integer sums behind them, without the histograms of scores.
     pub metrics: BTreeMap<String, u64>,
 }
 

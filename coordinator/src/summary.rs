@@ -37,6 +37,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         wall: None,
         accuracy: None,
         loss: None,
+        score: None,
         metrics: BTreeMap::new(),
     }
 }
@@ -84,7 +85,9 @@ impl Summary {
         let metrics = Metrics(self.schema.names().iter().map(sum).collect());
         base.accuracy = self.schema.accuracy(&metrics);
         base.loss = self.schema.loss(&metrics);
-        base.metrics.clone_from(&call.metrics);
+        base.score = self.schema.score(&metrics);
+        let shown = call.metrics.iter().filter(|(name, _)| !name.starts_with("scores."));
+        base.metrics = shown.map(|(name, sum)| (name.clone(), *sum)).collect();
     }
 
     /// The last rounds, oldest first.

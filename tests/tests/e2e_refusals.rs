@@ -82,8 +82,9 @@ fn an_unknown_field_is_told_with_the_nearest_known_one() {
     };
     let text = Draft::new("thorax", 4).text();
     let wrong = text.replace("rounds = 4", "roundz = 4");
-    let said = sign(&wrong);
-    said.assert_fails(REFUSED, &["thorax.toml", "line 14", "roundz", "did you mean `rounds`"]);
+    let line = 1 + wrong.lines().position(|line| line.starts_with("roundz")).unwrap();
+    let (said, line) = (sign(&wrong), format!("line {line}"));
+    said.assert_fails(REFUSED, &["thorax.toml", &line, "roundz", "did you mean `rounds`"]);
     let wrong = text.replace("parameters = ", "parametres = ");
     sign(&wrong).assert_fails(REFUSED, &["parametres", "did you mean `parameters`"]);
     let private = text.replace("inspectable", "private");

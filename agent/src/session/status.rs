@@ -183,12 +183,14 @@ pub struct Score {
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,
-    /// Integer sums by name; a confusion matrix is left out, as it grows with classes squared.
+    /// Integer sums by name; a confusion matrix and histograms are left out for their size.
     pub metrics: BTreeMap<String, u64>,
     /// Correct ÷ total, where the study has classes.
     pub accuracy: Option<f64>,
-    /// Mean loss in nats.
+    /// Mean loss in nats, or squared error.
     pub loss: Option<f64>,
+    /// The study's own metric.
+    pub score: Option<f64>,
 }
 
 /// What the session remembers for its status alone.
@@ -230,7 +232,7 @@ impl Memory {
             let names = schema.names().iter().cloned();
             names
                 .zip(outcome.metrics.0.iter().copied())
-                .filter(|(name, _)| !name.starts_with("confusion."))
+                .filter(|(name, _)| !name.starts_with("confusion.") && !name.starts_with("scores."))
                 .collect()
         };
         if self.scores.len() >= SCORES_MAX {
@@ -245,6 +247,7 @@ impl Memory {
             metrics: schema.map(named).unwrap_or_default(),
             accuracy: schema.and_then(|schema| schema.accuracy(&outcome.metrics)),
             loss: schema.and_then(|schema| schema.loss(&outcome.metrics)),
+            score: schema.and_then(|schema| schema.score(&outcome.metrics)),
         });
     }
 

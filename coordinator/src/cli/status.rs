@@ -166,10 +166,12 @@ fn site_table(sites: &[SiteStatus]) -> String {
 }
 
 pub(super) fn version_table(versions: &[VersionStatus]) -> String {
-    let mut table = output::table(&["version", "accuracy", "loss", "round", "committed", "model"]);
+    let mut table =
+        output::table(&["version", "score", "accuracy", "loss", "round", "committed", "model"]);
     for version in versions {
         table.add_row([
             version.version.to_string(),
+            output::number(version.score),
             version
                 .accuracy
                 .map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share)),

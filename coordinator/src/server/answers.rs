@@ -238,6 +238,7 @@ async fn committed(
         wall: None,
         accuracy: None,
         loss: None,
+        score: None,
         metrics: std::collections::BTreeMap::new(),
     }))
 }

@@ -4,8 +4,8 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::shell;
-use crate::workspace::{BENCHES, Workspace};
+use crate::workspace::{BENCHES, WORKER, Workspace};
+use crate::{libtorch, shell};
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -26,6 +26,9 @@ enum Kind {
     Bench,
 }
 
+/// Suites that train for real, and need the worker.
+const TRAINS: [&str; 1] = ["learning"];
+
 /// Build and run the suite.
 ///
 /// # Errors
@@ -41,8 +44,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     };
     let mut suite = match kind {
         Kind::Binary => {
-            let programs = ["-p", "consilium-coordinator", "-p", "consilium-agent"];
-            shell::run(workspace.cargo(&["build", "--release"]).args(programs))?;
+            let mut build = workspace.cargo(&["build", "--release"]);
+            build.args(["-p", "consilium-coordinator", "-p", "consilium-agent"]);
+            if TRAINS.contains(&name) {
+                libtorch::ensure(workspace)?;
+                build.args(["-p", WORKER]);
+            }
+            shell::run(&mut build)?;
             workspace.cargo(&["run", "--release", "-p", BENCHES, "--bin", name, "--"])
         }
         Kind::Bench => workspace.cargo(&["bench", "-p", BENCHES, "--bench", name, "--"]),
