@@ -326,7 +326,7 @@ fn files_that_do_not_fit_are_refused_in_a_sentence() {
     let own = |task: &mut Task| {
         task.source.holdout = Holdout::Own(consilium_common::worker::source::OwnTest::Test);
     };
-    assert!(told(invalid, &own).contains("no test files"));
+    assert!(told(invalid, &own).contains("no such files"));
     let other = |task: &mut Task| {
         task.source.columns.insert("death".to_owned(), "department".to_owned());
     };
