@@ -36,6 +36,12 @@ pub const CLASSES_MAX: usize = 64;
 pub const COLUMNS_MAX: usize = 4096;
 /// Words of one column: codes of a classification chapter; each is an input.
 pub const CATEGORIES_MAX: usize = 1024;
+/// Factors of a user or an item: beyond some hundred nothing is gained.
+pub const FACTORS_MAX: u32 = 1024;
+/// Items of a catalogue: as many as there are buckets to count them in.
+pub const CATALOGUE_MAX: u32 = 1 << 18;
+/// Items drawn against each that was chosen: more than pairwise losses gain from.
+pub const NEGATIVES_MAX: u32 = 64;
 /// 32-bit words beside an update: weight, flags and metric sums in 16-bit limbs (a confusion matrix
 /// and two histograms of 256 bins a class).
 pub const WORDS_MAX: usize = 4 * (CLASSES_MAX * (CLASSES_MAX + 512) + 64);

@@ -140,6 +140,8 @@ fn show(row: &Epoch, epochs: u64, metric: Metric) {
     let score = match metric {
         Metric::Auc => format!("AUC {}, ", output::decimal(row.score)),
         Metric::Rmse => format!("RMSE {}, ", output::decimal(row.score)),
+        Metric::Hr => format!("HR@10 {}, ", output::decimal(row.score)),
+        Metric::Ndcg => format!("NDCG@10 {}, ", output::decimal(row.score)),
         // They stand in the line as it is.
         Metric::Accuracy | Metric::Loss => String::new(),
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use consilium_common::ids::StudyId;
-use consilium_common::worker::source::OwnTest;
+use consilium_common::worker::source::{OfUser, OwnTest};
 use consilium_common::worker::{Holdout, Part, Source, SourceKind, Split};
 
 use super::{Common, Failure};
@@ -22,7 +22,8 @@ pub(super) struct Options {
     /// File or folder with the records
     #[arg(long, requires = "source")]
     path: Option<PathBuf>,
-    /// Records kept for scoring: `test` or `val` (the source's own files), or a fraction such as 0.2
+    /// Records kept for scoring: `test` or `val` (the source's own files), `last` (of each user's
+    /// ratings), or a fraction such as 0.2
     #[arg(long, requires = "source", value_parser = holdout)]
     holdout: Option<Holdout>,
     /// Take part INDEX of OF, counted from 0
@@ -59,13 +60,14 @@ fn holdout(text: &str) -> Result<Holdout, String> {
     match text {
         "test" => return Ok(Holdout::Own(OwnTest::Test)),
         "val" => return Ok(Holdout::Own(OwnTest::Val)),
+        "last" => return Ok(Holdout::OfUser(OfUser::Last)),
         _ => {}
     }
     text.parse()
         .ok()
         .filter(|fraction| (0.0..1.0).contains(fraction))
         .map(Holdout::Fraction)
-        .ok_or_else(|| "write `test`, `val`, or a fraction from 0 to below 1".to_owned())
+        .ok_or_else(|| "write `test`, `val`, `last`, or a fraction from 0 to below 1".to_owned())
 }
 
 fn part(text: &str) -> Result<(u32, u32), String> {

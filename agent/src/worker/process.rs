@@ -92,6 +92,7 @@ impl Programs {
                 Launch { program: self.agent.clone(), arguments: vec![SYNTHETIC_COMMAND.into()] }
             }
             ModelSpec::Cnn(_)
+            | ModelSpec::Recommender(_)
             | ModelSpec::Rnn(_)
             | ModelSpec::Tabular(_)
             | ModelSpec::TextClassifier(_) => {

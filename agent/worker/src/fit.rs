@@ -12,9 +12,9 @@ use crate::optimizer::Optimizer;
 use crate::protocol::Link;
 use crate::score;
 
-/// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term. `seed`
-/// is the task's: with the same base, records, device and number of threads on a CPU the same bits
-/// come out.
+/// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term or a
+/// penalty. `seed` is the task's: with the same base, records, device and number of threads on a CPU
+/// the same bits come out.
 pub(crate) fn train(
     network: &dyn Network,
     records: &Dataset,
@@ -35,7 +35,7 @@ pub(crate) fn train(
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
         for batch in order.chunks(batch_size) {
-            let loss = step(network, objective, &records.pick(batch)?, &mut optimizer)?;
+            let loss = step(network, objective, records.pick(batch)?, &mut optimizer)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;
             done += 1;
@@ -50,12 +50,16 @@ pub(crate) fn train(
 fn step(
     network: &dyn Network,
     objective: Objective,
-    batch: &Batch,
+    batch: Batch,
     optimizer: &mut Optimizer,
 ) -> Result<Tensor, TchError> {
-    let outputs = network.forward(&batch.inputs, Mode::Train)?;
+    let inputs = network.draw(batch.inputs)?;
+    let outputs = network.forward(&inputs, Mode::Train)?;
     let loss = score::loss(objective, &outputs, &batch.labels)?;
-    optimizer.step(&loss)?;
+    match network.penalty(&inputs)? {
+        Some(penalty) => optimizer.step(&loss.f_add(&penalty)?)?,
+        None => optimizer.step(&loss)?,
+    }
     loss.f_detach()
 }
 

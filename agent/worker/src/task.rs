@@ -30,7 +30,8 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let family = family::of(&study)?;
     let preparation = preparation::read(task, &study)?;
     let preparation = preparation.as_ref();
-    let job = Job { study: &study, source: &task.source, device, preparation };
+    let local = task.local.as_deref();
+    let job = Job { study: &study, source: &task.source, device, local, preparation };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     match task.work {
         Work::Check => return family.check(&job, link),
@@ -46,7 +47,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
     let model = Model::from_base(&study, family.network(&job)?, task)?;
     match (&task.local, model.network.local()) {
-        (Some(state), Some(store)) => local::read(state, store)?,
+        (Some(state), Some(store)) => family.restore_local(state, store)?,
         (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
         (Some(_), None) => {
             return Err(incomplete("brings a local state to a model that has none"));

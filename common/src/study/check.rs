@@ -151,12 +151,15 @@ impl Study {
         }
         let metric = self.evaluation.metric;
         let fits = match self.model.objective() {
-            None => metric != Metric::Rmse && metric != Metric::Auc,
-            Some(Objective::Classify) => metric != Metric::Rmse,
+            None => matches!(metric, Metric::Accuracy | Metric::Loss),
+            Some(Objective::Classify) => {
+                matches!(metric, Metric::Accuracy | Metric::Loss | Metric::Auc)
+            }
             Some(Objective::Regress) => matches!(metric, Metric::Rmse | Metric::Loss),
+            Some(Objective::Rank) => matches!(metric, Metric::Hr | Metric::Ndcg),
         };
         if !fits {
-            let need = "this model has no such metric (regress: rmse, loss)";
+            let need = "this model has no such metric (regress: rmse, loss; rank: hr, ndcg)";
             return range("evaluation.metric", word(&metric), need);
         }
         self.data.check(self.model.classes())?;
@@ -174,6 +177,7 @@ impl Study {
             ModelSpec::Rnn(_) => return Ok(()),
             ModelSpec::Tabular(_) if self.data.numbers().next().is_some() => return Ok(()),
             ModelSpec::Tabular(_) => "no column is a number: there is nothing to standardise",
+            ModelSpec::Recommender(_) => "ratings are centred as they are: leave it out",
             ModelSpec::TextClassifier(_) => "a document has no numbers to standardise",
             ModelSpec::Synthetic(_) => "the synthetic trainer reads no numbers to standardise",
         };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{StudyError, range, word};
 use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX, SITES_MAX};
 
-/// [`Data::min_site_support`] where a study says nothing: no word is one site's alone.
+/// [`Data::min_site_support`] where a study says nothing: no word and no item is one site's alone.
 const SITE_SUPPORT: u32 = 2;
 
 /// `[data]`
@@ -26,8 +26,8 @@ pub struct Data {
     /// `text`: the column with the document; "text".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// `text`: a word has a vector of its own only if so many sites have it, or all where there are
-    /// fewer; 2.
+    /// `text`, `ratings`: a word (an item) has a row of its own only if so many sites have it, or all
+    /// where there are fewer; 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_site_support: Option<u32>,
     /// `text`: what becomes of a document that stands in the table before, word for word; kept.
@@ -227,7 +227,7 @@ impl Data {
         self.columns.iter().map(Column::width).sum()
     }
 
-    /// Sites that must have a word before it has a vector of its own.
+    /// Sites that must have a word, or an item, before it has a row of its own.
     #[must_use]
     pub fn site_support(&self) -> u32 {
         self.min_site_support.unwrap_or(SITE_SUPPORT)
@@ -235,9 +235,11 @@ impl Data {
 
     /// Fills in what this kind of records has and a person left out.
     pub(super) fn fill(&mut self) {
+        if matches!(self.kind, DataKind::Text | DataKind::Ratings) {
+            self.min_site_support.get_or_insert(SITE_SUPPORT);
+        }
         if self.kind == DataKind::Text {
             self.text.get_or_insert_with(|| "text".to_owned());
-            self.min_site_support.get_or_insert(SITE_SUPPORT);
             self.repeats.get_or_insert(Repeats::Keep);
         }
     }
@@ -301,6 +303,7 @@ impl Data {
         if !(0.0..1.0).contains(&self.tolerance) {
             return range("data.tolerance", self.tolerance, "0 to below 1 is accepted");
         }
+        self.check_ratings()?;
         if self.columns.len() > COLUMNS_MAX {
             let need = format!("at most {COLUMNS_MAX} are accepted");
             return range("data.columns", self.columns.len(), &need);
@@ -310,6 +313,7 @@ impl Data {
             return range("data.columns", "a list", "a name stands there twice, or is the label's");
         }
         self.check_text()?;
+        self.check_support()?;
         if self.label_codes.values().any(|class| !classes.contains(class)) {
             let need = "it maps what files write to one of `model.classes`";
             return range("data.label_codes", "a table", need);
@@ -322,7 +326,6 @@ impl Data {
         let is_text = self.kind == DataKind::Text;
         for (field, is_there, of_text) in [
             ("data.text", self.text.is_some(), true),
-            ("data.min_site_support", self.min_site_support.is_some(), true),
             ("data.repeats", self.repeats.is_some(), true),
             ("data.columns", !self.columns.is_empty(), false),
         ] {
@@ -333,8 +336,25 @@ impl Data {
         if self.text.as_ref().is_some_and(|text| *text == self.label || text.is_empty()) {
             return range("data.text", "no column of its own", "name the one with the document");
         }
+        Ok(())
+    }
+
+    fn check_ratings(&self) -> Result<(), StudyError> {
+        if self.kind == DataKind::Ratings && self.label != Self::default().label {
+            let need = "ratings have none beside `user`, `item` and `rating`: leave it out";
+            return range("data.label", &self.label, need);
+        }
+        Ok(())
+    }
+
+    /// Words and items are what sites support.
+    fn check_support(&self) -> Result<(), StudyError> {
+        let is_counted = matches!(self.kind, DataKind::Text | DataKind::Ratings);
         let sites = 1..=u32::try_from(SITES_MAX).unwrap_or(u32::MAX);
         match self.min_site_support {
+            Some(_) if !is_counted => {
+                range("data.min_site_support", "given", "this `data.kind` has none: leave it out")
+            }
             Some(have) if !sites.contains(&have) => {
                 let need = format!("1 to {SITES_MAX} is accepted");
                 range("data.min_site_support", have, &need)

@@ -7,6 +7,8 @@
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`data`]: the data contract
+//! * [`buckets`]: words and items that are counted without being named
+//! * [`catalogue`]: which items have a row of their own
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
@@ -14,6 +16,8 @@
 //! * [`check`]: what must hold between fields, and what is not built yet
 //! * [`preparation`]: what the sites count together before the first round trains
 
+pub mod buckets;
+pub mod catalogue;
 pub mod check;
 pub mod counts;
 pub mod data;

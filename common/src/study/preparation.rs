@@ -10,7 +10,7 @@
 //! next version of a study keeps the one that it has exactly as long as it would count the same.
 
 use super::vocabulary::VOCABULARY_UNITS;
-use super::{ModelSpec, Study};
+use super::{ModelSpec, Study, catalogue};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
 
@@ -91,6 +91,7 @@ impl Study {
     pub fn preparation_len(&self) -> Option<usize> {
         match &self.model {
             ModelSpec::Synthetic(spec) => Some(spec.prepare as usize).filter(|sums| *sums > 0),
+            ModelSpec::Recommender(spec) => Some(catalogue::units_len(spec.objective)),
             ModelSpec::Rnn(spec) => spec.preparation_len(&self.data),
             ModelSpec::Tabular(spec) => spec.preparation_len(&self.data),
             ModelSpec::TextClassifier(_) => Some(VOCABULARY_UNITS),
@@ -113,6 +114,7 @@ impl Study {
         let counted = match &self.model {
             // The sites' own seeds are not the study's.
             ModelSpec::Synthetic(_) => String::new(),
+            ModelSpec::Recommender(spec) => spec.describe_counts(&self.data),
             ModelSpec::Rnn(spec) => spec.describe_counts(&self.data),
             ModelSpec::Tabular(spec) => spec.describe_counts(&self.data),
             ModelSpec::TextClassifier(spec) => spec.describe_counts(&self.data),

@@ -252,6 +252,10 @@ pub enum Metric {
     Auc,
     /// Root of the mean squared error, smaller is better.
     Rmse,
+    /// Share of held-out choices among the ten first of 100 (HR@10).
+    Hr,
+    /// The same, worth less further down (NDCG@10).
+    Ndcg,
 }
 
 /// Who sees a site's metrics.

@@ -1,22 +1,14 @@
 //! The vocabulary of a text study, learnt through counts (DESIGN.md §10): no word leaves a site.
 //!
-//! Tokens fall into 2^18 buckets by a hash whose key is the study's own. A site counts, over its
-//! training documents: in how many a token of the bucket stands, and whether there is one (its
-//! *support*). Of the buckets that enough sites support, those in the most documents get rows of the
-//! embedding, in the order of the buckets; every other token is [`UNKNOWN`]. So no row belongs to one
-//! site alone. Two words in one bucket are one word to the model.
+//! A site counts in how many of its training documents each bucket of tokens stands
+//! ([`super::buckets`]). Of the buckets that enough sites support, those in the most documents get rows
+//! of the embedding, in the order of the buckets; every other token is [`UNKNOWN`].
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
-
-use super::Study;
+use super::buckets::{BUCKETS, TALLY_UNITS, Tally, supported};
 use super::counts::{LIMBS, carried, limbs, ln};
-use crate::limits::GRID_MAX;
 
-/// Buckets that tokens fall into.
-pub const BUCKETS: usize = 1 << 18;
 /// What a site counts: documents and support of each bucket, and its documents in limbs.
-pub const VOCABULARY_UNITS: usize = 2 * BUCKETS + LIMBS;
+pub const VOCABULARY_UNITS: usize = TALLY_UNITS + LIMBS;
 /// Row of the embedding that fills a document up: its vector stays zero.
 pub const PADDING: u32 = 0;
 /// Row of the embedding of every token that has none of its own.
@@ -24,62 +16,24 @@ pub const UNKNOWN: u32 = 1;
 /// Rows before those of the vocabulary.
 pub const FIRST_ROW: u32 = 2;
 
-/// A study's way from tokens to buckets.
-#[derive(Debug, Clone)]
-pub struct Buckets {
-    key: [u8; 32],
-}
-
-impl Buckets {
-    /// The key is BLAKE3's `derive_key` (context `consilium/buckets/1`) of the study's seed (u64,
-    /// little-endian) and name.
-    #[must_use]
-    pub fn of(study: &Study) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("consilium/buckets/1");
-        hasher.update(&study.header.seed.to_le_bytes()).update(study.id().as_str().as_bytes());
-        Self { key: *hasher.finalize().as_bytes() }
-    }
-
-    /// The bucket of `token`, below [`BUCKETS`]: the low 18 bits of its keyed hash.
-    #[must_use]
-    pub fn bucket(&self, token: &str) -> u32 {
-        let hash = blake3::keyed_hash(&self.key, token.as_bytes());
-        let [a, b, c, ..] = *hash.as_bytes();
-        u32::from_le_bytes([a, b, c & 3, 0])
-    }
-}
-
-/// What one site counts.
-#[derive(Debug, Clone)]
+/// What one site counts over its training documents.
+#[derive(Debug, Clone, Default)]
 pub struct Counts {
-    documents: Vec<i32>,
+    documents: Tally,
     total: u64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self { documents: vec![0; BUCKETS], total: 0 }
-    }
 }
 
 impl Counts {
     /// Takes one document: the buckets of its tokens, repeated ones count once.
     pub fn add(&mut self, document: &[u32]) {
-        let distinct: BTreeSet<u32> = document.iter().copied().collect();
-        for bucket in distinct {
-            if let Some(count) = self.documents.get_mut(bucket as usize) {
-                *count = count.saturating_add(1).min(GRID_MAX);
-            }
-        }
+        self.documents.add(document);
         self.total += 1;
     }
 
     /// A site's units: [`VOCABULARY_UNITS`] of them, each within ±2^30.
     #[must_use]
     pub fn units(&self) -> Vec<i32> {
-        let support = self.documents.iter().map(|&count| count.min(1));
-        let all = self.documents.iter().copied().chain(support);
-        all.chain(limbs(self.total.into())).collect()
+        self.documents.units().chain(limbs(self.total.into())).collect()
     }
 }
 
@@ -101,26 +55,12 @@ impl Vocabulary {
     /// it stood in every document, and 0 for [`PADDING`].
     #[must_use]
     pub fn of(sums: &[i64], sites: u32, support: u32, capacity: u32) -> Option<Self> {
-        let (documents, rest) = sums.split_at_checked(BUCKETS)?;
-        let (supported, total) = rest.split_at_checked(BUCKETS)?;
+        let (tally, total) = sums.split_at_checked(TALLY_UNITS)?;
         let total = carried(total.get(..LIMBS)?)?;
-        let least = i64::from(support.min(sites).max(1));
-        let counted = || documents.iter().zip(supported);
-        if counted().any(|(documents, support)| *documents < 0 || *support < 0) {
-            return None;
-        }
-        let mut best: Vec<(Reverse<i64>, u32)> = (0..)
-            .zip(counted())
-            .filter(|(_, (documents, support))| **documents > 0 && **support >= least)
-            .map(|(bucket, (documents, _))| (Reverse(*documents), bucket))
-            .collect();
-        // Ties go to the lower bucket.
-        best.sort_unstable();
-        best.truncate(capacity as usize);
-        best.sort_unstable_by_key(|(_, bucket)| *bucket);
+        let known = supported(tally, sites, support, capacity)?;
         let mut rows = vec![UNKNOWN; BUCKETS];
         let mut weights = vec![0.0, 1.0];
-        for (row, (Reverse(documents), bucket)) in (FIRST_ROW..).zip(best) {
+        for (row, (bucket, documents)) in (FIRST_ROW..).zip(known) {
             if let Some(at) = rows.get_mut(bucket as usize) {
                 *at = row;
             }
@@ -239,24 +179,5 @@ mod tests {
             negative[at] = -1;
             assert_eq!(Vocabulary::of(&negative, 3, 2, CAPACITY), None);
         }
-    }
-
-    #[test]
-    fn buckets_follow_from_the_studys_name_and_seed() {
-        let text = |name: &str, seed: u64| {
-            let text = format!(
-                "[study]\nname = \"{name}\"\nseed = {seed}\n[model]\nfamily = \"synthetic\"\n\
-                 parameters = 4\n[aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n"
-            );
-            Buckets::of(&Study::read(&text, "a.toml").unwrap())
-        };
-        let words = ["fever", "cough", "肺炎"];
-        let of = |buckets: Buckets| words.map(|word| buckets.bucket(word));
-        let first = of(text("ward", 1));
-        // Golden: another hash is another vocabulary for every study that runs.
-        assert_eq!(first, [77_732, 102_213, 159_691]);
-        assert!(first.iter().all(|bucket| (*bucket as usize) < BUCKETS));
-        assert_ne!(of(text("ward", 2)), first);
-        assert_ne!(of(text("yard", 1)), first);
     }
 }

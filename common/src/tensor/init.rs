@@ -3,7 +3,7 @@
 use crate::random::Generator;
 
 /// How a tensor starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -20,26 +20,34 @@ pub enum Init {
         /// Length of a vector.
         width: u32,
     },
+    /// U(−bound, bound).
+    Uniform {
+        /// b.
+        bound: f64,
+    },
 }
 
 /// Fills one tensor of v0. The numbers depend on the seed and the tensor's name alone, so a layer
 /// added elsewhere does not change them.
 pub fn fill(init: Init, name: &str, seed: u64, values: &mut [f32]) {
+    let generator = || Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
     match init {
         Init::Zeros => values.fill(0.0),
         Init::GlorotUniform { fan_in, fan_out } => {
-            uniform((6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt(), name, seed, values);
+            let bound = (6.0 / (f64::from(fan_in) + f64::from(fan_out))).sqrt();
+            uniform(bound, &mut generator(), values);
         }
         Init::Embedding { width } => {
             let (padding, rows) = values.split_at_mut(values.len().min(width as usize));
             padding.fill(0.0);
-            uniform(1.0 / f64::from(width).sqrt(), name, seed, rows);
+            uniform(1.0 / f64::from(width).sqrt(), &mut generator(), rows);
         }
+        Init::Uniform { bound } => uniform(bound, &mut generator(), values),
     }
 }
 
-fn uniform(bound: f64, name: &str, seed: u64, values: &mut [f32]) {
-    let mut generator = Generator::new(&format!("v0/{name}"), &seed.to_le_bytes());
+/// U(−bound, bound), in the order of `values`.
+pub fn uniform(bound: f64, generator: &mut Generator, values: &mut [f32]) {
     for value in values {
         #[expect(clippy::cast_possible_truncation, reason = "one rounding, to nearest")]
         let rounded = ((2.0 * generator.unit() - 1.0) * bound) as f32;

@@ -13,6 +13,13 @@ pub const SCORE_BINS: usize = 256;
 /// Bins per unit of log-odds; the middle bin starts at 0, scores beyond ±16 are at the ends.
 pub const BINS_PER_NAT: f64 = 8.0;
 
+/// Places that count as a hit: HR@10 and NDCG@10.
+pub const RANKS: usize = GAINS.len();
+/// What a hit at each place is worth: 1 / log2(place + 2), places from 0, in 2^-16 (Järvelin &
+/// Kekäläinen 2002 with one relevant item). Whole numbers, so that every site has the same.
+pub const GAINS: [u64; 10] =
+    [65_536, 41_349, 32_768, 28_225, 25_353, 23_344, 21_845, 20_674, 19_728, 18_944];
+
 /// The bin of a score given as log-odds; NaN goes to the first.
 #[must_use]
 #[expect(
@@ -42,6 +49,8 @@ impl Schema {
             Metric::Loss => self.loss(metrics),
             Metric::Auc => self.auc(metrics),
             Metric::Rmse => self.rmse(metrics),
+            Metric::Hr => self.hit_rate(metrics),
+            Metric::Ndcg => self.ndcg(metrics),
         }
     }
 
@@ -120,6 +129,18 @@ impl Schema {
         Some(ratio(self.get(metrics, "absolute")?, self.get(metrics, "total")?)? / LOSS_ONE)
     }
 
+    /// Share of held-out choices that came among the first ten (HR@10).
+    #[must_use]
+    pub fn hit_rate(&self, metrics: &Metrics) -> Option<f64> {
+        ratio(self.get(metrics, "hits")?, self.get(metrics, "total")?)
+    }
+
+    /// Normalised discounted cumulative gain of the first ten (NDCG@10), one relevant item a record.
+    #[must_use]
+    pub fn ndcg(&self, metrics: &Metrics) -> Option<f64> {
+        Some(ratio(self.get(metrics, "gain")?, self.get(metrics, "total")?)? / LOSS_ONE)
+    }
+
     /// One row of the confusion matrix: what records of class `truth` were said to be.
     #[must_use]
     pub fn confusion(&self, metrics: &Metrics, truth: usize) -> Option<Vec<u64>> {
@@ -166,6 +187,7 @@ pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::study::Study;
+    use crate::update::words::Words;
 
     fn schema(classes: &str) -> Schema {
         let text = format!(
@@ -229,6 +251,34 @@ mod tests {
         put(&schema, &mut metrics, &score_name(1, false, bin), 0);
         let sure = schema.calibration_error(&metrics).unwrap();
         assert!((sure - (1.0 - bin_probability(bin))).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_hit_is_worth_less_further_down() {
+        for (place, gain) in (0_u32..).zip(GAINS) {
+            let exact = LOSS_ONE / (f64::from(place) + 2.0).log2();
+            #[expect(clippy::cast_precision_loss, reason = "below 2^17")]
+            let off = (gain as f64 - exact).abs();
+            assert!(off <= 0.5, "place {place}: {gain}, {exact}");
+        }
+        let text = "[study]\nname = \"a\"\n[model]\nfamily = \"recommender\"\nitems = 3\n\
+                    objective = \"rank\"\n[data]\nkind = \"ratings\"\n[aggregation]\n\
+                    clip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n\
+                    [evaluation]\nmetric = \"ndcg\"\n";
+        let schema = Schema::of(&Study::read(text, "a.toml").unwrap());
+        // Four records: first, third, and two beyond the tenth place.
+        let metrics = Metrics(vec![4, 2, GAINS[0] + GAINS[2]]);
+        assert_eq!(schema.hit_rate(&metrics), Some(0.5));
+        assert_eq!(schema.score(&metrics), Some(0.375));
+        let word = |metrics: &[u64]| {
+            let metrics = Metrics(metrics.to_vec());
+            schema.decode(&schema.encode(&Words { weight: 1, clipped: 0, metrics }))
+        };
+        assert!(word(&metrics.0).is_ok());
+        for (metrics, said) in [([1, 2, 0], "more hits"), ([2, 1, 65_537], "more gain")] {
+            let error = word(&metrics).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Schema {
     /// confusion matrix (row = truth) and, where AUC decides, histograms of scores
     /// ([`super::measures`], 8 KiB a class); of two classes the second is enough.
     /// Numbers: `total`, `loss` (squared error, 2^-16 of the label's unit²), `absolute` (2^-16).
+    /// Ranks: `total`, `hits` (among the ten first) and `gain` ([`super::measures::GAINS`], 2^-16).
     /// The synthetic family: `total` and `loss`.
     #[must_use]
     pub fn of(study: &Study) -> Self {
@@ -85,10 +86,12 @@ impl Schema {
         if objective == Some(Objective::Classify) {
             names.push("correct".to_owned());
         }
-        names.extend(["total".to_owned(), "loss".to_owned()]);
-        if objective == Some(Objective::Regress) {
-            names.push("absolute".to_owned());
-        }
+        let rest: &[&str] = match objective {
+            Some(Objective::Regress) => &["total", "loss", "absolute"],
+            Some(Objective::Rank) => &["total", "hits", "gain"],
+            Some(Objective::Classify) | None => &["total", "loss"],
+        };
+        names.extend(rest.iter().map(|&name| name.to_owned()));
         for truth in 0..classes {
             names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
         }
@@ -197,6 +200,13 @@ impl Schema {
         }
         if self.get(metrics, "correct").is_some_and(|correct| correct > total) {
             return Err(WordsError::Contradiction("more correct than total"));
+        }
+        let hits = self.get(metrics, "hits").unwrap_or(0);
+        if hits > total {
+            return Err(WordsError::Contradiction("more hits than total"));
+        }
+        if self.get(metrics, "gain").is_some_and(|gain| gain > hits << LIMB_BITS) {
+            return Err(WordsError::Contradiction("more gain than the hits can have"));
         }
         let cells = self.names.iter().zip(&metrics.0).filter(|(n, _)| n.starts_with("confusion."));
         let mut cells = cells.map(|(_, cell)| *cell).peekable();

@@ -172,8 +172,8 @@ pub enum SourceKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "a fraction such as 0.2, \"test\", { column = \"split\", equals = \"test\" } or \
-                 { every = 5 }"
+    expecting = "a fraction such as 0.2, \"test\", { column = \"split\", equals = \"test\" }, \
+                 { every = 5 } or, of ratings, \"last\""
 )]
 pub enum Holdout {
     /// This fraction of the records, chosen by seed; 0 to below 1.
@@ -184,6 +184,8 @@ pub enum Holdout {
     Where(Where),
     /// Every so-manieth record of the file, the first one included.
     Every(Every),
+    /// Of each user's ratings one.
+    OfUser(OfUser),
 }
 
 /// `{ every = 5 }`: records 0, 5, 10, … of the file.
@@ -192,6 +194,14 @@ pub enum Holdout {
 pub struct Every {
     /// From 2.
     pub every: u32,
+}
+
+/// The word `last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfUser {
+    /// The last by time; of equal times the last of the file. A user with a single one keeps it.
+    Last,
 }
 
 impl Default for Holdout {
@@ -228,7 +238,7 @@ pub struct Part {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Split {
-    /// Shuffled, then dealt in equal shares.
+    /// Shuffled, then dealt in equal shares; of ratings the users are.
     Iid,
     /// Shares of each class drawn from a symmetric Dirichlet distribution with this concentration
     /// (Hsu, Qi & Brown 2019). Small values make sites differ.

@@ -213,7 +213,9 @@ pub fn optimum(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
 fn claim(source: &Source) -> (u64, u64) {
     let all = source.examples.unwrap_or(EXAMPLES_DEFAULT);
     match &source.holdout {
-        Holdout::Own(_) | Holdout::Where(_) | Holdout::Every(_) => (all, all.div_ceil(5)),
+        Holdout::Own(_) | Holdout::Where(_) | Holdout::Every(_) | Holdout::OfUser(_) => {
+            (all, all.div_ceil(5))
+        }
         Holdout::Fraction(fraction) => {
             #[expect(
                 clippy::cast_precision_loss,
@@ -247,6 +249,7 @@ fn read_study(path: &Path) -> Result<(Study, Synthetic), Failure> {
     match study.model.clone() {
         ModelSpec::Synthetic(sizes) => Ok((study, sizes)),
         ModelSpec::Cnn(_)
+        | ModelSpec::Recommender(_)
         | ModelSpec::Rnn(_)
         | ModelSpec::Tabular(_)
         | ModelSpec::TextClassifier(_) => {

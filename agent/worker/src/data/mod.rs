@@ -9,6 +9,7 @@
 //!  series   a .npz file's series               picking  records → who gets which
 //!  images   bytes in memory                    dataset  records on the device → batches
 //!  label    a class or a number
+//!  users    parts and hold-outs by whose records they are, pure
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
@@ -26,6 +27,7 @@ pub(crate) mod rows;
 pub(crate) mod select;
 pub(crate) mod series;
 pub(crate) mod split;
+pub(crate) mod users;
 
 use std::path::Path;
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use consilium_common::worker::source::OwnTest;
+use consilium_common::worker::source::{OfUser, OwnTest};
 use consilium_common::worker::{FailureCode, Holdout};
 
 use super::contract::Trouble;
 use super::select::check_part;
 use super::split::{deal, hold_out};
+use super::users::{self, Of};
 use crate::failure::Failure;
 use crate::family::Job;
 
@@ -74,7 +75,9 @@ impl<'a, T> Picking<'a, T> {
             held: Vec::new(),
             every: match &job.source.holdout {
                 Holdout::Every(every) => Some(every.every),
-                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) => None,
+                Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) | Holdout::OfUser(_) => {
+                    None
+                }
             },
             patients: Vec::new(),
             known_patients: BTreeMap::new(),
@@ -114,9 +117,18 @@ impl<'a, T> Picking<'a, T> {
     }
 
     /// Deals, holds out, and holds what could not be read against the study's tolerance.
-    pub(crate) fn finish(mut self) -> Result<Records<T>, Failure> {
+    pub(crate) fn finish(self) -> Result<Records<T>, Failure> {
+        self.finish_of(|_| None)
+    }
+
+    /// The same where records are users': parts are dealt and hold-outs taken by whom each is `of`.
+    pub(crate) fn finish_of(
+        mut self,
+        of: impl Fn(&T) -> Option<Of>,
+    ) -> Result<Records<T>, Failure> {
         self.within_tolerance()?;
-        let (train, held) = self.split()?;
+        let of: Vec<Of> = self.records.iter().filter_map(of).collect();
+        let (train, held) = self.split(&of)?;
         let mut findings = std::mem::take(&mut self.named);
         if self.unreadable > findings.len() as u64 {
             let more = self.unreadable - findings.len() as u64;
@@ -149,10 +161,11 @@ impl<'a, T> Picking<'a, T> {
     }
 
     /// Numbers of the records to train on and of those held out, each ascending.
-    fn split(&self) -> Result<(Vec<u32>, Vec<u32>), Failure> {
+    fn split(&self, of: &[Of]) -> Result<(Vec<u32>, Vec<u32>), Failure> {
         let classes = self.classes.iter().copied().max().map_or(1, |most| usize::from(most) + 1);
         let dealt = |file: &str, numbers: Vec<u32>| match &self.job.source.part {
             None => numbers,
+            Some(part) if !of.is_empty() => users::deal_to(part, of, numbers),
             Some(part) => {
                 let class = |&number: &u32| self.classes.get(number as usize).copied();
                 let labels: Vec<u8> = numbers.iter().filter_map(class).collect();
@@ -176,6 +189,13 @@ impl<'a, T> Picking<'a, T> {
                 let is_held = |number: &u32| self.held.get(*number as usize) == Some(&true);
                 let (held, train) = all.partition(is_held);
                 Ok((dealt("train", train), dealt("test", held)))
+            }
+            Holdout::OfUser(OfUser::Last) if !of.is_empty() => {
+                Ok(users::last(of, &dealt("train", all.collect())))
+            }
+            Holdout::OfUser(OfUser::Last) => {
+                let message = "`holdout = \"last\"` is for ratings: these records are no users'";
+                Err(Failure::new(FailureCode::DataInvalid, message))
             }
             Holdout::Fraction(_) | Holdout::Own(OwnTest::Val) => no_test_files(),
         }

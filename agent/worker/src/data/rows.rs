@@ -12,6 +12,7 @@ use super::picking::{Mark, Picking};
 pub(crate) use super::picking::{Parsed, Records as Rows};
 use super::read::table::{Row, Table, TableError, TableOptions};
 use super::read::value::Missing;
+use super::users::Of;
 use crate::failure::Failure;
 use crate::family::Job;
 use crate::protocol::Link;
@@ -21,7 +22,18 @@ pub(crate) fn read<T>(
     job: &Job<'_>,
     columns: &[&str],
     link: &mut Link,
+    parse: impl FnMut(&[Field<'_>]) -> Result<Parsed<T>, Trouble>,
+) -> Result<Rows<T>, Failure> {
+    read_of_users(job, columns, link, parse, |_| None)
+}
+
+/// The same where records are users': parts are dealt and hold-outs taken by whom a record is `of`.
+pub(crate) fn read_of_users<T>(
+    job: &Job<'_>,
+    columns: &[&str],
+    link: &mut Link,
     mut parse: impl FnMut(&[Field<'_>]) -> Result<Parsed<T>, Trouble>,
+    of: impl Fn(&T) -> Option<Of>,
 ) -> Result<Rows<T>, Failure> {
     let source = job.source;
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
@@ -44,8 +56,8 @@ pub(crate) fn read<T>(
                     held: file == File::Test || place.held.as_ref().is_some_and(is),
                     patient: place.patient.map(text),
                 };
-                let of = if file == File::Test { " of the test file" } else { "" };
-                let line = || format!("line {}{of}", row.line());
+                let which = if file == File::Test { " of the test file" } else { "" };
+                let line = || format!("line {}{which}", row.line());
                 picking.take(mark, parse(&fields), line);
             }
             if number.is_multiple_of(RECORDS_PER_STEP) {
@@ -54,7 +66,7 @@ pub(crate) fn read<T>(
             number = number.saturating_add(1);
         }
     }
-    picking.finish()
+    picking.finish_of(of)
 }
 
 /// What a file of the source is for.
@@ -112,7 +124,7 @@ impl Places {
         };
         let held = match &source.holdout {
             Holdout::Where(held) => Some(picked(held)?),
-            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) => None,
+            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) | Holdout::OfUser(_) => None,
         };
         let patient = job.study.data.patient.as_deref();
         Ok(Self {

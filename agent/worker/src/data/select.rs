@@ -121,7 +121,7 @@ pub(crate) fn select(
         Holdout::Fraction(fraction) => {
             invalid(format!("holdout is {fraction}: write 0 to below 1, \"test\" or \"val\""))
         }
-        Holdout::Where(_) | Holdout::Every(_) => invalid(
+        Holdout::Where(_) | Holdout::Every(_) | Holdout::OfUser(_) => invalid(
             "holdout: images have no columns; write a fraction, \"test\" or \"val\"".to_owned(),
         ),
     }

@@ -151,7 +151,7 @@ impl<'a> Beside<'a> {
         let label = source.column(&data.label);
         let labels = match objective {
             Objective::Classify => Labels::Classes(integers(label)?),
-            Objective::Regress => {
+            Objective::Regress | Objective::Rank => {
                 let mut numbers = Vec::new();
                 open_beside(source, label, count)?.next_rows(EXAMPLES_MAX, &mut numbers)?;
                 Labels::Numbers(numbers)
@@ -159,7 +159,7 @@ impl<'a> Beside<'a> {
         };
         let held = match &source.holdout {
             Holdout::Where(held) => Some(picked(held)).transpose()?,
-            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) => None,
+            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Every(_) | Holdout::OfUser(_) => None,
         };
         let patient = data.patient.as_deref().map(|name| source.column(name));
         Ok(Self {

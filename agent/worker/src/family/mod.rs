@@ -2,16 +2,21 @@
 //! (`task`, `fit`, `score`, `optimizer`, `weights`) is the same for all families.
 
 mod cnn;
+mod recommender;
 mod rnn;
 mod tabular;
 mod text;
 
+use std::path::Path;
+
 use consilium_common::study::{ModelSpec, Preparation, Study};
 use consilium_common::worker::{FailureCode, Outcome, Source};
 use tch::Device;
+use tch::nn::VarStore;
 
 use crate::data::dataset::Loaded;
 use crate::failure::Failure;
+use crate::local;
 use crate::model::Network;
 use crate::protocol::Link;
 
@@ -23,6 +28,8 @@ pub(crate) struct Job<'a> {
     pub(crate) device: Device,
     /// What the sites counted together, where the study has it and the task trains or scores.
     pub(crate) preparation: Option<&'a Preparation>,
+    /// What the site kept of the study's last round that counted.
+    pub(crate) local: Option<&'a Path>,
 }
 
 /// One of the families, with its spec.
@@ -42,6 +49,11 @@ pub(crate) trait Family {
 
     /// The network, its parameters zero until weights are loaded.
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;
+
+    /// Gives [`Network::local`] the values that the site kept in `state`.
+    fn restore_local(&self, state: &Path, store: &VarStore) -> Result<(), Failure> {
+        local::read(state, store)
+    }
 
     /// Gives [`Network::local`] its values where the site has no local state yet; without this they
     /// are as `network` made them.
@@ -68,6 +80,7 @@ fn prepares_nothing(study: &Study) -> Failure {
 pub(crate) fn of(study: &Study) -> Result<Box<dyn Family + '_>, Failure> {
     match &study.model {
         ModelSpec::Cnn(spec) => Ok(Box::new(cnn::Images(spec))),
+        ModelSpec::Recommender(spec) => Ok(Box::new(recommender::Choices::new(spec))),
         ModelSpec::Rnn(spec) => Ok(Box::new(rnn::OverTime(spec))),
         ModelSpec::Tabular(spec) => Ok(Box::new(tabular::Table(spec))),
         ModelSpec::TextClassifier(spec) => Ok(Box::new(text::Documents(spec))),

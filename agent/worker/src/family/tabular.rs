@@ -43,7 +43,7 @@ impl Table<'_> {
             }
             let label = match self.0.objective {
                 Objective::Classify => Label::Class(class(data, *label, &self.0.classes)?),
-                Objective::Regress => Label::Number(target(data, *label)?),
+                Objective::Regress | Objective::Rank => Label::Number(target(data, *label)?),
             };
             Ok(Parsed { record: Record { inputs, label }, class: label.class() })
         })?;

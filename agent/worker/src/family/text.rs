@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use consilium_common::ids::Digest;
 use consilium_common::limits::DOCUMENTS_TOKENS_MAX;
 use consilium_common::study::Repeats;
+use consilium_common::study::buckets::Buckets;
 use consilium_common::study::model::TextClassifier;
 use consilium_common::study::tokens::{long_run, tokens};
-use consilium_common::study::vocabulary::{Buckets, Counts, PADDING, Vocabulary};
+use consilium_common::study::vocabulary::{Counts, PADDING, Vocabulary};
 use consilium_common::worker::{FailureCode, Outcome};
 use tch::{Device, TchError, Tensor};
 

@@ -3,9 +3,11 @@
 
 pub(crate) mod cnn;
 pub(crate) mod dense;
+pub(crate) mod recommender;
 pub(crate) mod rnn;
 pub(crate) mod tabular;
 pub(crate) mod text;
+pub(crate) mod users;
 
 use consilium_common::study::StudyError;
 use consilium_common::worker::FailureCode;
@@ -42,6 +44,16 @@ pub(crate) trait Network {
     /// from and written to the task's local state.
     fn local(&self) -> Option<&VarStore> {
         None
+    }
+
+    /// What a training step adds to a batch's inputs: something drawn anew each time.
+    fn draw(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, TchError> {
+        Ok(inputs)
+    }
+
+    /// What a training step's loss has more, for inputs that were drawn: a number.
+    fn penalty(&self, _inputs: &[Tensor]) -> Result<Option<Tensor>, TchError> {
+        Ok(None)
     }
 
     /// The inputs of a [`crate::data::dataset::Batch`] to one row of outputs a record: logits

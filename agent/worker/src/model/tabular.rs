@@ -37,7 +37,7 @@ impl Network for Perceptron {
         let outputs = self.layers.forward(only(inputs)?, mode.dropout(self.dropout))?;
         match self.objective {
             Objective::Classify => Ok(outputs),
-            Objective::Regress => outputs.f_squeeze_dim(1),
+            Objective::Regress | Objective::Rank => outputs.f_squeeze_dim(1),
         }
     }
 }

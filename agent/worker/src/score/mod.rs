@@ -7,6 +7,7 @@
 
 mod classes;
 mod numbers;
+mod rank;
 
 use consilium_common::study::{Objective, Study};
 use consilium_common::update::words::{LOSS_ONE, Metrics, Schema};
@@ -15,6 +16,7 @@ use tch::{Device, Kind, Reduction, TchError, Tensor, no_grad};
 
 use self::classes::Classes;
 use self::numbers::Numbers;
+use self::rank::Ranks;
 use crate::data::dataset::Dataset;
 use crate::failure::Failure;
 use crate::model::{Mode, Network};
@@ -25,7 +27,8 @@ const BATCH: i64 = 512;
 /// A single record counts at most so many units of loss: 2^22. 2^26 records fit a u64.
 const UNITS_MAX: f64 = 274_877_906_944.0;
 
-/// The mean loss of a batch: cross-entropy over logits, or squared error.
+/// The mean loss of a batch: cross-entropy over logits, squared error, or −ln σ of how far what was
+/// chosen scores above what was not (Rendle et al. 2009, section 4.1).
 pub(crate) fn loss(
     objective: Objective,
     outputs: &Tensor,
@@ -36,6 +39,7 @@ pub(crate) fn loss(
             outputs.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
         }
         Objective::Regress => outputs.f_mse_loss(labels, Reduction::Mean),
+        Objective::Rank => outputs.f_log_sigmoid()?.f_mean(Kind::Float)?.f_neg(),
     }
 }
 
@@ -50,6 +54,7 @@ pub(crate) fn score(
     let schema = Schema::of(study);
     let mut sums = match study.model.objective() {
         Some(Objective::Classify) => Sums::Classes(Classes::new(&schema, device)?),
+        Some(Objective::Rank) => Sums::Ranks(Ranks::new(device)?),
         Some(Objective::Regress) | None => Sums::Numbers(Numbers::new(device)?),
     };
     let records = i64::try_from(holdout.len()).unwrap_or(i64::MAX);
@@ -72,6 +77,7 @@ pub(crate) fn score(
 enum Sums {
     Classes(Classes),
     Numbers(Numbers),
+    Ranks(Ranks),
 }
 
 impl Sums {
@@ -79,6 +85,7 @@ impl Sums {
         match self {
             Self::Classes(sums) => sums.add(outputs, labels),
             Self::Numbers(sums) => sums.add(outputs, labels),
+            Self::Ranks(sums) => sums.add(outputs),
         }
     }
 
@@ -86,6 +93,7 @@ impl Sums {
         match self {
             Self::Classes(sums) => sums.finish(),
             Self::Numbers(sums) => sums.finish(),
+            Self::Ranks(sums) => sums.finish(),
         }
     }
 }

@@ -93,6 +93,8 @@ fn unit(metric: Metric) -> &'static str {
         Metric::Loss => "loss",
         Metric::Auc => "AUC",
         Metric::Rmse => "RMSE",
+        Metric::Hr => "HR@10",
+        Metric::Ndcg => "NDCG@10",
     }
 }
 

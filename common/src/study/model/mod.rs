@@ -2,6 +2,7 @@
 
 pub mod cnn;
 mod dense;
+pub mod recommender;
 pub mod rnn;
 pub mod synthetic;
 pub mod tabular;
@@ -10,6 +11,7 @@ pub mod text;
 use serde::{Deserialize, Serialize};
 
 pub use cnn::Cnn;
+pub use recommender::Recommender;
 pub use rnn::Rnn;
 pub use synthetic::Synthetic;
 pub use tabular::Tabular;
@@ -27,6 +29,8 @@ use crate::tensor::layout::{Kind, Layout};
 pub enum ModelSpec {
     /// Convolutions over images.
     Cnn(Cnn),
+    /// Factors of users and items.
+    Recommender(Recommender),
     /// Recurrent units over an irregular series.
     Rnn(Rnn),
     /// A trainer without libtorch, with a known optimum.
@@ -46,13 +50,15 @@ pub enum Objective {
     Classify,
     /// A number: mean squared error.
     Regress,
+    /// Which of many comes first: a pairwise loss.
+    Rank,
 }
 
 /// Families that are served.
-const BUILT: [&str; 5] = ["cnn", "rnn", "synthetic", "tabular", "text-classifier"];
+const BUILT: [&str; 6] = ["cnn", "recommender", "rnn", "synthetic", "tabular", "text-classifier"];
 
 /// Families of DESIGN.md §10 that this version does not serve.
-const NOT_BUILT: [&str; 4] = ["text-generator", "recommender", "external", "torchscript"];
+const NOT_BUILT: [&str; 3] = ["text-generator", "external", "torchscript"];
 
 impl TryFrom<toml::Table> for ModelSpec {
     type Error = String;
@@ -67,6 +73,7 @@ impl TryFrom<toml::Table> for ModelSpec {
         };
         match family.as_str() {
             "cnn" => spec.try_into().map(Self::Cnn).map_err(told),
+            "recommender" => spec.try_into().map(Self::Recommender).map_err(told),
             "rnn" => spec.try_into().map(Self::Rnn).map_err(told),
             "synthetic" => spec.try_into().map(Self::Synthetic).map_err(told),
             "tabular" => spec.try_into().map(Self::Tabular).map_err(told),
@@ -106,6 +113,7 @@ impl ModelSpec {
     fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
         match self {
             Self::Cnn(spec) => spec.parameters(),
+            Self::Recommender(spec) => spec.parameters(data),
             Self::Rnn(spec) => spec.parameters(data),
             Self::Synthetic(spec) => spec.parameters(),
             Self::Tabular(spec) => spec.parameters(data),
@@ -118,6 +126,7 @@ impl ModelSpec {
     pub fn family(&self) -> &'static str {
         match self {
             Self::Cnn(_) => "cnn",
+            Self::Recommender(_) => "recommender",
             Self::Rnn(_) => "rnn",
             Self::Synthetic(_) => "synthetic",
             Self::Tabular(_) => "tabular",
@@ -130,8 +139,8 @@ impl ModelSpec {
     pub fn classes(&self) -> &[String] {
         match self {
             Self::Cnn(spec) => &spec.classes,
+            Self::Recommender(_) | Self::Synthetic(_) => &[],
             Self::Rnn(spec) => &spec.classes,
-            Self::Synthetic(_) => &[],
             Self::Tabular(spec) => &spec.classes,
             Self::TextClassifier(spec) => &spec.classes,
         }
@@ -142,6 +151,7 @@ impl ModelSpec {
     pub fn objective(&self) -> Option<Objective> {
         match self {
             Self::Cnn(_) => Some(Objective::Classify),
+            Self::Recommender(spec) => Some(spec.objective),
             Self::Rnn(spec) => Some(spec.objective),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
@@ -154,6 +164,7 @@ impl ModelSpec {
     pub fn reads(&self) -> Option<DataKind> {
         match self {
             Self::Cnn(_) => Some(DataKind::Images),
+            Self::Recommender(_) => Some(DataKind::Ratings),
             Self::Rnn(_) => Some(DataKind::Series),
             Self::Synthetic(_) => None,
             Self::Tabular(_) => Some(DataKind::Table),
@@ -203,6 +214,10 @@ fn check_objective(objective: Objective, classes: &[String]) -> Result<(), Study
         }
         Objective::Regress if have == 0 => Ok(()),
         Objective::Regress => refuse("`objective = \"regress\"` has none"),
+        Objective::Rank => {
+            let need = "only the recommender family ranks";
+            Err(ModelSpec::refuse("model.objective", "\"rank\"", need))
+        }
     }
 }
 

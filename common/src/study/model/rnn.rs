@@ -89,7 +89,7 @@ impl Rnn {
     pub fn outputs(&self) -> u32 {
         match self.objective {
             Objective::Classify => u32::try_from(self.classes.len()).unwrap_or(u32::MAX),
-            Objective::Regress => 1,
+            Objective::Regress | Objective::Rank => 1,
         }
     }
 

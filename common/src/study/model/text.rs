@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::dense;
 use super::{ModelSpec, Objective, Parameter, StudyError};
 use crate::limits::DOCUMENT_TOKENS_MAX;
-use crate::study::vocabulary::{BUCKETS, FIRST_ROW};
+use crate::study::buckets::BUCKETS;
+use crate::study::vocabulary::FIRST_ROW;
 use crate::study::{Data, Repeats};
 use crate::tensor::init::Init;
 

@@ -1,0 +1,167 @@
+//! `recommender`: factors of items, which travel, and of users, which stay.
+
+use consilium_common::study::model::recommender::Meeting;
+use consilium_common::study::model::{Objective, Recommender};
+use tch::nn::VarStore;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::users::{UserTensors, Users};
+use super::{Mode, Network};
+use crate::failure::Failure;
+
+/// What ratings are: where they start from, and where they end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ratings {
+    pub(crate) mean: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+/// Items × users.
+#[derive(Debug)]
+pub(crate) struct Factors {
+    store: VarStore,
+    users: UserTensors,
+    /// Rows × factors, and rows; row 0 is every item outside the catalogue.
+    weight: Tensor,
+    bias: Tensor,
+    /// `regress`: the bias of every rating, and their range.
+    ratings: Option<(Tensor, Ratings)>,
+    /// Items of the catalogue; rows behind them are nobody's.
+    known: i64,
+    negatives: i64,
+    decay: f64,
+    bias_decay: f64,
+}
+
+/// Rows of one batch.
+struct Batch {
+    user: Tensor,
+    user_bias: Option<Tensor>,
+    item: Tensor,
+    item_bias: Tensor,
+    /// Records × others × factors, and records × others.
+    others: Option<(Tensor, Tensor)>,
+}
+
+impl Factors {
+    /// `known` items of the catalogue have rows from 1 on; `ratings` goes with `regress`.
+    pub(crate) fn new(
+        spec: &Recommender,
+        users: &Users,
+        known: u32,
+        ratings: Option<Ratings>,
+        device: Device,
+    ) -> Result<Self, Failure> {
+        debug_assert_eq!(spec.network, Meeting::Factors, "a study with another was refused");
+        let store = VarStore::new(device);
+        let (root, rows) = (store.root(), i64::from(spec.items) + 1);
+        let item = &root / "item";
+        let weight = item.f_zeros("weight", &[rows, spec.factors.into()])?;
+        let bias = item.f_zeros("bias", &[rows])?;
+        let ratings = match ratings.filter(|_| spec.objective == Objective::Regress) {
+            Some(ratings) => Some(((&root / "global").f_zeros("bias", &[1])?, ratings)),
+            None => None,
+        };
+        Ok(Self {
+            users: users.store(device)?,
+            weight,
+            bias,
+            ratings,
+            known: known.into(),
+            negatives: spec.negatives.into(),
+            decay: spec.decay,
+            bias_decay: spec.bias_decay,
+            store,
+        })
+    }
+
+    fn batch(&self, inputs: &[Tensor]) -> Result<Batch, TchError> {
+        let [users, items, others @ ..] = inputs else {
+            return Err(TchError::Shape("users and items are needed".to_owned()));
+        };
+        let others = match others.first() {
+            None => None,
+            Some(others) => {
+                let (size, flat) = (others.size(), others.f_reshape([-1])?);
+                let width = self.weight.size().get(1).copied().unwrap_or(0);
+                let shape: Vec<i64> = size.iter().copied().chain([width]).collect();
+                let weight = self.weight.f_index_select(0, &flat)?.f_view(shape.as_slice())?;
+                Some((weight, self.bias.f_index_select(0, &flat)?.f_view(size.as_slice())?))
+            }
+        };
+        let bias_of = |bias: &Tensor| bias.f_index_select(0, users);
+        Ok(Batch {
+            user_bias: self.users.bias.as_ref().map(bias_of).transpose()?,
+            user: self.users.weight.f_index_select(0, users)?,
+            item: self.weight.f_index_select(0, items)?,
+            item_bias: self.bias.f_index_select(0, items)?,
+            others,
+        })
+    }
+}
+
+impl Network for Factors {
+    fn store(&self) -> &VarStore {
+        &self.store
+    }
+
+    fn local(&self) -> Option<&VarStore> {
+        Some(&self.users.store)
+    }
+
+    /// `rank`: items drawn from the catalogue, all alike and whatever the user chose, so that the rows
+    /// that a site's update touches do not tell what its users chose.
+    fn draw(&self, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, TchError> {
+        if self.ratings.is_none()
+            && let Some(users) = inputs.first()
+        {
+            let size = [users.size().first().copied().unwrap_or(0), self.negatives];
+            let options = (Kind::Int64, users.device());
+            inputs.push(Tensor::f_randint_low(1, self.known.saturating_add(1), size, options)?);
+        }
+        Ok(inputs)
+    }
+
+    /// Rows of users and of items (i64, records) to ratings (records); with rows of others (i64,
+    /// records × others) to how far each item scores above them (records × others).
+    fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
+        let batch = self.batch(inputs)?;
+        let met = batch.user.f_mul(&batch.item)?.f_sum_dim_intlist(1, false, Kind::Float)?;
+        let score = met.f_add(&batch.item_bias)?;
+        if let Some((others, bias)) = &batch.others {
+            let met = others.f_matmul(&batch.user.f_unsqueeze(2)?)?.f_squeeze_dim(2)?;
+            return score.f_unsqueeze(1)?.f_sub(&met.f_add(bias)?);
+        }
+        let (Some((global, ratings)), Some(bias)) = (&self.ratings, &batch.user_bias) else {
+            return Ok(score);
+        };
+        let said = score.f_add(bias)?.f_add(global)?.f_add_scalar(ratings.mean)?;
+        match mode {
+            Mode::Train => Ok(said),
+            Mode::Score => said.f_clamp(ratings.min, ratings.max),
+        }
+    }
+
+    /// λ·(‖user‖² + Σ‖item‖²) and λ_b·Σ bias², the mean over the records.
+    fn penalty(&self, inputs: &[Tensor]) -> Result<Option<Tensor>, TchError> {
+        if self.decay == 0.0 && self.bias_decay == 0.0 {
+            return Ok(None);
+        }
+        let batch = self.batch(inputs)?;
+        let records = inputs.first().and_then(|users| users.size().first().copied()).unwrap_or(1);
+        let squared = |tensor: &Tensor| tensor.f_square()?.f_sum(Kind::Float);
+        let mut weights = squared(&batch.user)?.f_add(&squared(&batch.item)?)?;
+        let mut biases = squared(&batch.item_bias)?;
+        if let Some(bias) = &batch.user_bias {
+            biases = biases.f_add(&squared(bias)?)?;
+        }
+        if let Some((others, bias)) = &batch.others {
+            weights = weights.f_add(&squared(others)?)?;
+            biases = biases.f_add(&squared(bias)?)?;
+        }
+        let terms =
+            weights.f_mul_scalar(self.decay)?.f_add(&biases.f_mul_scalar(self.bias_decay)?)?;
+        terms.f_div_scalar(records.max(1)).map(Some)
+    }
+}
