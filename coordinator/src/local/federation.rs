@@ -9,7 +9,7 @@ use std::process::Command;
 use consilium_common::ids::SiteId;
 use serde::de::DeserializeOwned;
 
-use super::ports::free_address;
+use super::ports::ClaimedAddress;
 use super::process::signal;
 use super::{LocalError, Process, Programs, Starting};
 
@@ -36,7 +36,7 @@ pub enum Policy {
 pub struct Federation {
     root: PathBuf,
     programs: Programs,
-    address: String,
+    address: ClaimedAddress,
     sites: Vec<SiteSpec>,
     coordinator: Option<Process>,
     agents: Vec<Option<Process>>,
@@ -60,7 +60,7 @@ impl Federation {
         let federation = Self {
             root: root.to_owned(),
             programs,
-            address: free_address()?,
+            address: ClaimedAddress::claim()?,
             sites,
             coordinator: None,
             agents,
@@ -92,7 +92,7 @@ impl Federation {
     /// Where the coordinator listens.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.address
+        self.address.as_str()
     }
 
     /// The sites, in order.
@@ -156,7 +156,7 @@ impl Federation {
         self.make_folder(&coordinator)?;
         let text = format!(
             "[coordinator]\nlisten = {:?}\nstate = {:?}\ncertificates = {:?}\nroster = {:?}\n",
-            self.address,
+            self.address(),
             self.coordinator_state(),
             self.root.join("ca/issued/coordinator"),
             self.root.join("ca/roster.toml"),
@@ -184,7 +184,7 @@ impl Federation {
              worker = {:?}\n\n[policy]\naccept = {accept:?}\nstudies = {studies:?}\n\
              modes = [\"inspectable\"]\noperators = [{:?}]\n",
             site.name.as_str(),
-            self.address,
+            self.address(),
             self.site_folder(index).join("state"),
             self.identity("site", site.name.as_str()),
             self.programs.worker,
@@ -314,12 +314,8 @@ impl Federation {
         file: Option<&Path>,
     ) -> Result<String, LocalError> {
         let identity = self.identity("operator", OPERATOR);
-        let options: [OsString; 4] = [
-            "--coordinator".into(),
-            self.address.clone().into(),
-            "--identity".into(),
-            identity.into(),
-        ];
+        let options: [OsString; 4] =
+            ["--coordinator".into(), self.address().into(), "--identity".into(), identity.into()];
         let file = file.map(|path| path.as_os_str().to_owned());
         self.consilium(words.into_iter().chain(file).chain(options))
     }
