@@ -15,9 +15,9 @@ pub enum Bug {
     StaleRound,
     /// A site promotes the state of an update whose round was abandoned.
     ResidualOnAbandon,
-    /// A record of which a part is on disk counts as written.
+    /// A record of which a part is on disk counts as written: the next one goes after it.
     TornTail,
-    /// Bytes that were staged in part are taken for the whole.
+    /// Staged bytes are taken for the whole update without a look at their digest.
     PartialBlob,
     /// Deadlines are read off the calendar clock.
     WallDeadline,

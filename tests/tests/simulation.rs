@@ -1,5 +1,4 @@
-//! Federations in simulated time: fresh seeds at every run, the bugs that must be found, and the
-//! failures of the past.
+//! Federations in simulated time: fresh seeds at every run, and the bugs that must be found.
 //!
 //! `CONSILIUM_SEED=n` replays one federation, `CONSILIUM_SEEDS=n` goes through n of them;
 //! `cargo xtask sim` goes through many.
@@ -7,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use consilium_common::planted::{self, BUGS, Bug};
-use consilium_tests::simulation::{Coverage, run, run_with, shrink};
+use consilium_tests::simulation::{Coverage, run, shrink};
 
 /// Federations that each run of the tests goes through.
 const SEEDS: u64 = 2_000;
@@ -78,17 +77,4 @@ fn every_planted_bug_is_found_and_none_is_seen_where_none_is() {
         }
     }
     assert!(missed.is_empty(), "not found in {BUG_SEEDS} seeds: {missed:?}");
-}
-
-/// Seeds that once failed, with the faults that it took.
-#[test]
-fn failures_of_the_past_stay_mended() {
-    const PAST: [(u64, &[usize], &str); 1] = [(
-        8_163,
-        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11],
-        "a death in training forgot why a site had been left out, and the roll call said no-answer",
-    )];
-    for (seed, faults, what) in PAST {
-        run_with(seed, faults).unwrap_or_else(|violation| panic!("{what}: {violation}"));
-    }
 }

@@ -174,7 +174,7 @@ pub fn append(
 /// # Errors
 /// `update` is not what was written, carries none, or the disk refused.
 pub fn promote(update: &Path, record: &Record, to: &Path) -> Result<LocalState, StateError> {
-    let opened = retained::open_record(update)?;
+    let mut opened = retained::open_record(update)?;
     // Not the whole record: a norm that was read back from JSON may differ in its last bit.
     let same = opened.record.digest == record.digest && opened.record.local == record.local;
     let next = record.local.as_ref().filter(|_| same);
@@ -208,7 +208,7 @@ pub fn promote(update: &Path, record: &Record, to: &Path) -> Result<LocalState, 
 /// # Errors
 /// The file is not what was written, or the disk refused.
 pub fn copy(path: &Path, state: &LocalState, to: &Path) -> Result<(), StateError> {
-    let opened = open(path)?;
+    let mut opened = open(path)?;
     if opened.record != *state {
         return Err(damaged(path, "its record is not the one that was read at the start"));
     }

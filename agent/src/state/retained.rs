@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,6 +141,14 @@ pub fn write(
     trailer::write(path, &KIND, update)
 }
 
+/// What follows the bytes of the update and of the next local state.
+///
+/// # Errors
+/// The record is larger than any may be, or `out` refused.
+pub fn write_record(out: &mut dyn Write, record: &Record) -> io::Result<()> {
+    trailer::write_record(out, &KIND, record)
+}
+
 /// Opens a retained update for a push: its bytes alone.
 ///
 /// # Errors
@@ -155,16 +163,32 @@ pub fn open(path: &Path, record: &Record) -> Result<Source, StateError> {
 /// # Errors
 /// Not the file that was written, one of a newer release, or the disk refused.
 pub fn read(path: &Path) -> Result<Record, StateError> {
-    let opened = open_record(path)?;
-    let record = &opened.record;
-    let digest_of = |first, length| {
+    verify_opened(path, open_record(path)?)
+}
+
+/// The same over the `total` bytes of anything that reads as the file at `path` would.
+///
+/// # Errors
+/// As [`read`].
+pub fn verify(path: &Path, file: impl Read + Seek, total: u64) -> Result<Record, StateError> {
+    let opened = fitting(path, trailer::open_from(path, &KIND, file, total)?)?;
+    verify_opened(path, opened)
+}
+
+fn verify_opened<F: Read + Seek>(
+    path: &Path,
+    mut opened: Opened<Record, F>,
+) -> Result<Record, StateError> {
+    let (update, digest) = (opened.record.bytes, opened.record.digest);
+    let local = opened.record.local.as_ref().map(|next| (next.bytes, next.digest));
+    let mut digest_of = |first, length| {
         opened.pass(first, length, &mut io::sink()).map_err(IoError::at("read", path))
     };
-    if digest_of(0, record.bytes)? != record.digest {
+    if digest_of(0, update)? != digest {
         return Err(damaged(path, "the update does not have the digest of its record"));
     }
-    if let Some(next) = &record.local
-        && digest_of(record.bytes, next.bytes)? != next.digest
+    if let Some((bytes, digest)) = local
+        && digest_of(update, bytes)? != digest
     {
         return Err(damaged(path, "the local state in it does not have the digest of its record"));
     }
@@ -173,7 +197,11 @@ pub fn read(path: &Path) -> Result<Record, StateError> {
 
 /// Opens one file whose record fits its name and its length; the bytes are not looked at.
 pub(super) fn open_record(path: &Path) -> Result<Opened<Record>, StateError> {
-    let opened = trailer::open::<Record>(path, &KIND)?;
+    fitting(path, trailer::open(path, &KIND)?)
+}
+
+/// Holds the record against the file's name and length.
+fn fitting<F>(path: &Path, opened: Opened<Record, F>) -> Result<Opened<Record, F>, StateError> {
     let record = &opened.record;
     let name = format!("{}-{}.{EXTENSION}", record.study, record.round);
     if path.file_name().is_none_or(|have| *have != *name) {

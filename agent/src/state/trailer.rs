@@ -70,8 +70,8 @@ pub(super) fn write_record<R: Serialize>(
 
 /// A file whose record was read and verified. What comes before it was not looked at.
 #[derive(Debug)]
-pub(super) struct Opened<R> {
-    pub(super) file: File,
+pub(super) struct Opened<R, F = File> {
+    pub(super) file: F,
     pub(super) record: R,
     /// How many bytes come before the record.
     pub(super) bytes: u64,
@@ -82,9 +82,22 @@ pub(super) struct Opened<R> {
 /// # Errors
 /// Not the file that was written, one of a newer release, or the disk refused.
 pub(super) fn open<R: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Opened<R>, StateError> {
-    let damaged = |reason: &str| damaged(path, reason);
-    let mut file = File::open(path).map_err(IoError::at("open", path))?;
+    let file = File::open(path).map_err(IoError::at("open", path))?;
     let total = file.metadata().map_err(IoError::at("inspect", path))?.len();
+    open_from(path, kind, file, total)
+}
+
+/// The same over the `total` bytes of anything that reads as the file at `path` would.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_from<R: DeserializeOwned, F: Read + Seek>(
+    path: &Path,
+    kind: &Kind,
+    mut file: F,
+    total: u64,
+) -> Result<Opened<R, F>, StateError> {
+    let damaged = |reason: &str| damaged(path, reason);
     let Some(tail_at) = total.checked_sub(TAIL_BYTES) else {
         return Err(damaged(&format!("it is shorter than any {}", kind.name)));
     };
@@ -111,7 +124,7 @@ pub(super) fn open<R: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Open
         .ok_or_else(|| damaged("its record is longer than the file"))?;
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(record_at))
-        .and_then(|_| (&file).take(tail.record_bytes).read_to_end(&mut text))
+        .and_then(|_| file.by_ref().take(tail.record_bytes).read_to_end(&mut text))
         .map_err(IoError::at("read", path))?;
     if Digest::of(&text) != tail.record_digest {
         return Err(damaged("its record does not have the digest beside it"));
@@ -120,14 +133,19 @@ pub(super) fn open<R: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Open
     Ok(Opened { file, record, bytes: record_at })
 }
 
-impl<R> Opened<R> {
+impl<R, F: Read + Seek> Opened<R, F> {
     /// Passes `length` bytes from `first` on to `out`, a chunk in memory at a time; their digest.
     ///
     /// # Errors
     /// They end before, or either side refused.
-    pub(super) fn pass(&self, first: u64, length: u64, out: &mut dyn Write) -> io::Result<Digest> {
-        (&self.file).seek(SeekFrom::Start(first))?;
-        let (passed, digest) = pass_on((&self.file).take(length), out)?;
+    pub(super) fn pass(
+        &mut self,
+        first: u64,
+        length: u64,
+        out: &mut dyn Write,
+    ) -> io::Result<Digest> {
+        self.file.seek(SeekFrom::Start(first))?;
+        let (passed, digest) = pass_on(self.file.by_ref().take(length), out)?;
         if passed == length { Ok(digest) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }

@@ -65,26 +65,34 @@ impl Compute {
     /// Holds a staged update against the rules.
     ///
     /// # Errors
-    /// The rule that it breaks, or [`Code::CoordinatorFault`] if it cannot be read.
+    /// The rule that it breaks, or [`Code::CoordinatorFault`] if it cannot be read or is not on disk
+    /// as it came: then no rule that its bytes break is the site's doing.
     pub fn verify(&self, update: Digest, rules: &Rules) -> Result<Words, Fault> {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut validator = Validator::new(rules, &self.0.schema, staged.length())?;
+        let mut read = Reread::of(&staged, update);
+        let mut verdict = Ok(());
         in_chunks(0, staged.length(), |offset, chunk| {
-            staged.read_at(offset, chunk).map_err(our_fault)?;
-            validator.feed(chunk)
+            read.chunk(offset, chunk)?;
+            if verdict.is_ok() {
+                verdict = validator.feed(chunk);
+            }
+            Ok(())
         })?;
+        read.finish()?;
+        verdict?;
         validator.finish()
     }
 
     /// Adds weight · update, which was verified and has so many coordinates, to the round's sum.
     ///
     /// # Errors
-    /// [`Code::CoordinatorFault`]: it cannot be read, and may have been added in part.
+    /// [`Code::CoordinatorFault`]: it cannot be read or has rotted, and may have been added in part.
     pub fn add(&self, update: Digest, weight: u64, coordinates: usize) -> Result<(), Fault> {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut sum = self.sum();
         let sum = sum.get_or_insert_with(|| Sum::new(coordinates));
-        add_all(sum, &staged, weight)
+        add_all(sum, (update, &staged), weight)
     }
 
     /// Makes the next model and the strategy's next state from the base, the state that was
@@ -187,16 +195,54 @@ impl Compute {
     }
 }
 
-fn add_all(sum: &mut Sum, staged: &Staged, weight: u64) -> Result<(), Fault> {
+fn add_all(sum: &mut Sum, (update, staged): (Digest, &Staged), weight: u64) -> Result<(), Fault> {
     let share = sum.admit(weight).map_err(our_fault)?;
     let start = HEADER_BYTES as u64;
     let end = start + 4 * sum.as_slice().len() as u64;
+    let mut read = Reread::of(staged, update);
+    in_chunks(0, start, |offset, chunk| read.chunk(offset, chunk))?;
     in_chunks(start, end, |offset, chunk| {
-        staged.read_at(offset, chunk).map_err(our_fault)?;
+        read.chunk(offset, chunk)?;
         // Chunks begin at multiples of 4 bytes after the header, within the sum's own length.
         let at = usize::try_from((offset - start) / 4).map_err(our_fault)?;
         sum.add_bytes(share, at, chunk).map_err(our_fault)
-    })
+    })?;
+    in_chunks(end, staged.length(), |offset, chunk| read.chunk(offset, chunk))?;
+    read.finish()
+}
+
+/// A staged update, read once more from its start to its end. A file is hashed on the way: what the
+/// disk gives back now need not be what the receiving sink hashed.
+struct Reread<'a> {
+    staged: &'a Staged,
+    digest: Digest,
+    hasher: Option<blake3::Hasher>,
+}
+
+impl<'a> Reread<'a> {
+    fn of(staged: &'a Staged, digest: Digest) -> Self {
+        let hasher = matches!(staged, Staged::File { .. }).then(blake3::Hasher::new);
+        Self { staged, digest, hasher }
+    }
+
+    fn chunk(&mut self, offset: u64, chunk: &mut [u8]) -> Result<(), Fault> {
+        self.staged.read_at(offset, chunk).map_err(our_fault)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(chunk);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Fault> {
+        let found = self.hasher.map(|hasher| Digest::from(hasher.finalize()));
+        match found.filter(|found| *found != self.digest) {
+            None => Ok(()),
+            Some(found) => Err(our_fault(format!(
+                "staged {} has other content on disk ({found})",
+                self.digest
+            ))),
+        }
+    }
 }
 
 /// Gives `work` one chunk of `start..end` after the other.

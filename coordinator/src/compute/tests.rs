@@ -4,11 +4,15 @@
 use std::fs;
 use std::path::PathBuf;
 
+use consilium_common::ids::Round;
 use consilium_common::tensor::flat::{decode_model, encode_model};
+use consilium_common::wire::messages::TaskKind;
+use consilium_io::disk::{Durability, replace};
 use tempfile::TempDir;
 
 use super::*;
 use crate::aggregate::server_opt::STATE_HEADER_BYTES;
+use crate::stage::Purpose;
 use crate::store::files::Files;
 
 /// More than two segments of 1 MiB.
@@ -150,4 +154,47 @@ fn a_base_or_state_that_is_missing_or_damaged_is_the_coordinators_fault() {
         fs::write(&path, &good).unwrap();
     }
     assert!(bench.round(1, made.model, Some(state)).is_ok());
+}
+
+/// What rots after its last check is not added, whichever byte it is, and puts no blame on a site.
+#[tokio::test]
+async fn a_staged_file_that_rots_is_not_taken_for_the_update() {
+    let draft = "[study]\nname = \"demo\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n\
+                 [training]\nrounds = 1\n[aggregation]\nclip_norm = 1.0\n\
+                 [privacy]\nmode = \"inspectable\"\n";
+    let study = Study::read(draft, "draft").unwrap().resolve().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let blobs: Arc<dyn Blobs> = Arc::new(Files::open(&dir.path().join("blobs")).unwrap());
+    let folder = dir.path().join("stage");
+    let coordinates = study.layout().unwrap().weights_len();
+    let rules = Rules {
+        study_digest: Digest([1; 32]),
+        round: Round(1),
+        task: TaskKind::Train,
+        base: Digest([2; 32]),
+        layout: study.layout().unwrap().digest(),
+        shared_len: coordinates,
+        words_len: Schema::of(&study).words_len(),
+        step_exponent: -26,
+        clip_norm: 1.0,
+        max_examples: 10,
+    };
+    let update = vec![0; usize::try_from(rules.update_bytes_len()).unwrap()];
+    let files = consilium_io::disk::Blobs::open(&folder).unwrap();
+    let digest = files.put_bytes(&update, Durability::Cache).unwrap();
+    let stage = Arc::new(Stage::open(&folder, 0).unwrap());
+    let purpose = Purpose { study: study.id().clone(), round: Round(1) };
+    assert!(stage.look(&purpose, digest).await.unwrap());
+    let compute = Compute::new(&study, blobs, stage).unwrap();
+    compute.add(digest, 10, coordinates).unwrap();
+    assert_eq!(compute.verify(digest, &rules).unwrap_err().code, Code::WrongShape);
+    for at in [0, HEADER_BYTES, update.len() - 1] {
+        let mut rotten = update.clone();
+        rotten[at] ^= 1;
+        replace(&files.path_of(digest), &rotten).unwrap();
+        let added = compute.add(digest, 10, coordinates).unwrap_err();
+        for fault in [added, compute.verify(digest, &rules).unwrap_err()] {
+            assert_eq!(fault.code, Code::CoordinatorFault, "byte {at}: {}", fault.detail);
+        }
+    }
 }

@@ -26,8 +26,12 @@ impl Engine {
         let open = self.open.as_ref().filter(|open| open.plan.round == offer.round);
         match open {
             Some(open) if open.is_live() => self.take_live_offer(site, offer),
-            // Its roll call is on the way to the log, and then to this site.
-            Some(open) if open.ending.as_ref().is_some_and(|ending| !ending.told) => {}
+            // Its roll call is on the way to the log, and then to those who were invited.
+            Some(open) if open.ending.as_ref().is_some_and(|ending| !ending.told) => {
+                if !open.sites.contains_key(site) {
+                    self.refuse_uninvited(site, offer);
+                }
+            }
             Some(open) if open.phase == Phase::Planning => {
                 let detail = format!("round {} has not begun", offer.round);
                 self.refuse(site, offer, Code::WrongRound, detail);
@@ -53,9 +57,7 @@ impl Engine {
         let need = self.terms.rules(&open.plan).update_bytes_len();
         let closed = open.uploads_closed;
         let Some(part) = self.part(site) else {
-            let detail = format!("{site} was not invited to round {}", offer.round);
-            self.refuse(site, offer, Code::NotInvited, detail);
-            return;
+            return self.refuse_uninvited(site, offer);
         };
         if let SiteState::Out(Why::Refused(code)) = part.state {
             let detail = "an update of this site was refused in this round".to_owned();
@@ -304,6 +306,13 @@ impl Engine {
     fn strike(&mut self, site: &SiteId, code: Code, detail: &str) {
         let (site, detail) = (site.clone(), detail.to_owned());
         self.outbox.push(Action::Strike { site, code, detail });
+    }
+
+    /// Nobody retains an update of a round that it was not invited to, unless the log was brought back
+    /// from a copy and gave the round's number again.
+    fn refuse_uninvited(&mut self, site: &SiteId, offer: &UpdateOffer) {
+        let detail = format!("{site} was not invited to round {}", offer.round);
+        self.refuse(site, offer, Code::NotInvited, detail);
     }
 
     fn refuse(&mut self, site: &SiteId, offer: &UpdateOffer, code: Code, detail: String) {

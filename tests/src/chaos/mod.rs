@@ -17,8 +17,8 @@
 //! What does not: rounds that take longer or are abandoned with their reason. The idle timeout is
 //! longer than any strike, so a site that is struck is waited for, never passed over.
 //!
-//! Not modelled: power loss (the simulation tears and drops unsynced writes), bit rot (the kill
-//! tests of consilium-io flip every bit), clocks (the simulation).
+//! Not modelled: power loss and bit rot (the simulation; the tests of consilium-io flip every bit of a
+//! log); clocks (the simulation).
 
 #![expect(
     clippy::unwrap_used,

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use consilium_common::audit::Record;
 use consilium_common::audit::record::{StudyStateSet, StudySubmitted};
-use consilium_common::audit::{Outcome, Record};
-use consilium_common::ids::{Digest, Round, SiteId};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{self as m, Message, RunState};
@@ -15,7 +15,9 @@ use consilium_coordinator::round::{
     Action, ActionId, Aggregated, Done, Engine, Fault, History, Prepared, StudyHistory,
 };
 
+use super::disk::{Death, Found, LogDisk, flip};
 use super::sim::{Event, Sim, Work};
+use super::stage::Stage;
 use super::terms::{Terms, next, preparation, units};
 
 /// What a running engine works with, in memory.
@@ -25,24 +27,24 @@ pub(crate) struct Running {
     added: BTreeSet<SiteId>,
 }
 
-#[derive(Default)]
 pub(crate) struct Coordinator {
     /// One a study; none while the process is down.
     pub(crate) running: Vec<Running>,
     pub(crate) life: u64,
     // On disk.
-    /// Each record with the time at which it was durable.
+    pub(crate) disk: LogDisk,
+    /// What the log says: each record with the time at which it was durable.
     pub(crate) log: Vec<(Millis, Record)>,
+    /// Records that a restored copy of the log does not have.
+    pub(crate) lost: Vec<(Millis, Record)>,
     pub(crate) history: History,
-    /// Preparations of which the log has the roll call.
-    prepared: BTreeSet<Digest>,
-    /// Models and strategies' states.
-    pub(crate) models: BTreeMap<Digest, Vec<u8>>,
-    pub(crate) preparations: BTreeMap<Digest, Vec<u8>>,
-    /// Whole updates, each with its study.
-    pub(crate) staged: BTreeMap<Digest, (usize, Vec<u8>)>,
-    /// Updates of which only the first bytes are staged.
-    pub(crate) partial: BTreeMap<Digest, (usize, Vec<u8>)>,
+    /// Models, strategies' states and preparations, as they were written.
+    pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Those that have rotted, as they are.
+    rotten: BTreeMap<Digest, Vec<u8>>,
+    /// One has rotted at some time.
+    pub(crate) blob_rotted: bool,
+    pub(crate) stage: Stage,
     disk_free: Millis,
     /// The next record is refused by the disk.
     pub(crate) disk_fails: bool,
@@ -50,35 +52,51 @@ pub(crate) struct Coordinator {
     pub(crate) wall_offset: i64,
     wall_last: Millis,
     pub(crate) resumed: u64,
+    /// How often its log was brought back from a copy.
+    pub(crate) restored: u64,
     /// When it died.
     pub(crate) deaths: Vec<Millis>,
 }
 
 impl Coordinator {
     pub(crate) fn new(studies: &[Terms]) -> Self {
-        let mut coordinator = Self::default();
+        let mut coordinator = Self {
+            running: Vec::new(),
+            life: 0,
+            disk: LogDisk::new(),
+            log: Vec::new(),
+            lost: Vec::new(),
+            history: History::new(),
+            blobs: BTreeMap::new(),
+            rotten: BTreeMap::new(),
+            blob_rotted: false,
+            stage: Stage::default(),
+            disk_free: Millis::ZERO,
+            disk_fails: false,
+            wall_offset: 0,
+            wall_last: Millis::ZERO,
+            resumed: 0,
+            restored: 0,
+            deaths: Vec::new(),
+        };
         for terms in studies {
             let study = terms.study.id().clone();
             let (by, state) = ("olga".to_owned(), RunState::Running);
             let initial = terms.study.initial_model().unwrap();
-            coordinator.models.insert(Digest::of(&initial), initial);
+            coordinator.blobs.insert(Digest::of(&initial), initial);
             let (signed, submitter) = (terms.signed.clone(), by.clone());
             let submitted = StudySubmitted { signed, by: submitter };
             coordinator.append(Record::StudySubmitted(submitted), Millis::ZERO);
             let started = StudyStateSet { study, state, by };
             coordinator.append(Record::StudyState(started), Millis::ZERO);
         }
+        coordinator.disk.take_copy(Millis::ZERO);
         coordinator
     }
 
     fn append(&mut self, record: Record, now: Millis) {
         self.history.apply(&record).unwrap();
-        if let Record::RollCall(ended) = &record {
-            let call = ended.signed.parse_unverified().unwrap();
-            if let Outcome::Prepared { preparation, .. } = call.outcome {
-                self.prepared.insert(preparation);
-            }
-        }
+        self.disk.append(&record, now);
         self.log.push((now, record));
     }
 
@@ -111,7 +129,25 @@ impl Coordinator {
         self.history.study(terms.study.id()).unwrap()
     }
 
-    pub(crate) fn start(&mut self, studies: &[Terms], now: Millis) {
+    /// False if the log is damaged: the operator brings it back from the copy, and starts again.
+    pub(crate) fn start(&mut self, studies: &[Terms], now: Millis) -> bool {
+        let found = self.disk.start(now);
+        let starts = matches!(found, Found::Records(_));
+        match found {
+            Found::Records(records) => self.log = records,
+            Found::Restored(records) => {
+                self.lost.extend(self.log.drain(records..));
+                self.stage = Stage::default();
+                self.restored += 1;
+            }
+        }
+        self.history = History::new();
+        for (_, record) in &self.log {
+            self.history.apply(record).unwrap();
+        }
+        if !starts {
+            return false;
+        }
         let now = self.clock(now);
         self.life += 1;
         for terms in studies {
@@ -123,55 +159,56 @@ impl Coordinator {
             self.resumed += resumed;
             self.running.push(Running { engine, sum: None, added: BTreeSet::new() });
         }
+        true
     }
 
-    /// The process dies. Of the records on their way to the disk the first few are there; of the
-    /// staged updates some, some in part.
-    pub(crate) fn die(&mut self, sim: &mut Sim) {
+    /// The process dies. Of the records on their way to the disk the first few are there, and of the
+    /// next one a part; of the staged updates some, some in part.
+    pub(crate) fn die(&mut self, death: Death, sim: &mut Sim) {
         self.running.clear();
         self.deaths.push(sim.now);
-        if planted::has(Bug::TornTail) {
-            // What an earlier start took for written is not in the log.
-            self.history = History::new();
-            for (_, record) in &self.log {
-                self.history.apply(record).unwrap();
-            }
-        }
         let writes = sim.take(|event| {
             matches!(event, Event::Worked { work: Work::Persist(_), .. } | Event::Written { .. })
         });
-        let durable = sim.between(0, writes.len() as u64);
-        let mut writes = writes.into_iter().filter_map(|event| match event {
+        let writes = writes.into_iter().filter_map(|event| match event {
             Event::Worked { work: Work::Persist(record), .. } | Event::Written { record, .. } => {
                 Some(*record)
             }
             _ => None,
         });
-        for record in writes.by_ref().take(usize::try_from(durable).unwrap()) {
-            self.append(record, sim.now);
-        }
-        if let Some(torn) = writes.next()
-            && planted::has(Bug::TornTail)
-        {
-            self.history.apply(&torn).unwrap();
-        }
-        self.lose_staged(sim);
+        self.disk.crash(&writes.collect::<Vec<_>>(), death, sim);
+        self.stage.crash(death, sim);
     }
 
-    /// Some of what is staged is gone, some is there in part.
-    pub(crate) fn lose_staged(&mut self, sim: &mut Sim) {
-        for (digest, (study, bytes)) in std::mem::take(&mut self.staged) {
-            match sim.between(0, 2) {
-                0 => drop(self.staged.insert(digest, (study, bytes))),
-                1 => self.keep_part(study, digest, &bytes),
-                _ => {}
-            }
-        }
+    /// Whether a restored log has forgotten that it planned this round. Its number is given again.
+    pub(crate) fn has_forgotten(&self, study: &StudyId, round: Round) -> bool {
+        self.lost.iter().any(|(_, record)| {
+            matches!(record, Record::Plan(plan) if (&plan.study, plan.round) == (study, round))
+        })
     }
 
-    /// A transfer that broke off leaves what arrived.
-    pub(crate) fn keep_part(&mut self, study: usize, digest: Digest, bytes: &[u8]) {
-        self.partial.insert(digest, (study, bytes[..bytes.len() / 2].to_vec()));
+    /// A blob as it is on disk now.
+    pub(crate) fn blob(&self, digest: Digest) -> &[u8] {
+        self.rotten.get(&digest).unwrap_or_else(|| &self.blobs[&digest])
+    }
+
+    /// A bit turns over of what a study goes on from: its newest model, its strategy's state, or what
+    /// its sites counted.
+    pub(crate) fn rot_blob(&mut self, terms: &Terms, which: u64) {
+        let head = &self.study(terms).head;
+        let named = [Some(head.model), head.strategy_state, head.preparation];
+        let named: Vec<Digest> = named.into_iter().flatten().collect();
+        let count = named.len() as u64;
+        let digest = named[usize::try_from(which % count).unwrap()];
+        let mut bytes = self.blob(digest).to_vec();
+        flip(&mut bytes, which / count);
+        self.rotten.insert(digest, bytes);
+        self.blob_rotted = true;
+    }
+
+    /// The operator has brought the blobs back from the copy.
+    pub(crate) fn mend_blobs(&mut self) {
+        self.rotten.clear();
     }
 
     /// Begins what an engine asks for. What is to be sent comes back.
@@ -205,8 +242,7 @@ impl Coordinator {
             Action::Forget { .. } => {
                 let running = &mut self.running[study];
                 (running.sum, running.added) = (None, BTreeSet::new());
-                self.staged.retain(|_, (of, _)| *of != study);
-                self.partial.retain(|_, (of, _)| *of != study);
+                self.stage.forget(study);
                 None
             }
             Action::Look { id, .. }
@@ -244,7 +280,8 @@ impl Coordinator {
                         if (&made.study, made.round) == (&plan.study, plan.round))
                 });
                 let named = plan.preparation.map(|blob| blob.digest);
-                made && named.is_none_or(|digest| self.prepared.contains(&digest))
+                let prepared = self.history.study(&plan.study).unwrap().head.preparation;
+                made && (named.is_none() || named == prepared)
             }
             Message::Receipt(receipt) => log().any(|record| {
                 matches!(record, Record::Receipt(given) if given.signed == receipt.signed)
@@ -255,6 +292,18 @@ impl Coordinator {
             _ => true,
         };
         assert!(durable, "announced before it is durable: {}", message.name());
+    }
+
+    /// Whether the roll call of a round that is over, if there is one, can be read.
+    pub(crate) fn reads_roll_call(&self, terms: &Terms, wanted: Round) -> bool {
+        let at = self.log.iter().position(|(_, record)| match record {
+            Record::RollCall(ended) => {
+                let call = ended.signed.parse_unverified().unwrap();
+                (&call.study, call.round) == (terms.study.id(), wanted)
+            }
+            _ => false,
+        });
+        at.is_none_or(|at| self.disk.reads(at))
     }
 
     fn old_roll_call(&self, terms: &Terms, round: Round) -> Option<Message> {
@@ -281,39 +330,21 @@ impl Coordinator {
             Work::Other(action) => *action,
         };
         match action {
-            Action::Look { update, .. } => Done::Staged(self.look(update)),
+            Action::Look { update, .. } => Done::Staged(self.stage.look(update)),
             Action::Verify { update, rules, .. } => {
-                let lost = Fault { code: Code::CoordinatorFault, detail: "the stage".to_owned() };
-                let staged = self.staged.get(&update).ok_or(lost);
-                Done::Verified(
-                    staged.and_then(|(_, staged)| validate(&rules, &terms.schema, staged)),
-                )
+                let staged = self.stage.read(update);
+                Done::Verified(staged.and_then(|staged| validate(&rules, &terms.schema, staged)))
             }
             Action::Add { site, update, weight, coordinates, .. } => {
                 Done::Added(self.add(study, site, update, (weight, coordinates)))
             }
             Action::Aggregate { base, strategy_state, weight, step_exponent, .. } => {
-                let sum = self.running[study].sum.as_ref().unwrap();
-                assert_eq!(sum.weight(), weight, "the sum's weight is the round's");
-                let state = strategy_state.map(|state| self.models[&state].as_slice());
-                let next = next(terms, &self.models[&base], state, sum, step_exponent);
-                let sum = sum.digest();
-                let model = self.keep(next.model);
-                let strategy_state = (!next.state.is_empty()).then(|| self.keep(next.state));
-                Done::Aggregated(Ok(Aggregated { model, strategy_state, sum }))
+                let step = (weight, step_exponent);
+                Done::Aggregated(self.aggregate(study, terms, (base, strategy_state), step))
             }
             Action::Prepare { sites, .. } => Done::Prepared(Ok(self.prepare(study, terms, sites))),
             other => panic!("{other:?} has no answer"),
         }
-    }
-
-    fn look(&mut self, update: Digest) -> bool {
-        if let Some(part) = self.partial.remove(&update)
-            && planted::has(Bug::PartialBlob)
-        {
-            self.staged.insert(update, part);
-        }
-        self.staged.contains_key(&update)
     }
 
     fn add(
@@ -323,10 +354,7 @@ impl Coordinator {
         update: Digest,
         (weight, coordinates): (u64, usize),
     ) -> Result<(), Fault> {
-        let Some((_, staged)) = self.staged.get(&update) else {
-            let detail = "the stage lost it".to_owned();
-            return Err(Fault { code: Code::CoordinatorFault, detail });
-        };
+        let staged = self.stage.read(update)?;
         let running = &mut self.running[study];
         assert!(running.added.insert(site.clone()), "{site} was added twice");
         let sum = running.sum.get_or_insert_with(|| Sum::new(coordinates));
@@ -335,20 +363,46 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A model or state on disk.
+    /// A blob on disk.
     fn keep(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(&bytes);
-        self.models.insert(digest, bytes);
+        self.blobs.insert(digest, bytes);
+        self.rotten.remove(&digest);
         digest
+    }
+
+    /// A blob, hashed as it is read.
+    fn read(&self, digest: Digest) -> Result<&[u8], Fault> {
+        let bytes = self.blob(digest);
+        if Digest::of(bytes) == digest {
+            return Ok(bytes);
+        }
+        let detail = format!("{digest} has other content on disk");
+        Err(Fault { code: Code::CoordinatorFault, detail })
+    }
+
+    fn aggregate(
+        &mut self,
+        study: usize,
+        terms: &Terms,
+        (base, state): (Digest, Option<Digest>),
+        (weight, exponent): (u64, i32),
+    ) -> Result<Aggregated, Fault> {
+        let sum = self.running[study].sum.as_ref().unwrap();
+        assert_eq!(sum.weight(), weight, "the sum's weight is the round's");
+        let state = state.map(|state| self.read(state)).transpose()?;
+        let next = next(terms, self.read(base)?, state, sum, exponent);
+        let sum = sum.digest();
+        let model = self.keep(next.model);
+        let strategy_state = (!next.state.is_empty()).then(|| self.keep(next.state));
+        Ok(Aggregated { model, strategy_state, sum })
     }
 
     fn prepare(&mut self, study: usize, terms: &Terms, sites: u64) -> Prepared {
         let sum = self.running[study].sum.as_ref().unwrap();
         assert_eq!(sum.weight(), sites, "every site counts once");
         let (made, sum) = (preparation(terms, sum), sum.digest());
-        let preparation = Digest::of(&made);
-        self.preparations.insert(preparation, made);
-        Prepared { preparation, sum }
+        Prepared { preparation: self.keep(made), sum }
     }
 
     /// A record is on disk that nobody waited for.

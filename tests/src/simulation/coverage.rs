@@ -68,6 +68,10 @@ pub struct Coverage {
     pub excluded: u64,
     /// Rounds that went on after a death of the coordinator.
     pub resumed: u64,
+    /// Logs that were damaged and brought back from a copy.
+    pub restored: u64,
+    /// Connections that were closed because their site did not read.
+    pub slow_readers: u64,
 }
 
 impl Coverage {
@@ -85,6 +89,8 @@ impl Coverage {
         self.abandoned += other.abandoned;
         self.excluded += other.excluded;
         self.resumed += other.resumed;
+        self.restored += other.restored;
+        self.slow_readers += other.slow_readers;
     }
 
     /// Medians over the federations: sites, rounds, faults.
@@ -144,13 +150,15 @@ impl Coverage {
             text,
             "\n{} federations (median: {sites} sites, {rounds} rounds, {faults} faults): \
              {} rounds committed, {} prepared, {} abandoned, {} resumed after a death, {} sites left \
-             out",
+             out, {} logs brought back from a copy, {} slow readers put off",
             self.sizes.len(),
             self.committed,
             self.prepared,
             self.abandoned,
             self.resumed,
-            self.excluded
+            self.excluded,
+            self.restored,
+            self.slow_readers
         );
         text
     }

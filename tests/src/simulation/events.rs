@@ -4,10 +4,12 @@ use consilium_agent::session as agent;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{self as m, Message};
 use consilium_common::wire::reject::Code;
-use consilium_coordinator::round::{self, Command, SiteMessage};
+use consilium_coordinator::round::{self, Command, Done, SiteMessage};
 
+use super::disk::Death;
 use super::links::Link;
 use super::sim::{Deed, Event, LinkId, Work};
+use super::site::Reached;
 use super::world::{World, study_of};
 
 /// Words of a site that it may say again later.
@@ -17,7 +19,7 @@ impl World {
     pub(crate) fn handle(&mut self, event: Event) {
         let now = self.sim.now;
         match event {
-            Event::CoordinatorStarts => self.coordinator.start(&self.studies, now),
+            Event::CoordinatorStarts => self.coordinator_starts(),
             Event::SiteStarts { site } => self.sites[site].start(&self.studies, now),
             Event::Opened { site, life } if self.sites[site].life == life => self.opened(site),
             Event::Up { link, message } => self.heard(link, *message),
@@ -46,6 +48,9 @@ impl World {
                     self.sim.after(300, 500, Event::Moves { site, life, id, batch });
                 }
             }
+            Event::Trickles { trickle } => self.trickles(trickle),
+            Event::Reads { link } => self.reads(link),
+            Event::BlobsMended => self.coordinator.mend_blobs(),
             Event::PushBegins { push } => self.push_begins(push),
             Event::PushEnds { push } => self.push_ends(push),
             Event::ClockRight => self.coordinator.wall_offset = 0,
@@ -110,9 +115,12 @@ impl World {
         if fails {
             // The record may be there or not; nothing can be promised, so the process stops.
             self.coordinator.disk_fails = false;
-            return self.coordinator_dies();
+            return self.coordinator_dies(Death::Process);
         }
         let done = self.coordinator.worked(study, &self.studies[study], work, self.sim.now);
+        if matches!(done, Done::Aggregated(Err(_))) {
+            self.rot_is_noticed();
+        }
         let now = self.coordinator.clock(self.sim.now);
         if let Some(engine) = self.coordinator.engine(study) {
             engine.handle_done(id, done, now);
@@ -120,21 +128,30 @@ impl World {
     }
 
     fn did(&mut self, site: usize, id: agent::ActionId, deed: Deed) {
-        let link_holds = match &deed {
-            Deed::Judge { link, .. } | Deed::Fetch { link, .. } => {
+        let sent = match &deed {
+            Deed::Fetch { link, plan } => self.blobs_for(*link, plan),
+            _ => None,
+        };
+        let coordinator = match &deed {
+            Deed::Judge { link, .. } => {
                 let link = link.and_then(|link| self.links.get(&link));
                 link.is_some_and(|link| !link.half_open)
             }
             _ => true,
         };
+        let reached = Reached { coordinator, sent: sent.as_ref() };
         let site = &mut self.sites[site];
         // Between death and start nobody is there to do it, or to hear of it.
         if site.session.is_none() {
             return;
         }
-        let done = site.did(&self.studies, deed, link_holds);
+        let done = site.did(&self.studies, deed, reached);
+        let rotten = matches!(&done, agent::Done::Fetched(Err(fault)) if fault.code == Code::CoordinatorFault);
         if let Some(session) = &mut site.session {
             session.handle_done(id, done, self.sim.now);
+        }
+        if rotten {
+            self.rot_is_noticed();
         }
     }
 
@@ -147,7 +164,7 @@ impl World {
             return;
         }
         match message {
-            Message::Hello(_) => self.greet(site),
+            Message::Hello(_) => self.greet(link, site),
             Message::StudyAnswer(answer) => {
                 let study = self.studies.iter().position(|terms| terms.digest == answer.digest);
                 let (Some(study), m::Answer::Accepted) = (study, answer.answer) else {
@@ -174,10 +191,10 @@ impl World {
         }
     }
 
-    fn greet(&mut self, site: usize) {
+    fn greet(&mut self, link: LinkId, site: usize) {
         let coordinator = "consilium 0.1.0".to_owned();
         let wall = self.coordinator_wall();
-        self.send_down(site, m::Welcome { coordinator, wall }.into());
+        self.arrive(link, m::Welcome { coordinator, wall }.into());
         for study in 0..self.studies.len() {
             let terms = &self.studies[study];
             let offer = m::StudyOffer {
@@ -229,10 +246,9 @@ impl World {
         // A site that went back to a backup may speak of rounds that are over, or of none.
         let again = site.restored && refused.code == Code::Equivocation;
         let stale = (site.restored || self.is_disturbed) && refused.code == Code::WrongRound;
-        assert!(
-            bad || lost || stale || again,
-            "an honest update of {} is refused: {refused:?}",
-            site.name
-        );
+        // Of a round that the log forgot and then, perhaps, planned otherwise.
+        let forgotten = self.coordinator.has_forgotten(&refused.study, refused.round);
+        let fits = bad || lost || stale || again || forgotten;
+        assert!(fits, "an honest update of {} is refused: {refused:?}", site.name);
     }
 }

@@ -42,10 +42,23 @@ pub enum Kind {
     Stop,
     /// A site delivers an update that breaks a rule.
     BadUpdate,
+    /// The coordinator's machine or a site's loses its power: unsynced writes are lost, torn, or
+    /// replaced by what the disk held before.
+    PowerCut,
+    /// A bit of the coordinator's log turns over.
+    LogRot,
+    /// A bit of a model or of a staged update turns over.
+    BlobRot,
+    /// A bit of a site's retained update or cached base turns over.
+    SiteRot,
+    /// A site stops reading its control stream, with its queue at the coordinator almost full.
+    SlowReader,
+    /// A site's next base comes slowly, and never stands still for longer than the idle timeout.
+    SlowFetch,
 }
 
 /// All kinds, in the order of the table.
-pub const KINDS: [Kind; 18] = [
+pub const KINDS: [Kind; 24] = [
     Kind::DiesBefore,
     Kind::DiesAfter,
     Kind::OldBackup,
@@ -64,13 +77,19 @@ pub const KINDS: [Kind; 18] = [
     Kind::Pause,
     Kind::Stop,
     Kind::BadUpdate,
+    Kind::PowerCut,
+    Kind::LogRot,
+    Kind::BlobRot,
+    Kind::SiteRot,
+    Kind::SlowReader,
+    Kind::SlowFetch,
 ];
 
 /// How often a kind is drawn, against 10 for most.
 fn share(kind: Kind) -> u32 {
     match kind {
         Kind::DiesBefore | Kind::DiesAfter => 30,
-        Kind::Stop => 2,
+        Kind::Stop => 4,
         Kind::OldBackup
         | Kind::Cut
         | Kind::HalfOpen
@@ -85,7 +104,13 @@ fn share(kind: Kind) -> u32 {
         | Kind::StageLost
         | Kind::ClockJump
         | Kind::Pause
-        | Kind::BadUpdate => 10,
+        | Kind::BadUpdate
+        | Kind::PowerCut
+        | Kind::LogRot
+        | Kind::BlobRot
+        | Kind::SiteRot
+        | Kind::SlowReader
+        | Kind::SlowFetch => 10,
     }
 }
 

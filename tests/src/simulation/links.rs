@@ -4,6 +4,7 @@
 use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages::Message;
 
+use super::reader::Session;
 use super::sim::{Deed, Event, LinkId, Push};
 use super::world::{World, study_of};
 
@@ -23,6 +24,8 @@ pub(crate) struct Link {
     pub(crate) half_open: bool,
     /// Everything arrives twice.
     pub(crate) twice: bool,
+    /// The server's end, once the site has said Hello.
+    pub(crate) session: Option<Session>,
 }
 
 impl Link {
@@ -104,16 +107,15 @@ impl World {
         self.sim.at(at, Event::Up { link: id, message });
     }
 
-    /// On the site's newest link, as the server keeps one session a site.
-    pub(crate) fn send_down(&mut self, site: usize, message: Message) {
+    /// A message that the server has written to a link.
+    pub(crate) fn carry_down(&mut self, id: LinkId, message: Message) {
         let delay = Millis(self.sim.between(1, 150));
-        let newest = self.links.iter_mut().rev().find(|(_, link)| link.site == site);
-        let Some((id, link)) = newest.filter(|(_, link)| !link.half_open) else {
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.half_open) else {
             return;
         };
         link.down_free = link.down_free.max(self.sim.now + delay + link.extra);
         let (at, twice) = (link.down_free, link.twice && study_of(&message).is_some());
-        let (link, message) = (*id, Box::new(message));
+        let (link, message) = (id, Box::new(message));
         if twice {
             self.sim.at(at, Event::Down { link, message: message.clone() });
         }
@@ -140,8 +142,7 @@ impl World {
         let site = &self.sites[push.site];
         let Push { retained, .. } = &push;
         let study = self.index_of(&retained.study);
-        let made = &site.made[&(retained.study.clone(), retained.round)];
-        let bytes = made[&retained.digest].bytes.clone();
+        let bytes = site.sends(&(retained.study.clone(), retained.round), retained.digest);
         match self.links.get(&push.link) {
             Some(link) if link.half_open => {
                 // Stuck until somebody notices.
@@ -149,13 +150,16 @@ impl World {
             }
             Some(_) => {}
             None => {
-                self.coordinator.keep_part(study, retained.digest, &bytes);
+                self.coordinator.stage.keep_part(study, retained.digest, &bytes);
                 return self.pushed(push, false);
             }
         }
         let name = self.sites[push.site].name.clone();
         let now = self.coordinator.clock(self.sim.now);
-        self.coordinator.staged.insert(retained.digest, (study, bytes));
+        if !self.coordinator.stage.take(study, retained.digest, &bytes) {
+            // What arrived is not what was announced: the agent offers it again.
+            return self.pushed(push, false);
+        }
         if let Some(engine) = self.coordinator.engine(study) {
             engine.handle_transfer(&name, retained.round, retained.bytes, 0, now);
             engine.handle_staged(&name, retained.round, retained.digest, now);

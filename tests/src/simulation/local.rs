@@ -10,41 +10,28 @@ use super::site::Of;
 
 /// What a site keeps of its studies.
 #[derive(Clone, Default)]
-pub(crate) struct LocalStates {
-    current: BTreeMap<StudyId, (u64, Stamp)>,
-    /// Those that lie in retained updates.
-    next: BTreeMap<Of, (u64, NextLocal)>,
-}
+pub(crate) struct LocalStates(BTreeMap<StudyId, (u64, Stamp)>);
 
 impl LocalStates {
     /// What a worker of the study is given.
     pub(crate) fn counted(&self, study: &StudyId) -> u64 {
-        self.current.get(study).map_or(0, |(counted, _)| *counted)
+        self.0.get(study).map_or(0, |(counted, _)| *counted)
     }
 
-    /// A worker left the next state, which is retained with its update.
-    pub(crate) fn keep_next(&mut self, of: Of) {
-        let counted = self.counted(&of.0) + 1;
+    /// The next state that a worker leaves, which is retained in its update.
+    pub(crate) fn next(&self, study: &StudyId) -> (u64, NextLocal) {
+        let counted = self.counted(study) + 1;
         let digest = Digest::of(&counted.to_le_bytes());
-        let from = self.current.get(&of.0).map(|(_, stamp)| *stamp);
-        let next = NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from };
-        self.next.insert(of, (counted, next));
+        let from = self.0.get(study).map(|(_, stamp)| *stamp);
+        (counted, NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from })
     }
 
-    /// The update counted.
-    pub(crate) fn promote(&mut self, of: &Of) {
-        let Some((counted, next)) = self.next.get(of) else {
-            return;
-        };
+    /// The update in which `next` lies counted.
+    pub(crate) fn promote(&mut self, of: &Of, counted: u64, next: &NextLocal) {
         let stamp = Stamp { round: of.1, digest: next.digest };
-        let current = self.current.get(&of.0).map(|(_, stamp)| *stamp);
+        let current = self.0.get(&of.0).map(|(_, stamp)| *stamp);
         if promotion(current, of.1, next) == Promotion::Due {
-            self.current.insert(of.0.clone(), (*counted, stamp));
+            self.0.insert(of.0.clone(), (counted, stamp));
         }
-    }
-
-    /// The update is erased.
-    pub(crate) fn erase(&mut self, of: &Of) {
-        self.next.remove(of);
     }
 }

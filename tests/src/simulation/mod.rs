@@ -2,11 +2,17 @@
 //! simulated disks, links, workers and operators, all from one seed. `cargo xtask sim` runs many.
 //!
 //! ```text
-//!   fault ─► strike ─► world ─┬─ coordinator: engines, log, stage      oracle: after each step over
-//!   (what, when)              ├─ site (any number): session, disk              the log, and at the
-//!                             ├─ links: what passes, how late                  end over everything
-//!                             └─ sim: clock, chance, what is on its way  coverage: what was reached
+//!   fault ─► strike ─► world ─┬─ coordinator: engines; disk: its log   oracle: after each step over
+//!   (what, when) rot          │      in bytes; stage: updates                      the log, and at the
+//!                             ├─ site (any number): session; kept:             end over everything
+//!                             │      its files                           coverage: what was reached
+//!                             ├─ links: what passes, how late; reader: queues of those who do not read
+//!                             └─ sim: clock, chance, what is on its way
 //! ```
+//!
+//! Bytes are real where they decide: the log is framed and scanned by consilium-io, a retained update is
+//! written and read in the agent's file format, every digest is computed, and the queues to the sites
+//! are those of the coordinator's server.
 //!
 //! # What counts as a failure
 //! * Anything is announced before its record is durable.
@@ -21,6 +27,10 @@
 //! * An honest update is refused. A site trains over state that is not settled, settles twice, or
 //!   otherwise than its roll call says; or from a local state that is not the one of its last round
 //!   that counted.
+//! * A receipt is given of an update that its site does not retain. A site is passed over as idle while
+//!   its base comes, however slowly.
+//! * A start loses a synced record, takes for a record what was not written, or is refused by a log that
+//!   nothing has damaged. A reader is put off while its queue has room.
 //! * Anything panics, or the federation does not come to rest within a simulated day.
 //!
 //! # What does not
@@ -30,10 +40,30 @@
 //! done, and from an older local state: if that gives other bytes in a round that has a receipt of it,
 //! it is refused as equivocation.
 //!
+//! # What rot may cost
+//! Never a sum: bytes count only while they have their digest or checksum.
+//! * *The log.* An incomplete tail is dropped. Any other damage, also garbage where a power cut left
+//!   unsynced bytes, stops the start; the operator brings back a copy up to a minute old. What the log
+//!   had said since is forgotten, receipts and roll calls too, and numbers of rounds and versions are
+//!   given again. A site that is ahead has followed the roll call that was lost; what it retains of a
+//!   forgotten round is refused (`wrong-round`, `not-invited`; if the number was given again by then, the
+//!   other base or size also counts as a strike), and it declines that number until a later one. The oracle holds
+//!   such a site against the forgotten roll calls too, and allows refusals of forgotten rounds only.
+//! * *A model, a strategy's state, a preparation.* It is noticed when it is aggregated or when a site's fetch
+//!   has another digest. Rounds are abandoned, or sites left out (`coordinator-fault`), until the operator
+//!   has brought the file back.
+//! * *A staged update.* A start that looks for it asks its site again. After that its site is left out
+//!   (`coordinator-fault`), or, if it rots between verification and addition, the round is abandoned.
+//! * *A retained update.* A start sets it aside, and the site trains again if the round is open. If it
+//!   is not, that round never settles there: this one loss the oracle allows, by name. A push of it is
+//!   refused by its digest until the round is over.
+//!   If the round counted, the local state in it is lost too, and the older one stays in force.
+//! * *A cached base or preparation.* It is fetched again, or the round fails at the site (`site-fault`).
+//!
 //! # What is not modelled
-//! Bytes on disk and on the wire (torn log records, bit rot, frames, blob offsets: the tests of
-//! consilium-io and the goldens), TLS and certificates, threads and their timing, the worker's own
-//! arithmetic: the kill tests run the real programs for those.
+//! Bytes on the wire (frames, blob offsets: the goldens), the index and the checkpoint's signature (the
+//! tests of the store), operators who read slowly, quarantine, TLS and certificates, threads and their
+//! timing, the worker's own arithmetic: the kill tests run the real programs for those.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,13 +75,18 @@
 
 mod coordinator;
 pub mod coverage;
+mod disk;
 mod events;
 pub mod fault;
+mod kept;
 mod links;
 mod local;
 mod oracle;
+mod reader;
+mod rot;
 mod sim;
 mod site;
+mod stage;
 mod strike;
 mod terms;
 mod world;
@@ -99,7 +134,7 @@ pub fn run(seed: u64) -> Result<Coverage, Box<Violation>> {
 ///
 /// # Errors
 /// It breaks a promise.
-pub fn run_with(seed: u64, faults: &[usize]) -> Result<Coverage, Box<Violation>> {
+fn run_with(seed: u64, faults: &[usize]) -> Result<Coverage, Box<Violation>> {
     let plan = fault::plan(seed);
     let chosen: Vec<Fault> = faults.iter().filter_map(|index| plan.get(*index).copied()).collect();
     let ran = catch_unwind(AssertUnwindSafe(|| {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use consilium_common::audit::record::PlanMade;
+use consilium_common::audit::record::{PlanMade, ReceiptGiven};
 use consilium_common::audit::{Outcome, Record, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
@@ -18,7 +18,7 @@ use crate::strategies::Expected;
 
 /// Idle is who shows nothing for the idle timeout of the simulated studies; messages take a moment.
 const IDLE: Millis = Millis::from_secs(10);
-const SLACK: Millis = Millis::from_secs(3);
+pub(crate) const SLACK: Millis = Millis::from_secs(3);
 
 impl World {
     /// Looks at the records that are new in the log.
@@ -29,6 +29,9 @@ impl World {
             if let Record::RollCall(ended) = &record {
                 let call = ended.signed.parse_unverified().unwrap();
                 self.nobody_left_out_without_cause(&call, at);
+            }
+            if let Record::Receipt(given) = &record {
+                self.what_is_receipted_is_retained(given);
             }
         }
     }
@@ -52,6 +55,8 @@ impl World {
             match code {
                 Code::Late => assert!(lasted >= deadline, "{name} is late after {lasted}"),
                 Code::Idle | Code::NoAnswer => {
+                    let moves = self.downloads(site, &call.study, call.round);
+                    assert!(!moves, "{name} was passed over while its base came, slowly");
                     assert!(lasted >= IDLE, "{name} is idle after {lasted}");
                     let ready = self.ready_since.get(&(site.index, study));
                     let long = ready.is_some_and(|since| *since + IDLE + SLACK <= at);
@@ -64,9 +69,24 @@ impl World {
                 Code::WorkerFailed | Code::SiteFault | Code::Diverged => {
                     assert!(site.gave_up.contains(&round), "{name} never gave {round:?} up");
                 }
+                Code::CoordinatorFault => {
+                    let lost = self.stage_was_lost || self.coordinator.blob_rotted;
+                    assert!(lost, "{name} suffers from a fault that there was not");
+                }
                 _ => {}
             }
         }
+    }
+
+    /// A receipt is given for what its site retains, and nothing but a rotten disk takes it from there.
+    fn what_is_receipted_is_retained(&self, given: &ReceiptGiven) {
+        let receipt = given.signed.parse_unverified().unwrap();
+        let site = self.sites.iter().find(|site| site.name == receipt.site).unwrap();
+        let of = (receipt.study.clone(), receipt.round);
+        let excused =
+            site.restored || site.set_aside.contains(&of) || self.coordinator.restored > 0;
+        let there = site.disk.retained.contains_key(&of);
+        assert!(there || excused, "{} has a receipt of {of:?} and no update", site.name);
     }
 }
 
@@ -130,6 +150,15 @@ fn every_round_ends_once(world: &World, terms: &Terms, roll_calls: &[RollCall]) 
     assert_eq!(rounds.len(), planned.len(), "no round repeats");
 }
 
+/// Every roll call of a study in a list of records.
+fn calls_in(log: &[(Millis, Record)], terms: &Terms) -> Vec<RollCall> {
+    let calls = log.iter().filter_map(|(_, record)| match record {
+        Record::RollCall(ended) => Some(ended.signed.parse_unverified().unwrap()),
+        _ => None,
+    });
+    calls.filter(|call| call.study == *terms.study.id()).collect()
+}
+
 /// Weight and update of every site that counted.
 fn counted(call: &RollCall) -> impl Iterator<Item = (&SiteId, u64, Digest)> {
     call.sites.iter().filter_map(|(site, entry)| match entry.status {
@@ -140,9 +169,8 @@ fn counted(call: &RollCall) -> impl Iterator<Item = (&SiteId, u64, Digest)> {
 
 fn bytes_of<'a>(world: &'a World, call: &RollCall, site: &SiteId, update: Digest) -> &'a [u8] {
     let site = world.sites.iter().find(|known| known.name == *site).unwrap();
-    let made = site.made[&(call.study.clone(), call.round)].get(&update);
-    let made = made.unwrap_or_else(|| panic!("{} never made these bytes", site.name));
-    &made.bytes
+    let made = site.bytes_of(&(call.study.clone(), call.round), update);
+    made.unwrap_or_else(|| panic!("{} never made the bytes of {update}", site.name))
 }
 
 fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
@@ -208,7 +236,7 @@ fn preparations_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollC
         assert_eq!(reference.digest(), sum, "the counts of round {}", call.round);
         let bytes = preparation(terms, &reference);
         assert_eq!(Digest::of(&bytes), made, "the preparation of round {}", call.round);
-        assert_eq!(world.coordinator.preparations[&made], bytes);
+        assert_eq!(world.coordinator.blobs[&made], bytes);
         assert!(counted(call).count() >= terms.study.cohort.min_sites as usize);
         in_force = Some(made);
     }
@@ -246,26 +274,54 @@ fn what_counted_was_receipted(world: &World, terms: &Terms, roll_calls: &[RollCa
 }
 
 /// The local state of a site says at each training, and in the end, in how many rounds before it the
-/// site counted.
+/// site counted. A state that rotted in its update may be missing. A site that was ahead of a log that
+/// came back from a copy has also counted in rounds that the log forgot.
 fn local_states_moved_with_what_counted(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let lost = calls_in(&world.coordinator.lost, terms);
+    let forked = world.coordinator.restored > 0;
     for site in world.sites.iter().filter(|site| !site.restored) {
         let name = &site.name;
         let committed = |call: &&RollCall| matches!(call.outcome, Outcome::Committed { .. });
-        let rounds = roll_calls.iter().filter(committed).filter(|call| call.counted(name));
-        let counted: BTreeSet<Round> = rounds.map(|call| call.round).collect();
+        let rounds = roll_calls.iter().chain(&lost).filter(committed);
+        let rounds = rounds.filter(|call| call.counted(name)).map(|call| call.round);
+        let rounds: Vec<Round> = rounds.collect();
+        let counted: BTreeSet<Round> = rounds.iter().copied().collect();
+        let is_sure = |round: &&Round| {
+            !forked && !site.set_aside.contains(&(terms.study.id().clone(), **round))
+        };
+        let said = |counted: &BTreeSet<Round>, before: Round| {
+            let earlier = counted.range(..before);
+            let least = earlier.clone().filter(is_sure).count() as u64;
+            // A restored log gives numbers again: what the site counted in may have later ones.
+            least..=(if forked { rounds.len() } else { earlier.count() }) as u64
+        };
         let of_study = site.made.iter().filter(|((study, _), _)| study == terms.study.id());
         for ((_, round), made) in of_study {
-            let before = counted.iter().filter(|earlier| *earlier < round).count() as u64;
-            let have = made.values().map(|made| made.counted).next();
-            assert_eq!(have, Some(before), "{name} trained round {round} from its local state");
+            assert!(made.len() == 1 || forked, "{name} made one update in round {round}");
+            for made in made.values() {
+                let (have, may) = (made.counted, said(&counted, *round));
+                assert!(
+                    may.contains(&have),
+                    "{name} trained round {round} from a local state of \
+                        {have} rounds, not {may:?}"
+                );
+            }
         }
-        let last = site.disk.local.counted(terms.study.id());
-        assert_eq!(last, counted.len() as u64, "{name} ends with its local state");
+        let (last, may) =
+            (site.disk.local.counted(terms.study.id()), said(&counted, Round(u64::MAX)));
+        assert!(
+            may.contains(&last),
+            "{name} ends with a local state of {last} rounds, not {may:?}"
+        );
     }
 }
 
-/// A site's state moves with exactly the updates that counted; nothing is left, nothing twice.
+/// A site's state moves with exactly the updates that counted; nothing is left, nothing twice. Where
+/// the log was brought back from a copy, a round may have ended twice, and a site that heard of the
+/// first end has followed that.
 fn sites_settled_by_their_roll_calls(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let forked = world.coordinator.restored > 0;
+    let lost = calls_in(&world.coordinator.lost, terms);
     for site in &world.sites {
         let mut settled = BTreeMap::new();
         for ((study, round), counted, there) in &site.settled {
@@ -276,19 +332,26 @@ fn sites_settled_by_their_roll_calls(world: &World, terms: &Terms, roll_calls: &
             let name = &site.name;
             // After a refusal that died with both processes the task is done, and refused, again.
             let refused = site.bad.contains(&(study.clone(), *round)) || world.stage_was_lost;
-            let again = site.restored || refused;
+            let again = site.restored || refused || forked;
             assert!((*there && before.is_none()) || again, "{name} settled round {round} twice");
         }
         let of_study = |(study, _): &&(StudyId, Round)| study == terms.study.id();
-        let made = site.made.keys().filter(of_study).count();
+        let mut made = site.made.keys().filter(of_study);
         let name = &site.name;
-        assert!(settled.len() == made || site.restored, "{name} settled all it made");
+        let settles = |of: &(StudyId, Round)| {
+            settled.contains_key(&of.1) || site.set_aside.contains(of) || site.restored
+        };
+        assert!(made.all(settles), "{name} settled all it made");
         if site.restored {
             continue;
         }
-        for call in roll_calls.iter().filter(|call| settled.contains_key(&call.round)) {
-            let says = call.counted(name);
-            assert_eq!(settled[&call.round], says, "{name} round {}", call.round);
+        for (round, counted) in settled {
+            let of_round = |call: &&RollCall| call.round == round;
+            let mut says = roll_calls.iter().chain(&lost).filter(of_round);
+            // A log that went back refuses what comes of rounds that it has forgotten.
+            let refused = !counted && world.coordinator.has_forgotten(terms.study.id(), round);
+            let holds = says.any(|call| call.counted(name) == counted) || refused;
+            assert!(holds, "{name} round {round} settled as {counted}");
         }
     }
 }

@@ -10,6 +10,8 @@ use consilium_common::time::Millis;
 use consilium_common::wire::messages::{Message, Plan};
 use consilium_coordinator::round::{self, Command};
 
+use super::rot::Trickle;
+
 /// A connection between one site and the coordinator; never used again once it is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
@@ -40,6 +42,12 @@ pub(crate) enum Event {
     Did { site: usize, life: u64, id: agent::ActionId, deed: Deed },
     /// A worker reports batches.
     Moves { site: usize, life: u64, id: agent::ActionId, batch: u64 },
+    /// A part of a slow download.
+    Trickles { trickle: Trickle },
+    /// A site reads on.
+    Reads { link: LinkId },
+    /// The operator has brought rotten blobs back from a copy.
+    BlobsMended,
     /// A blob stream with an update opens at the coordinator.
     PushBegins { push: Push },
     /// Its last byte arrived.
@@ -78,7 +86,7 @@ pub(crate) enum Work {
 pub(crate) enum Deed {
     Judge { study: usize, link: Option<LinkId> },
     Fetch { link: Option<LinkId>, plan: Box<Plan> },
-    Train { crashes: bool },
+    Train { plan: Box<Plan>, crashes: bool },
     Encode { plan: Box<Plan>, disk_full: bool },
     Pushed { went: bool },
     Settle { study: StudyId, round: Round, counted: bool },

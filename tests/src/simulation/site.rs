@@ -14,20 +14,25 @@ use consilium_common::wire::messages::{Message, Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::Outcome;
 
+use super::disk::Death;
+use super::kept::{Cache, Kept, NextState};
 use super::local::LocalStates;
+use super::rot::{Download, Trickle};
 use super::sim::{Deed, Event, LinkId, Push, Sim};
 use super::terms::Terms;
 
 /// A round of a study.
 pub(crate) type Of = (StudyId, Round);
 
+/// Bytes that came over a connection, by the digest that was asked for.
+pub(crate) type Sent = BTreeMap<Digest, Vec<u8>>;
+
 /// What outlives the process.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     judged: BTreeSet<StudyId>,
-    pub(crate) retained: BTreeMap<Of, Retained>,
-    /// Bases and preparations.
-    blobs: BTreeSet<Digest>,
+    pub(crate) retained: BTreeMap<Of, Kept>,
+    pub(crate) cache: Cache,
     pub(crate) local: LocalStates,
 }
 
@@ -46,8 +51,12 @@ pub(crate) struct Site {
     /// Every settlement: round, whether it counted, whether an update was there.
     pub(crate) settled: Vec<(Of, bool, bool)>,
     /// Every update that was ever made, by round and digest: one a round, unless the site went back to
-    /// a backup.
+    /// a backup, or the log did.
     pub(crate) made: BTreeMap<Of, BTreeMap<Digest, Made>>,
+    /// Rounds whose retained update could not be read any more.
+    pub(crate) set_aside: BTreeSet<Of>,
+    /// A base is on its way, slowly.
+    pub(crate) downloads: Option<Download>,
     /// Rounds whose update breaks a rule on purpose.
     pub(crate) bad: BTreeSet<Of>,
     /// Rounds for which it said that it cannot deliver.
@@ -59,6 +68,17 @@ pub(crate) struct Site {
     pub(crate) workers_to_hang: u32,
     pub(crate) disk_full: bool,
     pub(crate) next_is_bad: bool,
+    /// Parts in which the next base comes; 0: at once.
+    pub(crate) slow_fetch: u64,
+}
+
+/// What a deed has of the coordinator when it ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Reached<'a> {
+    /// The connection holds.
+    pub(crate) coordinator: bool,
+    /// What was fetched over it, as it came.
+    pub(crate) sent: Option<&'a Sent>,
 }
 
 /// An update as it was made.
@@ -66,6 +86,12 @@ pub(crate) struct Made {
     pub(crate) bytes: Vec<u8>,
     /// What the local state said that it was trained from.
     pub(crate) counted: u64,
+}
+
+/// What a plan names that has to come before a worker starts.
+pub(crate) fn named(plan: &Plan) -> impl Iterator<Item = Digest> + use<> {
+    let preparation = plan.preparation.map(|blob| blob.digest);
+    [Some(plan.base), preparation].into_iter().flatten()
 }
 
 /// What the edge has to ask of the world around it.
@@ -100,6 +126,9 @@ impl Site {
             restored: false,
             settled: Vec::new(),
             made: BTreeMap::new(),
+            set_aside: BTreeSet::new(),
+            downloads: None,
+            slow_fetch: 0,
             bad: BTreeSet::new(),
             gave_up: BTreeSet::new(),
             cut_off_until: Millis::ZERO,
@@ -118,6 +147,17 @@ impl Site {
             judged: judged(terms),
         };
         self.life += 1;
+        let mut whole = Vec::new();
+        self.disk.retained.retain(|of, kept| match kept.read() {
+            Some(retained) => {
+                whole.push(retained);
+                true
+            }
+            None => {
+                self.set_aside.insert(of.clone());
+                false
+            }
+        });
         self.backups.push(self.disk.clone());
         let kept = studies.iter().filter(|terms| self.disk.judged.contains(terms.study.id()));
         let setup = Setup {
@@ -125,17 +165,21 @@ impl Site {
             agent: "consilium-agent 0.1.0".to_owned(),
             studies: kept.map(known).collect(),
             data: studies.iter().map(|terms| terms.study.id().clone()).collect(),
-            retained: self.disk.retained.values().cloned().collect(),
+            retained: whole,
             slots: 1,
         };
         self.session = Some(Session::open(setup, now));
     }
 
     /// The process dies. What was on its way to the disk is there or not.
-    pub(crate) fn die(&mut self, studies: &[Terms], sim: &mut Sim) {
+    pub(crate) fn die(&mut self, death: Death, studies: &[Terms], sim: &mut Sim) {
         let (index, life) = (self.index, self.life);
         self.session = None;
         self.link = None;
+        self.downloads = None;
+        if death == Death::Power {
+            self.disk.cache.crash(sim);
+        }
         let deeds = sim.take(|event| {
             matches!(event, Event::Did { site, life: of, .. } if (*site, *of) == (index, life))
         });
@@ -145,13 +189,13 @@ impl Site {
                 && sim.happens(300)
             {
                 // It dies between the promotion and the erasure.
-                self.disk.local.promote(&(study.clone(), *round));
+                self.promote(&(study.clone(), *round));
             }
             if let Event::Did { deed, .. } = event
                 && durable
             {
                 match deed {
-                    Deed::Encode { plan, disk_full: false } => {
+                    Deed::Encode { plan, disk_full: false } if self.has_base_for(&plan) => {
                         self.encode(super::world::terms_of(studies, &plan.study), &plan);
                     }
                     Deed::Settle { study, round, counted } => self.settle((study, round), counted),
@@ -185,9 +229,15 @@ impl Site {
             }
             Action::Fetch { id, plan } => {
                 let plan = Box::new(plan);
-                sim.after(1, 500, did(id, Deed::Fetch { link, plan }));
+                match std::mem::take(&mut self.slow_fetch) {
+                    0 => sim.after(1, 500, did(id, Deed::Fetch { link, plan })),
+                    left => {
+                        let trickle = Trickle { site, life, id, link, plan, left };
+                        sim.after(1, 500, Event::Trickles { trickle });
+                    }
+                }
             }
-            Action::Train { id, .. } => self.train(id, sim),
+            Action::Train { id, plan } => self.train(id, Box::new(plan), sim),
             Action::Encode { id, plan, .. } => {
                 let (plan, disk_full) = (Box::new(plan), std::mem::take(&mut self.disk_full));
                 let first = !self.made.contains_key(&of_plan(&plan));
@@ -211,9 +261,9 @@ impl Site {
         Asked::Nothing
     }
 
-    fn train(&mut self, id: ActionId, sim: &mut Sim) {
+    fn train(&mut self, id: ActionId, plan: Box<Plan>, sim: &mut Sim) {
         let (site, life) = (self.index, self.life);
-        let did = |crashes| Event::Did { site, life, id, deed: Deed::Train { crashes } };
+        let did = |crashes| Event::Did { site, life, id, deed: Deed::Train { plan, crashes } };
         if self.workers_to_hang > 0 {
             // The daemon kills it after the study's idle timeout; nothing moves before.
             self.workers_to_hang -= 1;
@@ -226,47 +276,64 @@ impl Site {
     }
 
     /// A fetch or a worker is stopped, and says so unless it was done already.
-    fn stop(&self, id: ActionId, sim: &mut Sim) {
+    fn stop(&mut self, id: ActionId, sim: &mut Sim) {
         let (site, life) = (self.index, self.life);
         let key = (site, life, id);
-        let stopped = sim.take(
-            |event| matches!(event, Event::Did { site, life, id, .. } if (*site, *life, *id) == key),
-        );
+        let stopped = sim.take(|event| match event {
+            Event::Did { site, life, id, .. } => (*site, *life, *id) == key,
+            Event::Trickles { trickle } => (trickle.site, trickle.life, trickle.id) == key,
+            _ => false,
+        });
+        self.downloads = None;
         for event in stopped {
             let deed = match event {
-                Event::Did { deed: Deed::Fetch { plan, .. }, .. } => {
+                Event::Did { deed: Deed::Fetch { plan, .. }, .. }
+                | Event::Trickles { trickle: Trickle { plan, .. } } => {
                     Deed::Fetch { link: None, plan }
                 }
-                _ => Deed::Train { crashes: true },
+                Event::Did { deed: Deed::Train { plan, .. }, .. } => {
+                    Deed::Train { plan, crashes: true }
+                }
+                other => panic!("{other:?} cannot be stopped"),
             };
             sim.after(1, 100, Event::Did { site, life, id, deed });
         }
     }
 
     /// A deed is done, and on disk where it belongs there; its answer.
-    pub(crate) fn did(&mut self, studies: &[Terms], deed: Deed, link_holds: bool) -> Done {
+    pub(crate) fn did(&mut self, studies: &[Terms], deed: Deed, reached: Reached<'_>) -> Done {
         let fault = |detail: &str| Fault::passing(Code::SiteFault, detail);
         match deed {
-            Deed::Judge { .. } if !link_holds => Done::Judged(Err(fault("connection lost"))),
+            Deed::Judge { .. } if !reached.coordinator => {
+                Done::Judged(Err(fault("connection lost")))
+            }
             Deed::Judge { study, .. } => {
                 self.disk.judged.insert(studies[study].study.id().clone());
                 Done::Judged(Ok(judged(&studies[study])))
             }
             Deed::Fetch { plan, .. } => {
                 assert_ne!(plan.task, TaskKind::Prepare, "counts start from nothing");
-                let named = plan.preparation.map(|blob| blob.digest);
-                for digest in [Some(plan.base), named].into_iter().flatten() {
-                    if !self.disk.blobs.contains(&digest) && !link_holds {
-                        return Done::Fetched(Err(fault("connection lost")));
+                for digest in named(&plan) {
+                    if self.disk.cache.holds(digest) {
+                        continue;
                     }
-                    self.disk.blobs.insert(digest);
+                    let Some(sent) = reached.sent else {
+                        return Done::Fetched(Err(fault("connection lost")));
+                    };
+                    if !self.disk.cache.put(digest, &sent[&digest]) {
+                        let told = "other bytes than asked for";
+                        return Done::Fetched(Err(Fault::passing(Code::CoordinatorFault, told)));
+                    }
                 }
                 Done::Fetched(Ok(()))
             }
-            Deed::Train { crashes: true } => {
+            Deed::Train { plan, .. } if !self.has_all_of(&plan) => {
+                Done::Trained(Err(Fault::lasting(Code::SiteFault, "the cached base has rotted")))
+            }
+            Deed::Train { crashes: true, .. } => {
                 Done::Trained(Err(Fault::passing(Code::WorkerFailed, "killed by signal 9")))
             }
-            Deed::Train { crashes: false } => Done::Trained(Ok(Trained {
+            Deed::Train { crashes: false, .. } => Done::Trained(Ok(Trained {
                 outcome: Outcome {
                     examples: 100,
                     holdout: 100,
@@ -277,6 +344,9 @@ impl Site {
             })),
             Deed::Encode { disk_full: true, .. } => {
                 Done::Encoded(Err(Fault::lasting(Code::SiteFault, "no space left on device")))
+            }
+            Deed::Encode { plan, .. } if !self.has_base_for(&plan) => {
+                Done::Encoded(Err(Fault::lasting(Code::SiteFault, "the cached base has rotted")))
             }
             Deed::Encode { plan, .. } => {
                 let terms = super::world::terms_of(studies, &plan.study);
@@ -299,11 +369,41 @@ impl Site {
 
     fn settle(&mut self, of: Of, counted: bool) {
         if counted {
-            self.disk.local.promote(&of);
+            self.promote(&of);
         }
-        self.disk.local.erase(&of);
         let there = self.disk.retained.remove(&of).is_some();
         self.settled.push((of, counted, there));
+    }
+
+    /// The next local state in a retained update becomes the current one, if it can be read.
+    fn promote(&mut self, of: &Of) {
+        match self.disk.retained.get(of).map(Kept::next_state) {
+            None | Some(NextState::None) => {}
+            Some(NextState::Left(counted, next)) => self.disk.local.promote(of, counted, &next),
+            Some(NextState::Rotten) => drop(self.set_aside.insert(of.clone())),
+        }
+    }
+
+    /// Whether what a worker is given is sound. Who counts starts from nothing.
+    fn has_all_of(&self, plan: &Plan) -> bool {
+        let is_sound = |digest| self.disk.cache.is_sound(digest);
+        plan.task == TaskKind::Prepare || named(plan).all(is_sound)
+    }
+
+    /// An update is made over its base; a score and counts are not.
+    fn has_base_for(&self, plan: &Plan) -> bool {
+        plan.task != TaskKind::Train || self.disk.cache.is_sound(plan.base)
+    }
+
+    /// The bytes of an update that this site has made.
+    pub(crate) fn bytes_of(&self, of: &Of, update: Digest) -> Option<&[u8]> {
+        self.made.get(of)?.get(&update).map(|made| made.bytes.as_slice())
+    }
+
+    /// What a push of it sends: the file, however it is, or what was open when the file went.
+    pub(crate) fn sends(&self, of: &Of, update: Digest) -> Vec<u8> {
+        let kept = self.disk.retained.get(of).map(Kept::update);
+        kept.or_else(|| self.bytes_of(of, update)).unwrap().to_vec()
     }
 
     /// The update of a plan: it follows from site, base and local state alone, as a seed makes it do.
@@ -325,11 +425,12 @@ impl Site {
             seed.iter().take(shared_len).map(|b| (i32::from(*b) - 128) << 18).collect();
         let is_bad = self.bad.contains(&of_plan(plan));
         let honest = if counts { 1 } else { 10 + u64::from(seed[30]) };
-        let words = terms.schema.encode(&Words {
+        let said = Words {
             weight: if is_bad { 1_001 } else { honest },
             clipped: if counts { 0 } else { u64::from(seed[31] & 1) },
             metrics: Metrics(if counts { vec![0, 0] } else { vec![100, 65_536] }),
-        });
+        };
+        let words = terms.schema.encode(&said);
         let exponent = step_exponent(terms.study.aggregation.clip_norm);
         let header = Header {
             round: plan.round,
@@ -347,13 +448,11 @@ impl Site {
             digest: Digest::of(&bytes),
             bytes: bytes.len() as u64,
         };
-        self.disk.retained.insert(of_plan(plan), retained.clone());
-        if plan.task == TaskKind::Train {
-            self.disk.local.keep_next(of_plan(plan));
-        }
+        let next = (plan.task == TaskKind::Train).then(|| self.disk.local.next(&plan.study));
+        let kept = Kept::write(&retained, (plan.study_digest, said), &bytes, next);
+        self.disk.retained.insert(of_plan(plan), kept);
         let made = self.made.entry(of_plan(plan)).or_default();
         made.entry(retained.digest).or_insert(Made { bytes, counted });
-        assert!(made.len() == 1 || self.restored, "one update a round");
         retained
     }
 

@@ -4,10 +4,14 @@ use consilium_common::random::Generator;
 use consilium_common::time::Millis;
 use consilium_coordinator::round::Command;
 
+use super::disk::Death;
 use super::fault::{Fault, Kind};
+use super::rot::PARTS_MAX;
 use super::sim::{Event, between};
 use super::world::World;
 
+/// Which bit rots is drawn below this.
+const BITS_MAX: u64 = 1 << 24;
 /// Most that a calendar clock is off: a day.
 const JUMP_MAX_MS: u64 = 24 * 3600 * 1000;
 
@@ -54,7 +58,7 @@ impl World {
             Kind::CoordinatorDisk => self.coordinator.disk_fails = true,
             Kind::StageLost => {
                 self.stage_was_lost = true;
-                self.coordinator.lose_staged(&mut self.sim);
+                self.coordinator.stage.crash(Death::Process, &mut self.sim);
             }
             Kind::ClockJump => {
                 let by = i64::try_from(draw(0, 2 * JUMP_MAX_MS)).unwrap();
@@ -64,6 +68,12 @@ impl World {
             Kind::Pause => self.commanded(study, Command::Pause),
             Kind::Stop => self.commanded(study, Command::Stop),
             Kind::BadUpdate => self.sites[site].next_is_bad = true,
+            Kind::PowerCut => self.power_cut(site, draw(0, 1) == 0),
+            Kind::LogRot => self.log_rots(draw(0, BITS_MAX), draw(0, 1) == 0),
+            Kind::BlobRot => self.blob_rots(study, draw(0, BITS_MAX), draw(0, 1) == 0),
+            Kind::SiteRot => self.site_rots(site, draw(0, BITS_MAX), draw(0, 1) == 0),
+            Kind::SlowReader => self.stops_reading(site, draw(0, 6), draw(1_000, 300_000)),
+            Kind::SlowFetch => self.sites[site].slow_fetch = draw(1, PARTS_MAX),
         }
     }
 
@@ -72,7 +82,7 @@ impl World {
     }
 
     fn restore(&mut self, site: usize, back: u64) {
-        self.site_dies(site);
+        self.site_dies(site, Death::Process);
         let here = &mut self.sites[site];
         if here.session.is_none() && !here.backups.is_empty() {
             let at = usize::try_from(back).unwrap() % here.backups.len();

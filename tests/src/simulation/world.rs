@@ -8,13 +8,17 @@ use consilium_common::ids::StudyId;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::Message;
 use consilium_common::wire::reject::Code;
+use consilium_coordinator::round::Command;
+use consilium_coordinator::server::sites::Sites;
 
 use super::coordinator::Coordinator;
 use super::coverage::{Coverage, Moment};
+use super::disk::Death;
 use super::fault::{Fault, Kind};
 use super::links::Link;
+use super::reader::desk;
 use super::sim::{Event, LinkId, Sim};
-use super::site::{Asked, Site};
+use super::site::{Asked, Of, Site};
 use super::terms::{self, Terms};
 
 /// The calendar's time when the simulation starts.
@@ -32,6 +36,8 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) sites: Vec<Site>,
     pub(crate) links: BTreeMap<LinkId, Link>,
+    /// The sites' sessions at the coordinator.
+    pub(crate) desk: Sites,
     pub(crate) last_link: u64,
     /// Faults to come, the next one last.
     faults: Vec<Fault>,
@@ -79,6 +85,7 @@ impl World {
             said: sites.iter().map(|_| Vec::new()).collect(),
             sites,
             links: BTreeMap::new(),
+            desk: desk(),
             last_link: 0,
             faults: faults.iter().rev().copied().collect(),
             actions: 0,
@@ -107,8 +114,8 @@ impl World {
         for _ in 0..EVENTS_MAX {
             self.act();
             self.audit();
-            let rest = self.sites.iter().all(|site| site.rests(self.sim.now));
-            if rest && self.studies.iter().all(|terms| self.coordinator.is_over(terms)) {
+            let over = self.studies.iter().all(|terms| self.coordinator.is_over(terms));
+            if over && self.sites.iter().all(|site| site.rests(self.sim.now)) {
                 return;
             }
             assert!(self.sim.now < END, "hangs: {}", self.story());
@@ -189,16 +196,27 @@ impl World {
         let fault = self.next_fault(study);
         if let Some(Fault { kind: Kind::DiesBefore, .. }) = fault {
             self.count_crash("coordinator", name, Kind::DiesBefore);
-            return self.coordinator_dies();
+            return self.coordinator_dies(Death::Process);
         }
         if let consilium_coordinator::round::Action::Strike { site, code, detail } = &action {
             let of_site = self.sites.iter().find(|one| one.name == *site).unwrap();
             // One that went back to a backup trains from an older local state.
             let again = of_site.restored && *code == Code::Equivocation;
-            let bad = !of_site.bad.is_empty() || again;
+            // What was made for a round that the log forgot has another base than that number has now,
+            // or, a score instead of an update, another size.
+            let forgotten = |(study, round): &Of| self.coordinator.has_forgotten(study, *round);
+            let fits = matches!(code, Code::WrongRound | Code::WrongShape | Code::TooLarge);
+            let ahead = fits && of_site.made.keys().any(forgotten);
+            let bad = !of_site.bad.is_empty() || again || ahead;
             assert!(bad, "an honest site is put out: {site}, {code}: {detail}");
         }
         let terms = &self.studies[study];
+        if let consilium_coordinator::round::Action::SendRollCall { round, .. } = &action
+            && !self.coordinator.reads_roll_call(terms, *round)
+        {
+            // The store's answer ends the process; the start sees the damage.
+            return self.coordinator_dies(Death::Process);
+        }
         if let Some((site, message)) = self.coordinator.perform(study, terms, action, &mut self.sim)
         {
             let at = terms.roster.iter().position(|name| *name == site).unwrap();
@@ -207,7 +225,7 @@ impl World {
         match fault {
             Some(Fault { kind: Kind::DiesAfter, .. }) => {
                 self.count_crash("coordinator", name, Kind::DiesAfter);
-                self.coordinator_dies();
+                self.coordinator_dies(Death::Process);
             }
             Some(fault) => self.strike(fault),
             None => {}
@@ -219,7 +237,7 @@ impl World {
         let fault = self.next_fault(0);
         if let Some(Fault { kind: Kind::DiesBefore, .. }) = fault {
             self.count_crash("agent", name, Kind::DiesBefore);
-            return self.site_dies(site);
+            return self.site_dies(site, Death::Process);
         }
         match self.sites[site].perform(action, &self.studies, &mut self.sim) {
             Asked::Nothing => {}
@@ -229,7 +247,7 @@ impl World {
         match fault {
             Some(Fault { kind: Kind::DiesAfter, .. }) => {
                 self.count_crash("agent", name, Kind::DiesAfter);
-                self.site_dies(site);
+                self.site_dies(site, Death::Process);
             }
             Some(fault) => self.strike(fault),
             None => {}
@@ -254,11 +272,26 @@ impl World {
         *self.coverage.crashes.entry((actor, action, side)).or_default() += 1;
     }
 
-    pub(crate) fn coordinator_dies(&mut self) {
+    /// A damaged log stops the start; its operator takes a while to bring the copy back.
+    pub(crate) fn coordinator_starts(&mut self) {
+        if !self.coordinator.start(&self.studies, self.sim.now) {
+            self.coverage.restored += 1;
+            self.audited = self.audited.min(self.coordinator.log.len());
+            self.sim.after(5_000, 300_000, Event::CoordinatorStarts);
+            // What was said since the copy is lost with it: that a study goes on, above all.
+            for study in 0..self.studies.len() {
+                let command = Command::Start;
+                self.sim.after(300_000, 400_000, Event::Commanded { study, command });
+            }
+        }
+    }
+
+    pub(crate) fn coordinator_dies(&mut self, death: Death) {
         if !self.coordinator.is_up() {
             return;
         }
-        self.coordinator.die(&mut self.sim);
+        self.coordinator.die(death, &mut self.sim);
+        self.desk = desk();
         self.ready_since.clear();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
@@ -267,12 +300,12 @@ impl World {
         self.sim.after(10, 15_000, Event::CoordinatorStarts);
     }
 
-    pub(crate) fn site_dies(&mut self, site: usize) {
+    pub(crate) fn site_dies(&mut self, site: usize, death: Death) {
         if self.sites[site].session.is_none() {
             return;
         }
         let link = self.sites[site].link;
-        self.sites[site].die(&self.studies, &mut self.sim);
+        self.sites[site].die(death, &self.studies, &mut self.sim);
         if let Some(link) = link {
             self.drop_link(link);
         }

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use consilium_common::audit::Status;
 use consilium_common::ids::SiteId;
+use consilium_common::time::Millis;
 use consilium_common::wire::messages::RunState;
+use consilium_common::wire::reject::Code;
 
-use super::world::World;
+use super::super::Command;
+use super::super::status::PhaseName;
+use super::world::{World, site};
 
 const SITES: [&str; 3] = ["a", "b", "c"];
 
@@ -47,7 +52,7 @@ fn step(world: &mut World) -> bool {
         return false;
     }
     if world.state_in_log() == RunState::Submitted {
-        world.command(super::super::Command::Start).unwrap();
+        world.command(Command::Start).unwrap();
         return true;
     }
     let at = world.engine.next_deadline();
@@ -114,4 +119,34 @@ fn two_deaths_in_one_round_lose_nothing_either() {
             check(&world, &undisturbed, &format!("died after {k} and {further} more"));
         }
     }
+}
+
+/// Found by the simulation: the reasons are in the record that begins the training.
+#[test]
+fn a_death_in_training_keeps_the_reasons_of_refused_and_declined_sites() {
+    let all = ["a", "b", "c", "d"];
+    let mut world = World::new(&all);
+    world.hold.insert("persist-plan");
+    world.command(Command::Pause).unwrap();
+    world.settle();
+    world.ready(&all);
+    world.command(Command::Start).unwrap();
+    world.settle();
+    world.release();
+    world.accepts(&["d"]);
+    let plan = world.plan();
+    let bad = world.make_with("d", &plan, |_, units, _| units[0] = i32::MAX);
+    world.offers("d", plan.round, bad);
+    world.pushes("d", plan.round, bad).unwrap();
+    world.declines("c", Code::OutsideHours, Some(Millis(60_000)));
+    world.accepts(&["a", "b"]);
+    assert_eq!(world.phase(), PhaseName::Training);
+    world.crash(true);
+    world.ready(&["a", "b"]);
+    world.delivers(&["a", "b"]);
+    let roll_call = world.roll_calls().remove(0);
+    let status = |name| roll_call.sites[&site(name)].status;
+    assert!(roll_call.counted(&site("a")) && roll_call.counted(&site("b")));
+    assert_eq!(status("c"), Status::Excluded { code: Code::OutsideHours });
+    assert_eq!(status("d"), Status::Excluded { code: Code::OutOfGrid });
 }

@@ -239,6 +239,21 @@ fn a_site_that_was_not_invited_is_told_so() {
     assert!(world.plan().round == Round(2) && world.was_sent("c", "Plan") == 1);
 }
 
+/// The log came back from a copy and gave the round's number again, without this site.
+#[test]
+fn a_site_that_was_not_invited_is_told_so_while_the_round_closes() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.ready(&["a", "b", "c"]);
+    world.accepts(&["a", "b"]);
+    let plan = world.plan();
+    let update = world.make_update("c", &plan);
+    world.hold.insert("persist-roll-call");
+    world.delivers(&["a", "b"]);
+    assert_eq!(world.phase(), PhaseName::Closing);
+    world.offers("c", plan.round, update);
+    assert_eq!(world.refusals("c"), [Code::NotInvited]);
+}
+
 #[test]
 fn sites_outside_of_the_roster_are_not_heard() {
     let mut world = World::new(&["a", "b"]);

@@ -10,6 +10,7 @@ mod record;
 mod scan;
 
 use std::fs::File;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +18,15 @@ use consilium_common::limits::RECORD_BYTES_MAX;
 use consilium_common::time::WallMillis;
 
 pub use error::LogError;
+pub use record::file_header;
 pub use scan::{RecordRef, VisitResult};
 
-use self::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, file_header};
+use self::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header};
 use super::folder::parent_of;
 use super::replace::{Access, replace_with};
 use crate::error::IoError;
+
+const READ_BYTES: usize = 1 << 20;
 
 /// What opening a log found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl Log {
         }
         let file =
             File::options().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
-        let report = read_whole(path, &file, checkpoint_size, visit)?;
+        let report = read_file(path, &file, checkpoint_size, visit)?;
         if report.dropped_bytes > 0 {
             file.set_len(report.bytes).map_err(IoError::at("cut the tail of", path))?;
         }
@@ -103,7 +107,31 @@ impl Log {
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
         let file = File::open(path).map_err(IoError::at("open", path))?;
-        read_whole(path, &file, checkpoint_size, visit)
+        read_file(path, &file, checkpoint_size, visit)
+    }
+
+    /// The same over the `length` bytes of any reader; `path` is what errors name. For whoever keeps
+    /// a log elsewhere than in a file, as simulated disks do.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn read_from(
+        path: &Path,
+        (bytes, length): (impl Read, u64),
+        checkpoint_size: u64,
+        visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+    ) -> Result<LogReport, LogError> {
+        let found = scan::scan(path, (bytes, length), visit)?;
+        if found.records < checkpoint_size {
+            return Err(LogError::Short {
+                path: path.to_owned(),
+                records: found.records,
+                offset: found.end,
+                checkpoint: checkpoint_size,
+            });
+        }
+        let (records, bytes) = (found.records, found.end);
+        Ok(LogReport { records, bytes, dropped_bytes: found.torn_bytes })
     }
 
     /// Adds a record and returns its offset. It survives the process's death from here on, and
@@ -190,23 +218,22 @@ impl Log {
     }
 }
 
-fn read_whole(
+/// A record's bytes as a log holds them; `None` if the payload is longer than any may be.
+#[must_use]
+pub fn framed(kind: u16, wall: WallMillis, payload: &[u8]) -> Option<Vec<u8>> {
+    let header = Header::of(kind, wall, payload)?;
+    Some([&header.encode(), payload].concat())
+}
+
+fn read_file(
     path: &Path,
     file: &File,
     checkpoint_size: u64,
     visit: impl FnMut(RecordRef<'_>) -> VisitResult,
 ) -> Result<LogReport, LogError> {
-    let found = scan::scan(path, file, visit)?;
-    if found.records < checkpoint_size {
-        return Err(LogError::Short {
-            path: path.to_owned(),
-            records: found.records,
-            offset: found.end,
-            checkpoint: checkpoint_size,
-        });
-    }
-    let (records, bytes) = (found.records, found.end);
-    Ok(LogReport { records, bytes, dropped_bytes: found.torn_bytes })
+    let length = file.metadata().map_err(IoError::at("inspect", path))?.len();
+    let reader = BufReader::with_capacity(READ_BYTES, file);
+    Log::read_from(path, (reader, length), checkpoint_size, visit)
 }
 
 #[cfg(test)]

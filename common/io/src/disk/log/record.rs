@@ -31,7 +31,8 @@ pub(super) const HEADER_BYTES: usize = 24;
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 
 /// The first bytes of every log file.
-pub(super) fn file_header() -> Vec<u8> {
+#[must_use]
+pub fn file_header() -> Vec<u8> {
     let mut bytes = FILE_MAGIC.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes

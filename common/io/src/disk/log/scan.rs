@@ -1,10 +1,10 @@
 //! Reading a log from its start: the only way in, as what cannot be read whole must not be
 //! appended to.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use consilium_common::planted::{self, Bug};
 use consilium_common::time::WallMillis;
 
 use super::error::LogError;
@@ -13,8 +13,6 @@ use super::record::{
     starts_like_a_record,
 };
 use crate::error::IoError;
-
-const READ_BYTES: usize = 1 << 20;
 
 /// One record as a scan meets it.
 #[derive(Debug, Clone, Copy)]
@@ -43,14 +41,12 @@ pub(super) struct Scanned {
     pub(super) torn_bytes: u64,
 }
 
-/// Walks over all records of `file`.
+/// Walks over all records of a log of so many bytes.
 pub(super) fn scan(
     path: &Path,
-    file: &File,
+    (mut reader, file_bytes): (impl Read, u64),
     mut visit: impl FnMut(RecordRef<'_>) -> VisitResult,
 ) -> Result<Scanned, LogError> {
-    let file_bytes = file.metadata().map_err(IoError::at("inspect", path))?.len();
-    let mut reader = BufReader::with_capacity(READ_BYTES, file);
     check_file_header(path, &mut reader)?;
 
     let mut payload = Vec::new();
@@ -72,7 +68,11 @@ pub(super) fn scan(
             if length_is_damaged(&header, &payload) {
                 return Err(damaged("its length is not the one that was written".to_owned()));
             }
-            at.torn_bytes = left;
+            if planted::has(Bug::TornTail) {
+                at.end += left;
+            } else {
+                at.torn_bytes = left;
+            }
             break;
         }
         if !header.fits(&payload) {
