@@ -225,10 +225,11 @@ impl Shelf {
     }
 
     /// Whether training for `round` has to wait: the site state that it starts from is not known
-    /// until every earlier update of the study is settled. This also bounds what is retained.
+    /// until every other update of the study is settled, also one of a later round that the
+    /// coordinator has forgotten and refuses. This also bounds what is retained.
     pub(super) fn blocks(&self, study: &StudyId, round: Round) -> bool {
         let mut keys = self.held.keys();
-        keys.any(|(other, earlier)| other == study && *earlier < round)
+        keys.any(|(of, other)| of == study && *other != round)
     }
 
     /// Whoever pushed over the lost connection reports a failure; the next Welcome offers anew.

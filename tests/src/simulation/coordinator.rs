@@ -180,10 +180,21 @@ impl Coordinator {
         self.stage.crash(death, sim);
     }
 
-    /// Whether a restored log has forgotten that it planned this round. Its number is given again.
+    /// Whether a restored log has forgotten what it said of this round: its plan, and then its number
+    /// is given again; or only a receipt or its roll call, and then it is run again.
     pub(crate) fn has_forgotten(&self, study: &StudyId, round: Round) -> bool {
-        self.lost.iter().any(|(_, record)| {
-            matches!(record, Record::Plan(plan) if (&plan.study, plan.round) == (study, round))
+        let of_round = |of: (&StudyId, Round)| of == (study, round);
+        self.lost.iter().any(|(_, record)| match record {
+            Record::Plan(plan) => of_round((&plan.study, plan.round)),
+            Record::Receipt(given) => {
+                let receipt = given.signed.parse_unverified().unwrap();
+                of_round((&receipt.study, receipt.round))
+            }
+            Record::RollCall(ended) => {
+                let call = ended.signed.parse_unverified().unwrap();
+                of_round((&call.study, call.round))
+            }
+            _ => false,
         })
     }
 

@@ -203,9 +203,13 @@ impl World {
             // One that went back to a backup trains from an older local state.
             let again = of_site.restored && *code == Code::Equivocation;
             // What was made for a round that the log forgot has another base than that number has now,
-            // or, a score instead of an update, another size.
+            // or, a score instead of an update, another size; where only its end was forgotten, a site
+            // that has followed it trains from a newer local state.
             let forgotten = |(study, round): &Of| self.coordinator.has_forgotten(study, *round);
-            let fits = matches!(code, Code::WrongRound | Code::WrongShape | Code::TooLarge);
+            let fits = matches!(
+                code,
+                Code::WrongRound | Code::WrongShape | Code::TooLarge | Code::Equivocation
+            );
             let ahead = fits && of_site.made.keys().any(forgotten);
             let bad = !of_site.bad.is_empty() || again || ahead;
             assert!(bad, "an honest site is put out: {site}, {code}: {detail}");

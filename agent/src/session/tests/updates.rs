@@ -174,6 +174,23 @@ fn training_waits_until_the_earlier_update_is_settled() {
     id_of(&bench.take(), "train");
 }
 
+/// Found by the simulation: the coordinator's log was brought back from a copy.
+#[test]
+fn training_waits_for_an_update_of_a_later_round_that_the_coordinator_forgot() {
+    let mut bench = Bench::welcomed(setup());
+    let update = bench.deliver("mnist", 2);
+    bench.say(plan("mnist", 1));
+    let fetch = id_of(&bench.take(), "fetch");
+    bench.done(fetch, Done::Fetched(Ok(())));
+    assert!(bench.take().is_empty(), "the later update may have counted");
+    let (study, round, digest) = (update.study, update.round, update.digest);
+    let detail = "no such round".to_owned();
+    bench.say(UpdateRefused { study, round, digest, code: Code::WrongRound, detail });
+    let settle = id_of(&bench.take(), "settle");
+    bench.done(settle, Done::Settled);
+    id_of(&bench.take(), "train");
+}
+
 #[test]
 fn another_study_does_not_wait() {
     let mut bench = Bench::welcomed(setup());
