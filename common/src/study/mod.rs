@@ -10,7 +10,7 @@
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
 //! * [`counts`]: what a preparation counts, and the constants that follow
-//! * [`tokens`], [`vocabulary`]: from documents to rows of an embedding
+//! * [`tokens`], [`segments`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
@@ -24,6 +24,7 @@ pub mod data;
 pub mod model;
 pub mod preparation;
 pub mod sections;
+pub mod segments;
 pub mod strategy;
 pub mod tokens;
 pub mod vocabulary;

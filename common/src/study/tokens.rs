@@ -1,32 +1,61 @@
 //! From a document to its tokens, the same at every site and wherever a model predicts later.
 //!
-//! A token is a run of letters and digits (Unicode's Alphabetic and Numeric), lower-cased character by
+//! A word is a run of letters and digits (Unicode's Alphabetic and Numeric), lower-cased character by
 //! character (Unicode's own mapping, which knows no language); everything else separates. So `HbA1c`
 //! is `hba1c`, `3.5` is `3` and `5`, `naïve` stays one word, and `ПНЕВМОНИЯ` is `пневмония`.
 //!
 //! Letters are taken as they are written: `é` as one character and as `e` with a combining accent are
-//! two spellings. A run of a script without spaces (Chinese, Thai) is one token: telling its words apart
-//! is not built yet, so whoever reads documents refuses those that have a [`long_run`].
+//! two spellings. A run of a script without spaces (Chinese, Thai) is a token of its own kind: which
+//! words it is made of, the sites learn together ([`super::segments`]).
 
-/// The tokens of `text`, in order.
-pub fn tokens(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(|word| word.chars().flat_map(char::to_lowercase).collect())
+/// A part of a document between separators, of one kind of script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// A lower-cased word.
+    Word(String),
+    /// Characters of scripts without spaces, as they stand.
+    Run(Vec<char>),
 }
 
-/// Characters in a row of scripts without spaces that may still be one word.
-const RUN_MAX: usize = 12;
-
-/// Whether `text` has more characters of scripts without spaces in a row than a word has: sentences,
-/// whose words would be lost.
+/// The tokens of `text`, in order.
 #[must_use]
-pub fn long_run(text: &str) -> bool {
-    let mut run = 0;
-    text.chars().any(|c| {
-        run = if is_unspaced(c) { run + 1 } else { 0 };
-        run > RUN_MAX
-    })
+pub fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut open = None;
+    for c in text.chars() {
+        let kind = kind_of(c);
+        match (&mut open, kind) {
+            (Some(Token::Run(run)), Kind::Unspaced) => run.push(c),
+            (Some(Token::Word(word)), Kind::Spaced) => word.extend(c.to_lowercase()),
+            _ => {
+                tokens.extend(open.take());
+                open = match kind {
+                    Kind::Separator => None,
+                    Kind::Unspaced => Some(Token::Run(vec![c])),
+                    Kind::Spaced => Some(Token::Word(c.to_lowercase().collect())),
+                };
+            }
+        }
+    }
+    tokens.extend(open);
+    tokens
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Spaced,
+    Unspaced,
+    Separator,
+}
+
+fn kind_of(c: char) -> Kind {
+    if is_unspaced(c) && (c.is_alphanumeric() || is_mark(c)) {
+        Kind::Unspaced
+    } else if c.is_alphanumeric() {
+        Kind::Spaced
+    } else {
+        Kind::Separator
+    }
 }
 
 /// Han, Hiragana, Katakana, Thai, Lao, Myanmar and Khmer by their blocks (Unicode 16, chapters 16, 18).
@@ -45,12 +74,29 @@ fn is_unspaced(c: char) -> bool {
     )
 }
 
+/// Vowel signs, tone marks and joiners of these scripts, which belong to the letter before them.
+fn is_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{e31}' | '\u{e34}'..='\u{e3a}' | '\u{e47}'..='\u{e4e}' // Thai
+            | '\u{eb1}' | '\u{eb4}'..='\u{ebc}' | '\u{ec8}'..='\u{ece}' // Lao
+            | '\u{102b}'..='\u{103e}' // Myanmar
+            | '\u{17b4}'..='\u{17d3}' // Khmer
+            | '\u{30fc}' // the long vowel of Katakana
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Runs in brackets.
     fn of(text: &str) -> Vec<String> {
-        tokens(text).collect()
+        let shown = |token| match token {
+            Token::Word(word) => word,
+            Token::Run(run) => format!("[{}]", run.into_iter().collect::<String>()),
+        };
+        tokens(text).into_iter().map(shown).collect()
     }
 
     #[test]
@@ -61,17 +107,20 @@ mod tests {
     }
 
     #[test]
-    fn sentences_without_spaces_are_told_from_words() {
-        assert!(long_run(&"x ".repeat(9).replace("x ", "肺炎")));
-        assert!(long_run("admitted: ผู้ป่วยมีไข้สูงและไอ."));
-        assert!(!long_run("慢性阻塞性肺疾病，急性加重期。 COPD"));
-        assert!(!long_run(&"pneumonoultramicroscopic пневмония ".repeat(3)));
+    fn scripts_without_spaces_are_runs_and_end_where_the_script_does() {
+        assert_eq!(
+            of("确诊COVID肺炎3天，发热。"),
+            ["[确诊]", "covid", "[肺炎]", "3", "[天]", "[发热]"]
+        );
+        // Vowel signs and tone marks stay with their letters; a repetition mark separates.
+        assert_eq!(of("ผู้ป่วยมีไข้ ๆ"), ["[ผู้ป่วยมีไข้]", "[ๆ]"]);
+        assert_eq!(of("コーヒー"), ["[コーヒー]"]);
     }
 
     #[test]
     fn every_script_has_letters() {
         assert_eq!(of("Naïve ПНЕВМОНИЯ—Ödem"), ["naïve", "пневмония", "ödem"]);
-        assert_eq!(of("肺炎，发热 ٣ أيام"), ["肺炎", "发热", "٣", "أيام"]);
+        assert_eq!(of("肺炎，发热 ٣ أيام"), ["[肺炎]", "[发热]", "٣", "أيام"]);
         // One character that becomes two, and a sigma without its place in the word.
         assert_eq!(of("İ ΟΔΟΣ"), ["i\u{307}", "οδοσ"]);
     }

@@ -4,11 +4,15 @@
 //! ([`super::buckets`]). Of the buckets that enough sites support, those in the most documents get rows
 //! of the embedding, in the order of the buckets; every other token is [`UNKNOWN`].
 
+use std::collections::BTreeSet;
+
 use super::buckets::{BUCKETS, TALLY_UNITS, Tally, supported};
 use super::counts::{LIMBS, carried, limbs, ln};
+use super::segments::Document;
 
-/// What a site counts: documents and support of each bucket, and its documents in limbs.
-pub const VOCABULARY_UNITS: usize = TALLY_UNITS + LIMBS;
+/// What a site counts: documents and support of each bucket; its documents, and the different
+/// characters of scripts without spaces in each, in limbs.
+pub const VOCABULARY_UNITS: usize = TALLY_UNITS + 2 * LIMBS;
 /// Row of the embedding that fills a document up: its vector stays zero.
 pub const PADDING: u32 = 0;
 /// Row of the embedding of every token that has none of its own.
@@ -21,19 +25,22 @@ pub const FIRST_ROW: u32 = 2;
 pub struct Counts {
     documents: Tally,
     total: u64,
+    characters: u64,
 }
 
 impl Counts {
-    /// Takes one document: the buckets of its tokens, repeated ones count once.
-    pub fn add(&mut self, document: &[u32]) {
-        self.documents.add(document);
+    /// Takes one document: its words, repeated ones count once.
+    pub fn add(&mut self, document: &Document) {
+        self.documents.add(&document.counted());
         self.total += 1;
+        self.characters += document.characters().collect::<BTreeSet<_>>().len() as u64;
     }
 
     /// A site's units: [`VOCABULARY_UNITS`] of them, each within ±2^30.
     #[must_use]
     pub fn units(&self) -> Vec<i32> {
-        self.documents.units().chain(limbs(self.total.into())).collect()
+        let totals = [self.total, self.characters].map(|total| limbs(total.into()));
+        self.documents.units().chain(totals.into_iter().flatten()).collect()
     }
 }
 
@@ -44,6 +51,10 @@ pub struct Vocabulary {
     rows: Vec<u32>,
     /// The weight of each row.
     weights: Vec<f32>,
+    /// The documents of each row; 0 for those that no bucket has.
+    documents: Vec<u64>,
+    /// The documents of all single characters of scripts without spaces, added up.
+    characters: u128,
 }
 
 impl Vocabulary {
@@ -55,25 +66,41 @@ impl Vocabulary {
     /// it stood in every document, and 0 for [`PADDING`].
     #[must_use]
     pub fn of(sums: &[i64], sites: u32, support: u32, capacity: u32) -> Option<Self> {
-        let (tally, total) = sums.split_at_checked(TALLY_UNITS)?;
-        let total = carried(total.get(..LIMBS)?)?;
+        let (tally, totals) = sums.split_at_checked(TALLY_UNITS)?;
+        let (total, characters) = totals.split_at_checked(LIMBS)?;
+        let (total, characters) = (carried(total)?, carried(characters.get(..LIMBS)?)?);
         let known = supported(tally, sites, support, capacity)?;
         let mut rows = vec![UNKNOWN; BUCKETS];
         let mut weights = vec![0.0, 1.0];
-        for (row, (bucket, documents)) in (FIRST_ROW..).zip(known) {
+        let mut documents = vec![0; FIRST_ROW as usize];
+        for (row, (bucket, count)) in (FIRST_ROW..).zip(known) {
             if let Some(at) = rows.get_mut(bucket as usize) {
                 *at = row;
             }
-            weights.push(inverse_frequency(total, documents));
+            weights.push(inverse_frequency(total, count));
+            documents.push(u64::try_from(count).unwrap_or(0));
         }
         weights.resize(FIRST_ROW as usize + capacity as usize, 0.0);
-        Some(Self { rows, weights })
+        Some(Self { rows, weights, documents, characters })
     }
 
     /// The row of a bucket's tokens: [`UNKNOWN`], or from [`FIRST_ROW`] to the capacity above it.
     #[must_use]
     pub fn row(&self, bucket: u32) -> u32 {
         self.rows.get(bucket as usize).copied().unwrap_or(UNKNOWN)
+    }
+
+    /// In how many documents a bucket's tokens stand; `None` if they have no row of their own.
+    #[must_use]
+    pub fn documents(&self, bucket: u32) -> Option<u64> {
+        let row = Some(self.row(bucket)).filter(|row| *row != UNKNOWN)?;
+        self.documents.get(row as usize).copied()
+    }
+
+    /// The documents of all single characters of scripts without spaces, added up.
+    #[must_use]
+    pub fn characters(&self) -> u128 {
+        self.characters
     }
 
     /// The weight of each row of the embedding; 0 for those that no bucket has.
@@ -98,7 +125,7 @@ mod tests {
 
     fn site(documents: &[&[u32]]) -> Vec<i32> {
         let mut counts = Counts::default();
-        documents.iter().for_each(|document| counts.add(document));
+        documents.iter().for_each(|words| counts.add(&Document::of_words(words)));
         counts.units()
     }
 

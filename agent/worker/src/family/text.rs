@@ -7,7 +7,7 @@ use consilium_common::limits::DOCUMENTS_TOKENS_MAX;
 use consilium_common::study::Repeats;
 use consilium_common::study::buckets::Buckets;
 use consilium_common::study::model::TextClassifier;
-use consilium_common::study::tokens::{long_run, tokens};
+use consilium_common::study::segments::Document;
 use consilium_common::study::vocabulary::{Counts, PADDING, Vocabulary};
 use consilium_common::worker::{FailureCode, Outcome};
 use tch::{Device, TchError, Tensor};
@@ -28,8 +28,8 @@ pub(super) struct Documents<'a>(pub(super) &'a TextClassifier);
 
 /// One row.
 struct Record {
-    /// The bucket of each token; at least one.
-    document: Vec<u32>,
+    /// At least one word.
+    document: Document,
     class: usize,
 }
 
@@ -50,16 +50,11 @@ impl Documents<'_> {
                 repairs.note(name, "repeats another, the row left out");
                 return Err(Trouble::Dropped);
             }
-            if long_run(text.text) {
-                let why = "telling the words of a script without spaces apart is not built yet";
-                return Err(Trouble::Unreadable(format!("the document {name:?}: {why}")));
-            }
-            let mut words = tokens(text.text).map(|token| buckets.bucket(&token));
-            let document: Vec<u32> = words.by_ref().take(most).collect();
+            let (document, is_cut) = Document::of(text.text, &buckets, most);
             if text.missing || document.is_empty() {
                 return Err(Trouble::Unreadable(format!("the document {name:?} has no words")));
             }
-            if words.next().is_some() {
+            if is_cut {
                 repairs.note(name, "longer than `model.tokens`, cut");
             }
             let class = class(data, label, &self.0.classes)?;
@@ -86,7 +81,9 @@ impl Documents<'_> {
         vocabulary: &Vocabulary,
         device: Device,
     ) -> Result<Dataset, Failure> {
-        let width = records.iter().map(|record| record.document.len()).max().unwrap_or(1);
+        let documents: Vec<Vec<u32>> =
+            records.iter().map(|record| record.document.rows(vocabulary)).collect();
+        let width = documents.iter().map(Vec::len).max().unwrap_or(1);
         let all = width.saturating_mul(records.len());
         if all > DOCUMENTS_TOKENS_MAX {
             let message = format!(
@@ -97,9 +94,8 @@ impl Documents<'_> {
             return Err(Failure::new(FailureCode::DataInvalid, message));
         }
         let mut ids = Vec::with_capacity(all);
-        for record in records {
-            let rows = record.document.iter().map(|&bucket| vocabulary.row(bucket));
-            let filled = rows.chain(std::iter::repeat(PADDING)).take(width);
+        for rows in documents {
+            let filled = rows.into_iter().chain(std::iter::repeat(PADDING)).take(width);
             ids.extend(filled.map(u32::cast_signed));
         }
         let classes: Vec<i64> =
