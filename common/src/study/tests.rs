@@ -278,7 +278,6 @@ fn every_encoder_of_documents_has_its_layout_and_its_own_sizes() {
 #[test]
 fn what_documents_do_not_have_is_refused() {
     for (model, data, said) in [
-        ("encoder = \"tfidf\"", "", "`model.encoder = \"tfidf\"` is not built yet"),
         ("filters = 3", "", "`model.filters` is given"),
         ("encoder = \"cnn\"\nunits = 3", "", "`model.units` is given"),
         ("encoder = \"cnn\"\nkernels = []", "", "`model.kernels` is []"),

@@ -7,6 +7,7 @@ use consilium_common::limits::DOCUMENTS_TOKENS_MAX;
 use consilium_common::study::Repeats;
 use consilium_common::study::buckets::Buckets;
 use consilium_common::study::model::TextClassifier;
+use consilium_common::study::model::text::Encoder;
 use consilium_common::study::segments::Document;
 use consilium_common::study::vocabulary::{Counts, PADDING, Vocabulary};
 use consilium_common::worker::{FailureCode, Outcome};
@@ -20,7 +21,7 @@ use crate::data::dataset::{Dataset, Loaded};
 use crate::data::rows::{Parsed, Rows, read};
 use crate::failure::Failure;
 use crate::model::Network;
-use crate::model::text::Reader;
+use crate::model::text::{self, Reader};
 use crate::protocol::Link;
 
 /// The family with its spec.
@@ -74,7 +75,8 @@ impl Documents<'_> {
             .ok_or_else(|| mismatch("the preparation's sums cannot come from counting words"))
     }
 
-    /// Ids (i32, records × tokens of the longest, filled up with [`PADDING`]) and classes.
+    /// Ids (i32, records × tokens of the longest, filled up with [`PADDING`]), for `tfidf` the share of
+    /// each ([`text::shares`]), and classes.
     fn dataset(
         &self,
         records: &[Record],
@@ -94,6 +96,13 @@ impl Documents<'_> {
             return Err(Failure::new(FailureCode::DataInvalid, message));
         }
         let mut ids = Vec::with_capacity(all);
+        let mut shares = Vec::new();
+        if self.0.encoder == Encoder::Tfidf {
+            for rows in &documents {
+                let known = text::shares(rows, vocabulary.weights());
+                shares.extend(known.into_iter().chain(std::iter::repeat(0.0)).take(width));
+            }
+        }
         for rows in documents {
             let filled = rows.into_iter().chain(std::iter::repeat(PADDING)).take(width);
             ids.extend(filled.map(u32::cast_signed));
@@ -101,18 +110,23 @@ impl Documents<'_> {
         let classes: Vec<i64> =
             records.iter().filter_map(|record| i64::try_from(record.class).ok()).collect();
         let width = i64::try_from(width).unwrap_or(i64::MAX);
-        Ok(on_device(&ids, width, &classes, device)?)
+        Ok(on_device(&ids, &shares, width, &classes, device)?)
     }
 }
 
 fn on_device(
     ids: &[i32],
+    shares: &[f32],
     width: i64,
     classes: &[i64],
     device: Device,
 ) -> Result<Dataset, TchError> {
-    let ids = Tensor::f_from_slice(ids)?.f_view([-1, width])?.f_to_device(device)?;
-    Ok(Dataset::new(vec![ids], Tensor::f_from_slice(classes)?.f_to_device(device)?))
+    let put = |rows: Tensor| rows.f_view([-1, width])?.f_to_device(device);
+    let mut inputs = vec![put(Tensor::f_from_slice(ids)?)?];
+    if !shares.is_empty() {
+        inputs.push(put(Tensor::f_from_slice(shares)?)?);
+    }
+    Ok(Dataset::new(inputs, Tensor::f_from_slice(classes)?.f_to_device(device)?))
 }
 
 impl Family for Documents<'_> {

@@ -1,6 +1,8 @@
 //! `text-classifier`: an embedding, the encoder that `consilium_common::study::model::text` describes,
 //! and dense layers. What a document is filled up with to the length of its batch changes nothing.
 
+use std::collections::BTreeMap;
+
 use consilium_common::study::model::TextClassifier;
 use consilium_common::study::model::text::Encoder;
 use consilium_common::study::vocabulary::PADDING;
@@ -29,6 +31,7 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 enum Layers {
     Mean,
+    Tfidf,
     /// Kernels, each with the number of words that it sees.
     Cnn(Vec<(Affine, i64)>),
     Lstm(Lstm),
@@ -54,7 +57,8 @@ impl Reader {
         let (rows, width) = (i64::from(spec.rows()), i64::from(spec.embedding));
         let embedding = (&root / "embedding").f_zeros("weight", &[rows, width])?;
         let encoder = match spec.encoder {
-            Encoder::Mean | Encoder::Tfidf => Layers::Mean,
+            Encoder::Mean => Layers::Mean,
+            Encoder::Tfidf => Layers::Tfidf,
             Encoder::Cnn => Layers::Cnn(kernels(&root, spec)?),
             Encoder::Lstm => Layers::Lstm(Lstm::new(&(&root / "lstm"), spec)?),
         };
@@ -104,7 +108,8 @@ impl Network for Reader {
         &self.store
     }
 
-    /// Ids (i32, records × tokens) to logits (records × classes).
+    /// Ids (i32, records × tokens) and, for `tfidf`, each token's share ([`shares`], f32, as many) to
+    /// logits (records × classes).
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
         let ids = trim(only(inputs)?)?;
         let is_word = ids.f_ne(i64::from(PADDING))?;
@@ -115,6 +120,12 @@ impl Network for Reader {
             Layers::Mean => {
                 let weights = self.weights.f_index_select(0, &ids.f_view(-1)?)?;
                 mean(&words, &weights.f_view_as(&ids)?)?
+            }
+            Layers::Tfidf => {
+                let told = || TchError::Shape("the loader gave no shares of words".to_owned());
+                let shares = inputs.get(1).ok_or_else(told)?;
+                let width = ids.size().get(1).copied().unwrap_or(0);
+                sum(&words, &shares.f_narrow(1, 0, width)?)?
             }
             Layers::Cnn(kernels) => largest(&words, &is_word, kernels)?,
             Layers::Lstm(lstm) => mean(&lstm.forward(&words)?, &is_word.f_to_kind(Kind::Float)?)?,
@@ -142,9 +153,26 @@ fn leave_out(ids: &Tensor, share: f64) -> Result<Tensor, TchError> {
 /// Σ w·x / Σ w over the tokens: records × tokens × features and weights (records × tokens) to
 /// records × features; zero where all weights are.
 fn mean(x: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
-    let sum = weights.f_unsqueeze(1)?.f_bmm(x)?.f_squeeze_dim(1)?;
     let weight = weights.f_sum_dim_intlist(1, true, Kind::Float)?.f_clamp_min(WEIGHT_MIN)?;
-    sum.f_div(&weight)
+    sum(x, weights)?.f_div(&weight)
+}
+
+/// Σ w·x over the tokens.
+fn sum(x: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
+    weights.f_unsqueeze(1)?.f_bmm(x)?.f_squeeze_dim(1)
+}
+
+/// What each token of a document adds to the unit vector of its words: weight(row) / ‖tf · weight‖, so that
+/// a row that stands there tf times has tf · weight(row) / ‖tf · weight‖.
+pub(crate) fn shares(rows: &[u32], weights: &[f32]) -> Vec<f32> {
+    let weight = |row: u32| weights.get(row as usize).copied().unwrap_or(0.0);
+    let mut often: BTreeMap<u32, f32> = BTreeMap::new();
+    for row in rows {
+        *often.entry(*row).or_default() += 1.0;
+    }
+    let squares = often.iter().map(|(row, often)| (often * weight(*row)).powi(2));
+    let norm = squares.sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    rows.iter().map(|row| weight(*row) / norm).collect()
 }
 
 /// For every kernel, the largest value that each filter has where it starts at a word: records ×
@@ -175,6 +203,7 @@ mod tests {
     const MEAN: &str = "hidden = [5]";
     const CNN: &str = "encoder = \"cnn\"\nfilters = 3\nkernels = [2, 4]";
     const LSTM: &str = "encoder = \"lstm\"\nunits = 5";
+    const TFIDF: &str = "encoder = \"tfidf\"";
 
     fn study(encoder: &str) -> Study {
         let text = format!(
@@ -200,14 +229,18 @@ mod tests {
     }
 
     fn logits(reader: &Reader, ids: &[i32], width: i64, mode: Mode) -> Vec<f32> {
-        let ids = [Tensor::from_slice(ids).view([-1, width])];
-        let logits = tch::no_grad(|| reader.forward(&ids, mode).unwrap());
+        let rows: Vec<u32> = ids.iter().map(|id| id.unsigned_abs()).collect();
+        let documents = rows.chunks(usize::try_from(width).unwrap());
+        let shares: Vec<f32> = documents.flat_map(|rows| shares(rows, &WEIGHTS)).collect();
+        let inputs = [Tensor::from_slice(ids), Tensor::from_slice(&shares)];
+        let inputs = inputs.map(|input| input.view([-1, width]));
+        let logits = tch::no_grad(|| reader.forward(&inputs, mode).unwrap());
         Vec::try_from(logits.view(-1)).unwrap()
     }
 
     #[test]
     fn names_and_shapes_are_those_of_the_studys_layout() {
-        for encoder in [MEAN, CNN, LSTM] {
+        for encoder in [MEAN, TFIDF, CNN, LSTM] {
             let study = study(encoder);
             let (reader, layout) = (reader(&study), study.layout().unwrap());
             variables(&reader.store, &layout).unwrap();
@@ -219,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_a_document_is_filled_up_with_changes_nothing() {
-        for encoder in [MEAN, CNN, LSTM] {
+        for encoder in [MEAN, TFIDF, CNN, LSTM] {
             let reader = loaded(encoder);
             let alone = logits(&reader, &[3, 1, 7], 3, Mode::Score);
             let beside =
@@ -234,10 +267,10 @@ mod tests {
     #[test]
     fn the_mean_is_weighted_and_the_order_of_words_matters_where_it_should() {
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
-        for (encoder, is_mean) in [(MEAN, true), (CNN, false), (LSTM, false)] {
+        for (encoder, is_bag) in [(MEAN, true), (TFIDF, true), (CNN, false), (LSTM, false)] {
             let reader = loaded(encoder);
             let of = |ids: &[i32]| logits(&reader, ids, 4, Mode::Score);
-            assert_eq!(close(&of(&[2, 3, 4, 5]), &of(&[5, 3, 4, 2])), is_mean, "{encoder}");
+            assert_eq!(close(&of(&[2, 3, 4, 5]), &of(&[5, 3, 4, 2])), is_bag, "{encoder}");
         }
         let x = Tensor::from_slice(&[1.0_f32, 10.0, 2.0, 20.0]).view([1, 2, 2]);
         let mean = mean(&x, &Tensor::from_slice(&[1.0_f32, 3.0]).view([1, 2])).unwrap();
@@ -245,9 +278,20 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_the_unit_vector_of_term_frequency_times_inverse_document_frequency() {
+        // Row 2 twice at 1.5, row 4 once at 3: both 3, over 3·√2; padding weighs nothing.
+        let half = 0.5_f32.sqrt();
+        let expected = [half / 2.0, half, half / 2.0, 0.0];
+        for (have, need) in shares(&[2, 4, 2, 0], &WEIGHTS).iter().zip(expected) {
+            assert!((have - need).abs() < 1e-6, "{have} {need}");
+        }
+        assert_eq!(shares(&[0, 0], &WEIGHTS), [0.0, 0.0]);
+    }
+
+    #[test]
     fn words_are_left_out_of_training_alone_and_never_make_nonsense() {
         tch::manual_seed(1);
-        for encoder in [MEAN, CNN, LSTM] {
+        for encoder in [MEAN, TFIDF, CNN, LSTM] {
             let reader = loaded(&format!("{encoder}\nword_dropout = 0.9"));
             let of = |mode| logits(&reader, &[2, 3, 4, 5], 4, mode);
             assert_eq!(of(Mode::Score), of(Mode::Score));

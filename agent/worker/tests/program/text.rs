@@ -21,6 +21,7 @@ use consilium_common::worker::{Encoding, FailureCode, Holdout, Source, SourceKin
 
 const MEAN: &str = "encoder = \"mean\"\nhidden = [6]";
 const CNN: &str = "encoder = \"cnn\"\nfilters = 8\nkernels = [1, 3]";
+const TFIDF: &str = "encoder = \"tfidf\"";
 const LSTM: &str = "encoder = \"lstm\"\nunits = 12";
 
 fn room(encoder: &str, training: &str) -> Room {
@@ -111,7 +112,7 @@ fn refusal(task: &Task) -> (FailureCode, String) {
 
 #[test]
 fn every_encoder_learns_which_words_matter() {
-    for encoder in [MEAN, CNN, LSTM] {
+    for encoder in [MEAN, TFIDF, CNN, LSTM] {
         let room = room(encoder, "local_epochs = 6");
         let task = prepared(&room, Work::Train, letters(300).as_bytes());
         let trained = run(&task).unwrap();
@@ -134,7 +135,7 @@ fn words_are_learnt_where_no_space_stands_between_them() {
 
 #[test]
 fn the_same_task_gives_the_same_bits_and_padding_stays_zero() {
-    for encoder in [MEAN, CNN, LSTM] {
+    for encoder in [MEAN, TFIDF, CNN, LSTM] {
         let room = room(&format!("{encoder}\nword_dropout = 0.3"), "");
         let task = prepared(&room, Work::Train, letters(100).as_bytes());
         run(&task).unwrap();

@@ -1,6 +1,9 @@
 //! `text-classifier`: documents as vectors of words, made one vector by an encoder, then dense layers.
 //!
 //! * `mean`: the mean of the word vectors, each weighted by its inverse document frequency
+//! * `tfidf`: the sum of the word vectors, each weighted by term frequency × inverse document frequency,
+//!   over the length of all these weights (Salton & Buckley 1988, `tfc`); with `hidden = []` it is a
+//!   linear model of the bag of words
 //! * `cnn`: for each kernel, filters over so many words → ReLU → the largest over the document
 //!   (Kim 2014)
 //! * `lstm`: the mean of an LSTM's states over the document (Hochreiter & Schmidhuber 1997)
@@ -62,7 +65,7 @@ pub enum Encoder {
     Cnn,
     /// A recurrent network.
     Lstm,
-    /// Weighted counts of words.
+    /// The sum of its words, weighted by how often each stands there and how rare it is elsewhere.
     Tfidf,
 }
 
@@ -151,10 +154,6 @@ impl TextClassifier {
     }
 
     fn check_encoder(&self) -> Result<(), StudyError> {
-        if self.encoder == Encoder::Tfidf {
-            let (field, value) = ("model.encoder", "\"tfidf\"".to_owned());
-            return Err(StudyError::NotBuilt { field, value });
-        }
         for (field, is_there, of) in [
             ("model.filters", self.filters.is_some(), Encoder::Cnn),
             ("model.kernels", self.kernels.is_some(), Encoder::Cnn),
