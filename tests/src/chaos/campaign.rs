@@ -10,7 +10,7 @@ use super::disk::{Locked, SmallDisk};
 use super::judge::{Verdict, judge};
 use super::proxy::network_seed;
 use super::{Proxy, Strike, Weather};
-use crate::harness::{Daemon, Draft, World, pause, wait_for};
+use crate::harness::{Daemon, Draft, World, memory, pause, wait_for};
 
 const SITES: usize = 4;
 const STUDIES: [&str; 2] = ["thorax", "retina"];
@@ -137,6 +137,11 @@ impl Campaign {
         match strike {
             Strike::Kill(daemon) => self.world.kill_and_restart(daemon),
             Strike::KillWorker(site) => {
+                wait_for("a round in which a worker starts", PROGRESS_SECONDS, || {
+                    self.restart_the_dead(); // as below: without its coordinator no site trains
+                    let agent = self.world.process(Daemon::Agent(site)).pid();
+                    (!memory::children(agent).is_empty()).then_some(())
+                });
                 self.world.strike_worker(site, "KILL", &mut self.generator);
             }
             Strike::KillBoth(site) => {
