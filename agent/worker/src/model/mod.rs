@@ -2,6 +2,7 @@
 //! shapes.
 
 pub(crate) mod cnn;
+pub(crate) mod conv;
 pub(crate) mod dense;
 pub(crate) mod recommender;
 pub(crate) mod rnn;
