@@ -32,10 +32,11 @@ pub(crate) fn train(
     let (mut done, mut last_epoch) = (0, 0.0);
     for epoch in 0..training.local_epochs {
         shuffle(&mut order, seed, epoch);
+        let mut draws = generator("draws", seed, epoch);
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
         for batch in order.chunks(batch_size) {
-            let loss = step(network, objective, records.pick(batch)?, &mut optimizer)?;
+            let loss = step(network, objective, records.pick(batch)?, &mut draws, &mut optimizer)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;
             done += 1;
@@ -51,9 +52,10 @@ fn step(
     network: &dyn Network,
     objective: Objective,
     batch: Batch,
+    draws: &mut Generator,
     optimizer: &mut Optimizer,
 ) -> Result<Tensor, TchError> {
-    let inputs = network.draw(batch.inputs)?;
+    let inputs = network.draw(batch.inputs, draws)?;
     let outputs = network.forward(&inputs, Mode::Train)?;
     let loss = score::loss(objective, &outputs, &batch.labels)?;
     match network.penalty(&inputs)? {
@@ -66,11 +68,16 @@ fn step(
 /// A new order for each epoch: that of the first `order.len()` records, shuffled.
 fn shuffle(order: &mut [i64], seed: u64, epoch: u32) {
     order.sort_unstable();
+    generator("batches", seed, epoch).shuffle(order);
+}
+
+/// The numbers of one epoch for one purpose.
+fn generator(purpose: &str, seed: u64, epoch: u32) -> Generator {
     let mut key = [0; 12];
     let (first, second) = key.split_at_mut(8);
     first.copy_from_slice(&seed.to_le_bytes());
     second.copy_from_slice(&epoch.to_le_bytes());
-    Generator::new("batches", &key).shuffle(order);
+    Generator::new(purpose, &key)
 }
 
 /// A mean over records that stays on the device until it is asked for. NaN and infinity stay in it.

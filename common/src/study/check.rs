@@ -2,7 +2,7 @@
 
 use super::sections::{Codec, Metric, Mode, Share, Strategy};
 use super::strategy::Use;
-use super::{ModelSpec, Normalize, Objective, Study};
+use super::{DataKind, ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
 use crate::limits::{EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
@@ -199,11 +199,25 @@ impl Study {
             let need = format!("1 to {ROUNDS_MAX} is accepted");
             return range("training.rounds", t.rounds, &need);
         }
+        self.check_augment()?;
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
         }
         Ok(())
+    }
+
+    /// Only families of pictures change them.
+    fn check_augment(&self) -> Result<(), StudyError> {
+        match &self.training.augment {
+            Some(_) if self.model.reads() != Some(DataKind::Images) => {
+                let need =
+                    format!("the {} family has no pictures: leave it out", self.model.family());
+                range("training.augment", "given", &need)
+            }
+            Some(augment) => augment.check(),
+            None => Ok(()),
+        }
     }
 
     /// Every number that the strategy uses lies in its range, and no other is there: what a person

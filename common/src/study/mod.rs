@@ -7,6 +7,7 @@
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`data`]: the data contract
+//! * [`augment`]: how pictures are changed for a training step
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
 //! * [`counts`]: what a preparation counts, and the constants that follow
@@ -16,6 +17,7 @@
 //! * [`check`]: what must hold between fields, and what is not built yet
 //! * [`preparation`]: what the sites count together before the first round trains
 
+pub mod augment;
 pub mod buckets;
 pub mod catalogue;
 pub mod check;
@@ -30,6 +32,7 @@ pub mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
+pub use augment::Augment;
 pub use check::StudyError;
 pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, Repeats};
 pub use model::{ModelSpec, Objective};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Augment;
 use crate::config::duration;
 use crate::ids::{SiteId, StudyId};
 use crate::time::Millis;
@@ -42,6 +43,9 @@ pub struct Training {
     pub local_epochs: u32,
     /// Committed versions after which the study is complete.
     pub rounds: u64,
+    /// How pictures are changed for a training step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
 }
 
 impl Default for Training {
@@ -53,6 +57,7 @@ impl Default for Training {
             batch_size: 32,
             local_epochs: 1,
             rounds: 20,
+            augment: None,
         }
     }
 }

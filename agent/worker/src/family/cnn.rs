@@ -38,6 +38,6 @@ impl Family for Images<'_> {
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
-        Ok(Box::new(Convolutions::new(self.0, job.device)?))
+        Ok(Box::new(Convolutions::new(self.0, job.study.training.augment, job.device)?))
     }
 }

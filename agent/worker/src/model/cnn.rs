@@ -2,6 +2,8 @@
 //! shapes. Layers of convolutions, each with its pool; flatten, or each channel's mean; dense → ReLU, …,
 //! output.
 
+use consilium_common::random::Generator;
+use consilium_common::study::Augment;
 use consilium_common::study::model::Cnn;
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};
@@ -9,6 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::conv::Layer;
 use super::dense::Dense;
 use super::{Mode, Network, only};
+use crate::data::augment::augment;
 use crate::failure::Failure;
 
 /// The largest byte.
@@ -22,11 +25,16 @@ pub(crate) struct Convolutions {
     global_pool: bool,
     head: Dense,
     dropout: f64,
+    augment: Option<Augment>,
 }
 
 impl Convolutions {
-    /// Builds the layers of `spec` on `device`.
-    pub(crate) fn new(spec: &Cnn, device: Device) -> Result<Self, Failure> {
+    /// Builds the layers of `spec` on `device`; `augment` is how training changes pictures.
+    pub(crate) fn new(
+        spec: &Cnn,
+        augment: Option<Augment>,
+        device: Device,
+    ) -> Result<Self, Failure> {
         let store = VarStore::new(device);
         let root = store.root();
         let mut layers = Vec::with_capacity(spec.conv.len());
@@ -38,13 +46,24 @@ impl Convolutions {
         let outputs = u32::try_from(spec.classes.len()).unwrap_or(u32::MAX);
         let head = Dense::new(&root, spec.features()?, &spec.dense, outputs)?;
         let (global_pool, dropout) = (spec.global_pool, spec.dropout);
-        Ok(Self { store, layers, global_pool, head, dropout })
+        Ok(Self { store, layers, global_pool, head, dropout, augment })
     }
 }
 
 impl Network for Convolutions {
     fn store(&self) -> &VarStore {
         &self.store
+    }
+
+    fn draw(
+        &self,
+        inputs: Vec<Tensor>,
+        generator: &mut Generator,
+    ) -> Result<Vec<Tensor>, TchError> {
+        match &self.augment {
+            Some(spec) => Ok(vec![augment(spec, only(&inputs)?, generator)?]),
+            None => Ok(inputs),
+        }
     }
 
     /// Images (0 to 255, records × channels × height × width) to logits (records × classes).
@@ -113,7 +132,7 @@ mod tests {
     }
 
     fn loaded(spec: Cnn, flat: &[f32]) -> Convolutions {
-        let network = Convolutions::new(&spec, Device::Cpu).unwrap();
+        let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
         load(network.store(), &layout, flat).unwrap();
         network
@@ -127,7 +146,7 @@ mod tests {
     #[test]
     fn names_and_shapes_are_those_of_the_studys_layout() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap();
         }
@@ -136,7 +155,7 @@ mod tests {
     #[test]
     fn another_layout_is_told_by_the_tensor() {
         let [one, deeper, ..] = specs();
-        let network = Convolutions::new(&one, Device::Cpu).unwrap();
+        let network = Convolutions::new(&one, None, Device::Cpu).unwrap();
         let told = |spec| {
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap_err().message
@@ -148,7 +167,7 @@ mod tests {
         );
         let mut shorter = spec(&[(5, 3, 2)], &[]);
         shorter.dense = Vec::new();
-        let network = Convolutions::new(&shorter, Device::Cpu).unwrap();
+        let network = Convolutions::new(&shorter, None, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(one).layout(&Data::default()).unwrap();
         variables(network.store(), &layout).unwrap_err();
     }
@@ -156,7 +175,7 @@ mod tests {
     #[test]
     fn weights_go_in_and_out_unchanged() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
             let model = ModelSpec::Cnn(spec);
             let layout = model.layout(&Data::default()).unwrap();
             let flat = model.initial(&Data::default(), 5).unwrap();
