@@ -199,7 +199,7 @@ impl Study {
             let need = format!("1 to {ROUNDS_MAX} is accepted");
             return range("training.rounds", t.rounds, &need);
         }
-        self.check_augment()?;
+        self.check_loss()?;
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
@@ -207,9 +207,22 @@ impl Study {
         Ok(())
     }
 
-    /// Only families of pictures change them.
-    fn check_augment(&self) -> Result<(), StudyError> {
-        match &self.training.augment {
+    /// What changes the way down the loss goes with families that have one, and pictures with theirs.
+    fn check_loss(&self) -> Result<(), StudyError> {
+        let t = &self.training;
+        if let Some(weights) = &t.class_weights {
+            weights.check(&self.model)?;
+        }
+        if let Some(clip) = t.clip_gradient {
+            if matches!(self.model, ModelSpec::Synthetic(_)) {
+                let need = "the synthetic trainer has no gradient: leave it out";
+                return range("training.clip_gradient", clip, need);
+            }
+            if !(1e-20..=1e20).contains(&clip) {
+                return range("training.clip_gradient", clip, "1e-20 to 1e20 is accepted");
+            }
+        }
+        match &t.augment {
             Some(_) if self.model.reads() != Some(DataKind::Images) => {
                 let need =
                     format!("the {} family has no pictures: leave it out", self.model.family());

@@ -10,6 +10,7 @@
 //! * [`augment`]: how pictures are changed for a training step
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
+//! * [`class_weights`]: how much a record of each class counts
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
@@ -21,6 +22,7 @@ pub mod augment;
 pub mod buckets;
 pub mod catalogue;
 pub mod check;
+pub mod class_weights;
 pub mod counts;
 pub mod data;
 pub mod model;
@@ -34,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use augment::Augment;
 pub use check::StudyError;
+pub use class_weights::ClassWeights;
 pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, Repeats};
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};

@@ -199,6 +199,8 @@ mod tests {
         assert!(near, "{logits:?}");
     }
 
+    type Plane = [[f64; 2]; 2];
+
     /// ReLU(x' + norm2(conv2(ReLU(norm1(conv1 x))))) written out in f64 for one-pixel kernels, where
     /// each convolution is a matrix.
     #[test]
@@ -209,13 +211,11 @@ mod tests {
         // conv1, norm1 (scale, shift), conv2 (2×2), norm2, skip, skip_norm; the output copies.
         let block = [2.0, -1.0, 1.0, 0.5, 0.1, -0.2, 1.0, 0.5, -1.0, 3.0, 1.5, 1.0, 0.0, 0.3];
         let rest = [0.7, -0.4, 1.0, 2.0, 0.2, 0.1, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
-        let flat: Vec<f32> = block.into_iter().chain(rest).map(|x: f64| x as f32).collect();
+        let flat: Vec<f32> = block.into_iter().chain(rest).collect();
         let network = loaded(spec, &flat);
         let pixels = [0.2_f64, 1.0];
-        let bytes = pixels.map(|pixel| (255.0 * pixel) as u8);
-        let images = Tensor::from_slice(&bytes).view([1, 1, 1, 2]);
+        let images = Tensor::from_slice(&[51_u8, 255]).view([1, 1, 1, 2]);
         // Channels × pixels; one group, so mean and variance are over all four.
-        type Plane = [[f64; 2]; 2];
         let norm = |x: Plane, scale: [f64; 2], shift: [f64; 2]| -> Plane {
             let mean = x.as_flattened().iter().sum::<f64>() / 4.0;
             let variance = x.as_flattened().iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0;
