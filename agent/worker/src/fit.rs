@@ -1,7 +1,7 @@
 //! Training: `local_epochs` passes over the site's records, in an order from our own generator.
 
 use consilium_common::random::Generator;
-use consilium_common::study::{Objective, Study};
+use consilium_common::study::Study;
 use consilium_common::worker::{FailureCode, Phase};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -10,7 +10,13 @@ use crate::failure::Failure;
 use crate::model::{Mode, Network};
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
-use crate::score;
+use crate::score::Loss;
+
+/// How a batch becomes a step.
+pub(crate) struct Descent {
+    pub(crate) loss: Loss,
+    pub(crate) optimizer: Optimizer,
+}
 
 /// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term or a
 /// penalty. `seed` is the task's: with the same base, records, device and number of threads on a CPU
@@ -20,11 +26,10 @@ pub(crate) fn train(
     records: &Dataset,
     study: &Study,
     seed: u64,
-    mut optimizer: Optimizer,
+    mut descent: Descent,
     link: &mut Link,
 ) -> Result<f64, Failure> {
     let training = &study.training;
-    let objective = study.model.objective().unwrap_or_default();
     let batch_size = usize::try_from(training.batch_size).unwrap_or(usize::MAX).max(1);
     let batches = records.len().div_ceil(batch_size) as u64;
     let total = batches.saturating_mul(training.local_epochs.into());
@@ -32,10 +37,11 @@ pub(crate) fn train(
     let (mut done, mut last_epoch) = (0, 0.0);
     for epoch in 0..training.local_epochs {
         shuffle(&mut order, seed, epoch);
+        let mut draws = generator("draws", seed, epoch);
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
         for batch in order.chunks(batch_size) {
-            let loss = step(network, objective, records.pick(batch)?, &mut optimizer)?;
+            let loss = step(network, records.pick(batch)?, &mut draws, &mut descent)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;
             done += 1;
@@ -49,13 +55,13 @@ pub(crate) fn train(
 /// One batch down. The graph dies here; what is returned is a number on the device.
 fn step(
     network: &dyn Network,
-    objective: Objective,
     batch: Batch,
-    optimizer: &mut Optimizer,
+    draws: &mut Generator,
+    Descent { loss, optimizer }: &mut Descent,
 ) -> Result<Tensor, TchError> {
-    let inputs = network.draw(batch.inputs)?;
+    let inputs = network.draw(batch.inputs, draws)?;
     let outputs = network.forward(&inputs, Mode::Train)?;
-    let loss = score::loss(objective, &outputs, &batch.labels)?;
+    let loss = loss.of(&outputs, &batch.labels)?;
     match network.penalty(&inputs)? {
         Some(penalty) => optimizer.step(&loss.f_add(&penalty)?)?,
         None => optimizer.step(&loss)?,
@@ -66,11 +72,16 @@ fn step(
 /// A new order for each epoch: that of the first `order.len()` records, shuffled.
 fn shuffle(order: &mut [i64], seed: u64, epoch: u32) {
     order.sort_unstable();
+    generator("batches", seed, epoch).shuffle(order);
+}
+
+/// The numbers of one epoch for one purpose.
+fn generator(purpose: &str, seed: u64, epoch: u32) -> Generator {
     let mut key = [0; 12];
     let (first, second) = key.split_at_mut(8);
     first.copy_from_slice(&seed.to_le_bytes());
     second.copy_from_slice(&epoch.to_le_bytes());
-    Generator::new("batches", &key).shuffle(order);
+    Generator::new(purpose, &key)
 }
 
 /// A mean over records that stays on the device until it is asked for. NaN and infinity stay in it.

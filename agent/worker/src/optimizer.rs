@@ -2,7 +2,7 @@
 
 use consilium_common::study::Training;
 use consilium_common::study::sections;
-use tch::{TchError, Tensor, no_grad};
+use tch::{Kind, TchError, Tensor, no_grad};
 
 /// Adam's β₁, β₂ and ε (Kingma & Ba 2015, algorithm 1).
 const BETA1: f64 = 0.9;
@@ -16,6 +16,7 @@ pub(crate) struct Optimizer {
     parameters: Vec<Tensor>,
     state: State,
     proximal: Option<Proximal>,
+    clip: Option<f64>,
 }
 
 /// FedProx (Li et al. 2020, algorithm 2): the loss has μ/2·‖w − base‖² more, over all weights that
@@ -52,7 +53,8 @@ impl Optimizer {
             sections::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
         };
         let learning_rate = training.learning_rate_of(round);
-        Self { learning_rate, parameters: Vec::new(), state, proximal: None }.and(parameters)
+        let clip = training.clip_gradient;
+        Self { learning_rate, parameters: Vec::new(), state, proximal: None, clip }.and(parameters)
     }
 
     /// Takes more parameters, which no proximal term holds if it was asked for before: those that stay
@@ -85,6 +87,7 @@ impl Optimizer {
         let mut gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
         no_grad(|| {
             self.pull_back(&mut gradients)?;
+            self.shorten(&mut gradients)?;
             self.follow(&gradients)
         })
     }
@@ -96,6 +99,21 @@ impl Optimizer {
         };
         for ((gradient, parameter), base) in gradients.iter_mut().zip(&self.parameters).zip(base) {
             let _ = gradient.f_add_(&parameter.f_sub(base)?.f_mul_scalar(*mu)?)?;
+        }
+        Ok(())
+    }
+
+    /// Shortens gradients whose L2 norm, all together, is above the bound (Pascanu et al. 2013,
+    /// algorithm 1). The norm stays on the device.
+    fn shorten(&self, gradients: &mut [Tensor]) -> Result<(), TchError> {
+        let Some(bound) = self.clip else { return Ok(()) };
+        let squares: Result<Vec<Tensor>, TchError> =
+            gradients.iter().map(|gradient| gradient.f_square()?.f_sum(Kind::Double)).collect();
+        let norm = Tensor::f_stack(&squares?, 0)?.f_sum(Kind::Double)?.f_sqrt()?;
+        let factor = norm.f_reciprocal()?.f_mul_scalar(bound)?.f_clamp_max(1.0)?;
+        let factor = factor.f_to_kind(Kind::Float)?;
+        for gradient in gradients {
+            let _ = gradient.f_mul_(&factor)?;
         }
         Ok(())
     }
@@ -130,7 +148,7 @@ impl Optimizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn descend(optimizer: sections::Optimizer, steps: usize) -> Vec<f32> {
         let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
@@ -203,6 +221,40 @@ mod tests {
             let (travels, stays) = (travels.double_value(&[0]), stays.double_value(&[0]));
             assert!((travels - 0.6).abs() < 0.02 && stays.abs() < 0.02, "{travels} {stays}");
         }
+    }
+
+    #[test]
+    fn a_gradient_over_the_bound_is_shortened_to_it_and_one_below_it_is_not() {
+        let step = |clip_gradient: Option<f64>| {
+            let optimizer = sections::Optimizer::Sgd;
+            let training =
+                Training { optimizer, learning_rate: 1.0, clip_gradient, ..Training::default() };
+            // Gradients 3 and 4, of two tensors: the norm of both is 5.
+            let [x, y] = [1.5_f32, 2.0].map(|x| Tensor::from_slice(&[x]).set_requires_grad(true));
+            let parameters = vec![x.shallow_clone(), y.shallow_clone()];
+            let mut optimizer = Optimizer::new(&training, 1, parameters).unwrap();
+            optimizer.step(&(x.square() + y.square()).sum(Kind::Float)).unwrap();
+            [1.5 - x.double_value(&[0]), 2.0 - y.double_value(&[0])]
+        };
+        for (clip, need) in [
+            (None, [3.0, 4.0]),
+            (Some(6.0), [3.0, 4.0]),
+            (Some(1.0), [0.6, 0.8]),
+            (Some(0.05), [0.03, 0.04]),
+        ] {
+            let have = step(clip);
+            let near = have.iter().zip(need).all(|(have, need)| (have - need).abs() < 1e-6);
+            assert!(near, "{clip:?}: {have:?}");
+        }
+    }
+
+    #[test]
+    fn a_gradient_of_nothing_stays_nothing() {
+        let training = Training { clip_gradient: Some(1.0), ..Training::default() };
+        let x = Tensor::from_slice(&[0.0_f32]).set_requires_grad(true);
+        let mut optimizer = Optimizer::new(&training, 1, vec![x.shallow_clone()]).unwrap();
+        optimizer.step(&x.square().sum(Kind::Float)).unwrap();
+        assert!(x.double_value(&[0]).abs() < 1e-12);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What the sites count together: this site's units on their way out, the sums on their way in.
+//! What the sites count together: this site's units on their way out, the sums on their way in. The
+//! family's own come first, then the records of each class where the loss weighs them.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,9 +10,12 @@ use consilium_common::study::preparation::PREPARATION_BYTES_MAX;
 use consilium_common::study::{Preparation, Study};
 use consilium_common::worker::{FailureCode, Task, Work};
 use consilium_io::disk::replace::replace_private;
+use tch::{Kind, Tensor};
 
+use crate::data::check::enough;
 use crate::failure::Failure;
-use crate::family::Job;
+use crate::family::{Family, Job};
+use crate::protocol::Link;
 use crate::task::incomplete;
 
 /// The preparation that the task names, checked against the study. A study that prepares is neither
@@ -39,6 +43,10 @@ pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Fa
 /// How the study's number columns are standardised, in their order, where the sites counted for that.
 pub(crate) fn standards(job: &Job<'_>) -> Result<Option<Vec<Standard>>, Failure> {
     let Some(preparation) = job.preparation else { return Ok(None) };
+    let (sums, _) = preparation.parts(job.study);
+    if sums.is_empty() {
+        return Ok(None);
+    }
     let told = |place: usize| {
         let column = job.study.data.numbers().nth(place);
         let name = column.map_or("", |(_, column)| column.name.as_str());
@@ -46,7 +54,46 @@ pub(crate) fn standards(job: &Job<'_>) -> Result<Option<Vec<Standard>>, Failure>
             format!("the preparation's sums of column {name:?} cannot come from counting");
         Failure::new(FailureCode::ModelMismatch, message)
     };
-    counts::standards(&preparation.sums).map(Some).map_err(told)
+    counts::standards(sums).map(Some).map_err(told)
+}
+
+/// This site's units.
+pub(crate) fn count(
+    family: &dyn Family,
+    job: &Job<'_>,
+    link: &mut Link,
+) -> Result<Vec<i32>, Failure> {
+    let classes = job.study.class_sums();
+    if classes == 0 {
+        return family.prepare(job, link);
+    }
+    let mut units = match job.study.family_sums() {
+        Some(_) => family.prepare(job, link)?,
+        None => Vec::new(),
+    };
+    let labels = family.classes(job, link)?;
+    enough(job.study, labels.len())?;
+    let mut counts = vec![0_i32; classes];
+    for label in labels {
+        if let Some(count) = counts.get_mut(label) {
+            // A site has at most 2^26 records.
+            *count = count.saturating_add(1);
+        }
+    }
+    units.extend(counts);
+    Ok(units)
+}
+
+/// How much a record of each class counts in the loss (f32, classes), where the study says so.
+pub(crate) fn class_weights(job: &Job<'_>) -> Result<Option<Tensor>, Failure> {
+    let Some(weights) = &job.study.training.class_weights else { return Ok(None) };
+    let counts = job.preparation.map_or(&[][..], |preparation| preparation.parts(job.study).1);
+    let weights = weights.of(counts).ok_or_else(|| {
+        let message = "the preparation's counts of classes cannot come from counting";
+        Failure::new(FailureCode::ModelMismatch, message)
+    })?;
+    let weights = Tensor::f_from_slice(&weights)?.f_to_kind(Kind::Float)?;
+    Ok(Some(weights.f_to_device(job.device)?))
 }
 
 /// Writes the units as little-endian i32, readable by their owner alone.

@@ -13,9 +13,11 @@ use tch::Device;
 use crate::data::dataset::{Dataset, Loaded};
 use crate::failure::Failure;
 use crate::family::{self, Job};
+use crate::fit::Descent;
 use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
+use crate::score::Loss;
 use crate::{fit, local, preparation, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
@@ -36,7 +38,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     match task.work {
         Work::Check => return family.check(&job, link),
         Work::Prepare => {
-            let units = family.prepare(&job, link)?;
+            let units = preparation::count(&*family, &job, link)?;
             link.moved(Phase::Saving, 0, 1, || Ok(None))?;
             preparation::write(task, &study, &units)?;
             return Ok(Outcome::default());
@@ -58,7 +60,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let scored = Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() };
     match train {
         None => Ok(scored),
-        Some(train) => model.train(&study, task, &train, scored, link),
+        Some(train) => model.train(&job, task, &train, scored, link),
     }
 }
 
@@ -88,7 +90,7 @@ impl Model {
     /// Trains and saves: what travels, and what stays. `scored` is what the base was worth.
     fn train(
         self,
-        study: &Study,
+        job: &Job<'_>,
         task: &Task,
         records: &Dataset,
         scored: Outcome,
@@ -97,6 +99,7 @@ impl Model {
         let Some(out) = &task.out else {
             return Err(incomplete("names no place for the result"));
         };
+        let study = job.study;
         let parameters = weights::variables(self.network.store(), &self.layout)?;
         let mut optimizer = Optimizer::new(&study.training, task.round, parameters)?;
         if let Some(mu) = study.aggregation.proximal_mu {
@@ -111,7 +114,9 @@ impl Model {
             optimizer = optimizer.and(local::trained(store))?;
         }
         let network = &*self.network;
-        let loss = fit::train(network, records, study, task.seed, optimizer, link)?;
+        let loss = Loss::new(study, preparation::class_weights(job)?);
+        let descent = Descent { loss, optimizer };
+        let loss = fit::train(network, records, study, task.seed, descent, link)?;
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
         let flat = weights::flatten(network.store(), &self.layout)?;
         weights::all_finite(&flat)?;

@@ -2,7 +2,7 @@
 
 use super::sections::{Codec, Metric, Mode, Share, Strategy};
 use super::strategy::Use;
-use super::{ModelSpec, Normalize, Objective, Study};
+use super::{DataKind, ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
 use crate::limits::{EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
@@ -199,11 +199,38 @@ impl Study {
             let need = format!("1 to {ROUNDS_MAX} is accepted");
             return range("training.rounds", t.rounds, &need);
         }
+        self.check_loss()?;
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
         }
         Ok(())
+    }
+
+    /// What changes the way down the loss goes with families that have one, and pictures with theirs.
+    fn check_loss(&self) -> Result<(), StudyError> {
+        let t = &self.training;
+        if let Some(weights) = &t.class_weights {
+            weights.check(&self.model)?;
+        }
+        if let Some(clip) = t.clip_gradient {
+            if matches!(self.model, ModelSpec::Synthetic(_)) {
+                let need = "the synthetic trainer has no gradient: leave it out";
+                return range("training.clip_gradient", clip, need);
+            }
+            if !(1e-20..=1e20).contains(&clip) {
+                return range("training.clip_gradient", clip, "1e-20 to 1e20 is accepted");
+            }
+        }
+        match &t.augment {
+            Some(_) if self.model.reads() != Some(DataKind::Images) => {
+                let need =
+                    format!("the {} family has no pictures: leave it out", self.model.family());
+                range("training.augment", "given", &need)
+            }
+            Some(augment) => augment.check(),
+            None => Ok(()),
+        }
     }
 
     /// Every number that the strategy uses lies in its range, and no other is there: what a person

@@ -7,8 +7,10 @@
 //!
 //! * [`model`]: the spec of every built-in family, its layout and v0
 //! * [`data`]: the data contract
+//! * [`augment`]: how pictures are changed for a training step
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
+//! * [`class_weights`]: how much a record of each class counts
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`segments`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
@@ -16,9 +18,11 @@
 //! * [`check`]: what must hold between fields, and what is not built yet
 //! * [`preparation`]: what the sites count together before the first round trains
 
+pub mod augment;
 pub mod buckets;
 pub mod catalogue;
 pub mod check;
+pub mod class_weights;
 pub mod counts;
 pub mod data;
 pub mod model;
@@ -31,7 +35,9 @@ pub mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
+pub use augment::Augment;
 pub use check::StudyError;
+pub use class_weights::ClassWeights;
 pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, Repeats};
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};

@@ -9,8 +9,9 @@
 //! of another study, or of one that counts something else, is refused by whoever reads it; and the
 //! next version of a study keeps the one that it has exactly as long as it would count the same.
 
+use super::check::word;
 use super::vocabulary::VOCABULARY_UNITS;
-use super::{ModelSpec, Study, catalogue};
+use super::{ClassWeights, ModelSpec, Study, catalogue};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
 
@@ -89,6 +90,15 @@ impl Study {
     /// there is nothing to prepare.
     #[must_use]
     pub fn preparation_len(&self) -> Option<usize> {
+        match (self.family_sums(), self.class_sums()) {
+            (None, 0) => None,
+            (family, classes) => Some(family.unwrap_or(0).saturating_add(classes)),
+        }
+    }
+
+    /// Sums that the family counts, which come first; `None` where it has nothing to count.
+    #[must_use]
+    pub fn family_sums(&self) -> Option<usize> {
         match &self.model {
             ModelSpec::Synthetic(spec) => Some(spec.prepare as usize).filter(|sums| *sums > 0),
             ModelSpec::Recommender(spec) => Some(catalogue::units_len(spec.objective)),
@@ -96,6 +106,16 @@ impl Study {
             ModelSpec::Tabular(spec) => spec.preparation_len(&self.data),
             ModelSpec::TextClassifier(_) => Some(VOCABULARY_UNITS),
             ModelSpec::Cnn(_) => None,
+        }
+    }
+
+    /// Sums that come last: the training records of each class, where the loss weighs them by their
+    /// share.
+    #[must_use]
+    pub fn class_sums(&self) -> usize {
+        match self.training.class_weights {
+            Some(ClassWeights::Balanced) => self.model.classes().len(),
+            Some(ClassWeights::Given(_)) | None => 0,
         }
     }
 
@@ -118,16 +138,33 @@ impl Study {
             ModelSpec::Rnn(spec) => spec.describe_counts(&self.data),
             ModelSpec::Tabular(spec) => spec.describe_counts(&self.data),
             ModelSpec::TextClassifier(spec) => spec.describe_counts(&self.data),
-            ModelSpec::Cnn(_) => return None,
+            ModelSpec::Cnn(_) => String::new(),
         };
+        let classes = self.describe_classes();
         Some(format!(
             "consilium/preparation-terms/1\nstudy {name}\nseed {seed}\nfamily {family}\nsums {sums}\n\
-             {counted}"
+             {counted}{classes}"
         ))
+    }
+
+    /// What the counts of classes follow from, where there are any.
+    fn describe_classes(&self) -> String {
+        if self.class_sums() == 0 {
+            return String::new();
+        }
+        let lines = self.model.classes().iter().map(|class| format!("counts {}\n", word(class)));
+        lines.chain([self.data.describe()]).collect()
     }
 }
 
 impl Preparation {
+    /// The family's own sums, and the records of each class where the study counts them.
+    #[must_use]
+    pub fn parts(&self, study: &Study) -> (&[i64], &[i64]) {
+        let family = self.sums.len().saturating_sub(study.class_sums());
+        self.sums.split_at_checked(family).unwrap_or_default()
+    }
+
     /// The bytes; their BLAKE3 is the preparation's digest and the name of its blob.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -311,6 +348,47 @@ mod tests {
         assert!(alone.unwrap_err().to_string().contains("takes the mean of"));
         let alone = TABLE.replace("\"federated\"", "\"unit\"").replace("impute", "drop");
         assert_eq!(Study::read(&alone, "ward.toml").unwrap().preparation_len(), None);
+    }
+
+    #[test]
+    fn balanced_classes_are_counted_behind_what_the_family_counts() {
+        let plain = table("", "").unwrap();
+        let with = |weights: &str| {
+            let training = format!("[training]\nclass_weights = {weights}\n[aggregation]");
+            table("[aggregation]", &training).unwrap()
+        };
+        let balanced = with("\"balanced\"");
+        assert_eq!(balanced.preparation_len(), Some(2 * MOMENTS_UNITS + 2));
+        assert_ne!(balanced.preparation_terms(), plain.preparation_terms());
+        let given = with("[1, 2]");
+        assert_eq!(given.preparation_len(), plain.preparation_len(), "a list is not counted");
+        assert_eq!(given.preparation_terms(), plain.preparation_terms());
+        let sums: Vec<i64> = (0..26).collect();
+        let terms = balanced.preparation_terms().unwrap();
+        let preparation = Preparation { terms, sites: 1, sums };
+        assert_eq!(preparation.parts(&balanced).1, [24, 25]);
+        assert_eq!(preparation.parts(&plain), (&preparation.sums[..], &[][..]));
+    }
+
+    #[test]
+    fn pictures_are_counted_for_balanced_classes_and_for_nothing_else() {
+        let study = |training: &str| {
+            let text = format!(
+                "[study]\nname = \"xray\"\nseed = 3\n[model]\nfamily = \"cnn\"\n\
+                 input = {{ channels = 1, height = 9, width = 9 }}\nclasses = [\"n\", \"y\"]\n\
+                 [training]\n{training}\n[aggregation]\nclip_norm = 1.0\n[privacy]\n\
+                 mode = \"inspectable\"\n"
+            );
+            Study::read(&text, "xray.toml").unwrap()
+        };
+        assert_eq!(study("").preparation_len(), None);
+        let balanced = study("class_weights = \"balanced\"");
+        assert_eq!((balanced.preparation_len(), balanced.family_sums()), (Some(2), None));
+        assert_eq!(
+            balanced.describe_preparation().unwrap(),
+            "consilium/preparation-terms/1\nstudy xray\nseed 3\nfamily cnn\nsums 2\n\
+             counts \"n\"\ncounts \"y\"\nlabel \"label\"\n"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Augment, ClassWeights};
 use crate::config::duration;
 use crate::ids::{SiteId, StudyId};
 use crate::time::Millis;
@@ -42,6 +43,16 @@ pub struct Training {
     pub local_epochs: u32,
     /// Committed versions after which the study is complete.
     pub rounds: u64,
+    /// How much a record of each class counts in the loss; all alike without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// Bound on the L2 norm of a batch's gradient, all weights together: a longer one is shortened to
+    /// it (Pascanu et al. 2013, algorithm 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_gradient: Option<f64>,
+    /// How pictures are changed for a training step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
 }
 
 impl Default for Training {
@@ -53,6 +64,9 @@ impl Default for Training {
             batch_size: 32,
             local_epochs: 1,
             rounds: 20,
+            class_weights: None,
+            clip_gradient: None,
+            augment: None,
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn signature_file(bytes: &[u8]) {
 }
 
 /// One change each to [`TINY`], for every rule that a study can break.
-const EDITS: [(&str, &str); 34] = [
+const EDITS: [(&str, &str); 41] = [
     ("inspectable", "private"),
     ("classes", "clases"),
     ("cnn", "rnn"),
@@ -148,6 +148,19 @@ const EDITS: [(&str, &str); 34] = [
     ("[privacy]", "[training]\nbatch_size = 0\n[privacy]"),
     ("[privacy]", "[training]\nlocal_epochs = 0\n[privacy]"),
     ("[privacy]", "[training]\nrounds = 0\n[privacy]"),
+    (
+        "filters = 2 }]",
+        "filters = 4, padding = 1, norm = 2, residual = true }]\nglobal_pool = true",
+    ),
+    ("filters = 2", "filters = 2, norm = 3"),
+    ("filters = 2", "filters = 2, residual = true"),
+    (
+        "[privacy]",
+        "[training]\nclass_weights = \"balanced\"\nclip_gradient = 1.0\naugment = { flip = \"both\", noise = 0.1 }\n[privacy]",
+    ),
+    ("[privacy]", "[training]\nclass_weights = [1]\n[privacy]"),
+    ("[privacy]", "[training]\nclip_gradient = 0.0\n[privacy]"),
+    ("[privacy]", "[training.augment]\nrotate = 999\n[privacy]"),
     ("[privacy]", "[cohort]\nmin_sites = 0\n[privacy]"),
     ("[privacy]", "[cohort]\nrequired = [\"a\", \"a\"]\n[privacy]"),
     ("[privacy]", "[cohort]\nmax_examples = 0\n[privacy]"),

@@ -8,12 +8,14 @@
 //!  rows     a table's rows                     contract one row → inputs, with repairs
 //!  series   a .npz file's series               picking  records → who gets which
 //!  images   bytes in memory                    dataset  records on the device → batches
+//!  augment  pictures of a training step, changed
 //!  label    a class or a number
 //!  users    parts and hold-outs by whose records they are, pure
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
 
+pub(crate) mod augment;
 pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;

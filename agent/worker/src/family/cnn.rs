@@ -28,6 +28,12 @@ impl Family for Images<'_> {
         check(job.study, self.files(job), &selection, link)
     }
 
+    fn classes(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<usize>, Failure> {
+        let selection = select(job.source, &self.0.classes, job.study.header.seed, true)?;
+        let labels = selection.train.into_iter().flat_map(|train| train.labels);
+        Ok(labels.map(usize::from).collect())
+    }
+
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
         let seed = job.study.header.seed;
         let selection = select(job.source, &self.0.classes, seed, with_train)?;
@@ -38,6 +44,6 @@ impl Family for Images<'_> {
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
-        Ok(Box::new(Convolutions::new(self.0, job.device)?))
+        Ok(Box::new(Convolutions::new(self.0, job.study.training.augment, job.device)?))
     }
 }

@@ -43,6 +43,11 @@ pub(crate) trait Family {
         Err(prepares_nothing(job.study))
     }
 
+    /// The class of every record to train on, for families that tell classes apart.
+    fn classes(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<usize>, Failure> {
+        Err(prepares_nothing(job.study))
+    }
+
     /// Reads the records: those to train on if `with_train`, and those held out. Fails with
     /// `too-few-examples` before it reads what would not be used.
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure>;

@@ -55,12 +55,16 @@ impl Family for OverTime<'_> {
 
     /// The moments of every variable, over what was observed in the records to train on.
     fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
-        if job.study.preparation_len().is_none() {
+        if job.study.family_sums().is_none() {
             return Err(prepares_nothing(job.study));
         }
         let (records, _) = self.read(job, link)?;
         enough(job.study, records.train.len())?;
         Ok(moments(&records.train, job.study.data.columns.len()))
+    }
+
+    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
+        Ok(classes(&self.read(job, link)?.0.train))
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {

@@ -57,10 +57,8 @@ impl Family for Table<'_> {
         enough(job.study, rows.train.len())?;
         let mut findings = rows.findings;
         if self.0.objective == Objective::Classify {
-            let of = |records: &[Record]| -> Vec<usize> {
-                records.iter().filter_map(|record| record.label.class()).collect()
-            };
-            findings.extend(support(&self.0.classes, &of(&rows.train), &of(&rows.holdout)));
+            let (train, held) = (classes(&rows.train), classes(&rows.holdout));
+            findings.extend(support(&self.0.classes, &train, &held));
         }
         findings.extend(repairs.findings("rows"));
         findings.extend(seen(&rows.train, &rows.holdout).findings("rows"));
@@ -70,7 +68,7 @@ impl Family for Table<'_> {
 
     /// The moments of every number column, over the rows to train on.
     fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
-        if job.study.preparation_len().is_none() {
+        if job.study.family_sums().is_none() {
             return Err(prepares_nothing(job.study));
         }
         let (rows, _) = self.read(job, link)?;
@@ -83,6 +81,11 @@ impl Family for Table<'_> {
         });
         let units: Vec<[i32; MOMENTS_UNITS]> = moments.collect();
         Ok(units.into_flattened())
+    }
+
+    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
+        let (rows, _) = self.read(job, link)?;
+        Ok(classes(&rows.train))
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
@@ -102,6 +105,10 @@ impl Family for Table<'_> {
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
         Ok(Box::new(Perceptron::new(self.0, &job.study.data, job.device)?))
     }
+}
+
+fn classes(records: &[Record]) -> Vec<usize> {
+    records.iter().filter_map(|record| record.label.class()).collect()
 }
 
 fn seen(train: &[Record], holdout: &[Record]) -> Seen {

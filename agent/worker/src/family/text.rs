@@ -70,7 +70,7 @@ impl Documents<'_> {
         let told = || mismatch("the task names no preparation: the vocabulary is counted first");
         let preparation = job.preparation.ok_or_else(told)?;
         let support = job.study.data.site_support();
-        let (sums, capacity) = (&preparation.sums, self.0.vocabulary);
+        let ((sums, _), capacity) = (preparation.parts(job.study), self.0.vocabulary);
         Vocabulary::of(sums, preparation.sites, support, capacity)
             .ok_or_else(|| mismatch("the preparation's sums cannot come from counting words"))
     }
@@ -114,6 +114,10 @@ impl Documents<'_> {
     }
 }
 
+fn classes(records: &[Record]) -> Vec<usize> {
+    records.iter().map(|record| record.class).collect()
+}
+
 fn on_device(
     ids: &[i32],
     shares: &[f32],
@@ -134,10 +138,8 @@ impl Family for Documents<'_> {
         let (rows, repairs) = self.read(job, link)?;
         enough(job.study, rows.train.len())?;
         let mut findings = rows.findings;
-        let of = |records: &[Record]| -> Vec<usize> {
-            records.iter().map(|record| record.class).collect()
-        };
-        findings.extend(support(&self.0.classes, &of(&rows.train), &of(&rows.holdout)));
+        let (train, held) = (classes(&rows.train), classes(&rows.holdout));
+        findings.extend(support(&self.0.classes, &train, &held));
         findings.extend(repairs.findings("rows"));
         let mut seen = Seen::default();
         for (role, records) in [(Role::Train, &rows.train), (Role::Holdout, &rows.holdout)] {
@@ -155,6 +157,10 @@ impl Family for Documents<'_> {
         let mut counts = Counts::default();
         rows.train.iter().for_each(|record| counts.add(&record.document));
         Ok(counts.units())
+    }
+
+    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
+        Ok(classes(&self.read(job, link)?.0.train))
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {

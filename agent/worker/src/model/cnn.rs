@@ -1,38 +1,52 @@
 //! `cnn`: the stack that `consilium_common::study::model::cnn` describes, with the same names and
-//! shapes. Convolution (stride 1, no padding) → ReLU → max-pool, …, flatten, dense → ReLU, …, output.
+//! shapes. Layers of convolutions, each with its pool; flatten, or each channel's mean; dense → ReLU, …,
+//! output.
 
+use consilium_common::random::Generator;
+use consilium_common::study::Augment;
 use consilium_common::study::model::Cnn;
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::dense::{Affine, Dense};
+use super::conv::Layer;
+use super::dense::Dense;
 use super::{Mode, Network, only};
+use crate::data::augment::augment;
 use crate::failure::Failure;
+
+/// The largest byte.
+const BYTE: f64 = 255.0;
 
 /// The stack.
 #[derive(Debug)]
 pub(crate) struct Convolutions {
     store: VarStore,
-    convolutions: Vec<(Affine, i64)>,
+    layers: Vec<Layer>,
+    global_pool: bool,
     head: Dense,
+    dropout: f64,
+    augment: Option<Augment>,
 }
 
 impl Convolutions {
-    /// Builds the layers of `spec` on `device`.
-    pub(crate) fn new(spec: &Cnn, device: Device) -> Result<Self, Failure> {
+    /// Builds the layers of `spec` on `device`; `augment` is how training changes pictures.
+    pub(crate) fn new(
+        spec: &Cnn,
+        augment: Option<Augment>,
+        device: Device,
+    ) -> Result<Self, Failure> {
         let store = VarStore::new(device);
         let root = store.root();
-        let mut convolutions = Vec::with_capacity(spec.conv.len());
+        let mut layers = Vec::with_capacity(spec.conv.len());
         let mut channels = spec.input.channels;
         for (i, conv) in (1..).zip(&spec.conv) {
-            let shape = [conv.filters, channels, conv.kernel, conv.kernel];
-            let layer = Affine::new(&(&root / format!("conv{i}")), &shape)?;
-            convolutions.push((layer, i64::from(conv.pool)));
+            layers.push(Layer::new(&root, i, conv, channels)?);
             channels = conv.filters;
         }
         let outputs = u32::try_from(spec.classes.len()).unwrap_or(u32::MAX);
         let head = Dense::new(&root, spec.features()?, &spec.dense, outputs)?;
-        Ok(Self { store, convolutions, head })
+        let (global_pool, dropout) = (spec.global_pool, spec.dropout);
+        Ok(Self { store, layers, global_pool, head, dropout, augment })
     }
 }
 
@@ -41,16 +55,33 @@ impl Network for Convolutions {
         &self.store
     }
 
-    /// Images (u8, records × channels × height × width) to logits (records × classes).
-    fn forward(&self, inputs: &[Tensor], _mode: Mode) -> Result<Tensor, TchError> {
-        let mut x = only(inputs)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-        for (Affine { weight, bias }, pool) in &self.convolutions {
-            x = x.f_conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)?.f_relu_()?;
-            if *pool > 1 {
-                x = x.f_max_pool2d([*pool, *pool], [*pool, *pool], [0, 0], [1, 1], false)?;
-            }
+    fn draw(
+        &self,
+        inputs: Vec<Tensor>,
+        generator: &mut Generator,
+    ) -> Result<Vec<Tensor>, TchError> {
+        match &self.augment {
+            Some(spec) => Ok(vec![augment(spec, only(&inputs)?, generator)?]),
+            None => Ok(inputs),
         }
-        self.head.forward(&x.f_flatten(1, -1)?, 0.0)
+    }
+
+    /// Images (0 to 255, records × channels × height × width) to logits (records × classes).
+    fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
+        let mut x = only(inputs)?.f_to_kind(Kind::Float)?.f_div_scalar(BYTE)?;
+        for layer in &self.layers {
+            x = layer.forward(&x)?;
+        }
+        let mut features = if self.global_pool {
+            x.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float)?
+        } else {
+            x.f_flatten(1, -1)?
+        };
+        let dropout = mode.dropout(self.dropout);
+        if dropout > 0.0 {
+            features = features.f_dropout(dropout, true)?;
+        }
+        self.head.forward(&features, dropout)
     }
 }
 
@@ -62,28 +93,60 @@ mod tests {
     use consilium_common::study::{Data, ModelSpec};
 
     fn spec(conv: &[(u32, u32, u32)], dense: &[u32]) -> Cnn {
-        let conv = conv.iter().map(|&(filters, kernel, pool)| Conv { filters, kernel, pool });
+        let plain = |&(filters, kernel, pool): &(u32, u32, u32)| Conv {
+            filters,
+            kernel,
+            padding: 0,
+            norm: 0,
+            residual: false,
+            pool,
+        };
         Cnn {
             input: Image { channels: 2, height: 19, width: 14 },
             classes: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
-            conv: conv.collect(),
+            conv: conv.iter().map(plain).collect(),
+            global_pool: false,
             dense: dense.to_vec(),
+            dropout: 0.0,
         }
     }
 
-    fn specs() -> [Cnn; 4] {
+    /// A stem, a residual block of as many channels, and one of more.
+    fn resnet() -> Cnn {
+        let mut resnet = spec(&[(4, 3, 1), (4, 3, 2), (6, 3, 1)], &[]);
+        for conv in &mut resnet.conv {
+            (conv.padding, conv.norm, conv.residual) = (1, 2, true);
+        }
+        resnet.conv[0].residual = false;
+        Cnn { global_pool: true, dropout: 0.5, ..resnet }
+    }
+
+    fn specs() -> [Cnn; 5] {
         [
             spec(&[(5, 3, 2)], &[7]),
             spec(&[(5, 3, 2), (4, 2, 1), (3, 1, 3)], &[9, 8]),
             spec(&[], &[]),
             spec(&[(1, 4, 4)], &[]),
+            resnet(),
         ]
+    }
+
+    fn loaded(spec: Cnn, flat: &[f32]) -> Convolutions {
+        let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
+        let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
+        load(network.store(), &layout, flat).unwrap();
+        network
+    }
+
+    fn logits(network: &Convolutions, images: &Tensor, mode: Mode) -> Vec<f32> {
+        let images = [images.shallow_clone()];
+        tch::no_grad(|| network.forward(&images, mode).unwrap()).view(-1).try_into().unwrap()
     }
 
     #[test]
     fn names_and_shapes_are_those_of_the_studys_layout() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap();
         }
@@ -92,7 +155,7 @@ mod tests {
     #[test]
     fn another_layout_is_told_by_the_tensor() {
         let [one, deeper, ..] = specs();
-        let network = Convolutions::new(&one, Device::Cpu).unwrap();
+        let network = Convolutions::new(&one, None, Device::Cpu).unwrap();
         let told = |spec| {
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap_err().message
@@ -104,7 +167,7 @@ mod tests {
         );
         let mut shorter = spec(&[(5, 3, 2)], &[]);
         shorter.dense = Vec::new();
-        let network = Convolutions::new(&shorter, Device::Cpu).unwrap();
+        let network = Convolutions::new(&shorter, None, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(one).layout(&Data::default()).unwrap();
         variables(network.store(), &layout).unwrap_err();
     }
@@ -112,7 +175,7 @@ mod tests {
     #[test]
     fn weights_go_in_and_out_unchanged() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
             let model = ModelSpec::Cnn(spec);
             let layout = model.layout(&Data::default()).unwrap();
             let flat = model.initial(&Data::default(), 5).unwrap();
@@ -126,19 +189,65 @@ mod tests {
         // One 3×3 kernel of 255s over bytes ÷ 255, one pool: by hand on a ramp.
         let mut spec = spec(&[(1, 3, 2)], &[]);
         spec.input = Image { channels: 1, height: 4, width: 5 };
-        let network = Convolutions::new(&spec, Device::Cpu).unwrap();
-        let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
         let flat: Vec<f32> =
             [255.0; 9].into_iter().chain([-1.0, 1.0, 2.0, -1.0, 0.5, 0.0, 0.0]).collect();
-        load(network.store(), &layout, &flat).unwrap();
+        let network = loaded(spec, &flat);
         let ramp: Vec<u8> = (0..20).collect();
-        let images = [Tensor::from_slice(&ramp).view([1, 1, 4, 5])];
-        let logits: Vec<f32> = tch::no_grad(|| network.forward(&images, Mode::Score).unwrap())
-            .view(-1)
-            .try_into()
-            .unwrap();
+        let logits = logits(&network, &Tensor::from_slice(&ramp).view([1, 1, 4, 5]), Mode::Score);
         // The largest sum under the pool: rows 1–3, columns 1–3 of the ramp give 9 · 12 = 108.
         let near = logits.iter().zip([107.5, 214.0, -107.0]).all(|(a, b)| (a - b).abs() < 1e-3);
         assert!(near, "{logits:?}");
+    }
+
+    type Plane = [[f64; 2]; 2];
+
+    /// ReLU(x' + norm2(conv2(ReLU(norm1(conv1 x))))) written out in f64 for one-pixel kernels, where
+    /// each convolution is a matrix.
+    #[test]
+    fn a_residual_block_is_the_papers() {
+        let mut spec = spec(&[(2, 1, 1)], &[]);
+        spec.input = Image { channels: 1, height: 1, width: 2 };
+        (spec.conv[0].norm, spec.conv[0].residual, spec.global_pool) = (1, true, true);
+        // conv1, norm1 (scale, shift), conv2 (2×2), norm2, skip, skip_norm; the output copies.
+        let block = [2.0, -1.0, 1.0, 0.5, 0.1, -0.2, 1.0, 0.5, -1.0, 3.0, 1.5, 1.0, 0.0, 0.3];
+        let rest = [0.7, -0.4, 1.0, 2.0, 0.2, 0.1, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
+        let flat: Vec<f32> = block.into_iter().chain(rest).collect();
+        let network = loaded(spec, &flat);
+        let pixels = [0.2_f64, 1.0];
+        let images = Tensor::from_slice(&[51_u8, 255]).view([1, 1, 1, 2]);
+        // Channels × pixels; one group, so mean and variance are over all four.
+        let norm = |x: Plane, scale: [f64; 2], shift: [f64; 2]| -> Plane {
+            let mean = x.as_flattened().iter().sum::<f64>() / 4.0;
+            let variance = x.as_flattened().iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0;
+            let deviation = (variance + 1e-5).sqrt();
+            [0, 1].map(|c| x[c].map(|x| (x - mean) / deviation * scale[c] + shift[c]))
+        };
+        let first = norm([2.0, -1.0].map(|w| pixels.map(|x| w * x)), [1.0, 0.5], [0.1, -0.2]);
+        let first = first.map(|channel| channel.map(|x| x.max(0.0)));
+        let mixed = [[1.0, 0.5], [-1.0, 3.0]]
+            .map(|w| [0, 1].map(|pixel| w[0] * first[0][pixel] + w[1] * first[1][pixel]));
+        let second = norm(mixed, [1.5, 1.0], [0.0, 0.3]);
+        let skip = norm([0.7, -0.4].map(|w| pixels.map(|x| w * x)), [1.0, 2.0], [0.2, 0.1]);
+        let mean = [0, 1].map(|channel: usize| {
+            let sum = |pixel: usize| (second[channel][pixel] + skip[channel][pixel]).max(0.0);
+            f64::midpoint(sum(0), sum(1))
+        });
+        let have = logits(&network, &images, Mode::Score);
+        for (have, need) in have.iter().zip([mean[0], mean[1], mean[0] + mean[1]]) {
+            assert!((f64::from(*have) - need).abs() < 1e-4, "{have} {need}");
+        }
+    }
+
+    #[test]
+    fn dropout_acts_in_training_and_not_in_scoring() {
+        let spec = resnet();
+        let flat = ModelSpec::Cnn(spec.clone()).initial(&Data::default(), 5).unwrap();
+        let network = loaded(spec, &flat);
+        let bytes: Vec<u8> = (0..2 * 19 * 14_u32).map(|i| (i * i % 251) as u8).collect();
+        let images = Tensor::from_slice(&bytes).view([1, 2, 19, 14]);
+        let told = |mode| logits(&network, &images, mode);
+        assert_eq!(told(Mode::Score), told(Mode::Score));
+        let drawn: Vec<_> = (0..8).map(|_| told(Mode::Train)).collect();
+        assert!(drawn.iter().any(|other| *other != drawn[0]), "{drawn:?}");
     }
 }

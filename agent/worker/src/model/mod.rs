@@ -2,6 +2,7 @@
 //! shapes.
 
 pub(crate) mod cnn;
+pub(crate) mod conv;
 pub(crate) mod dense;
 pub(crate) mod recommender;
 pub(crate) mod rnn;
@@ -9,6 +10,7 @@ pub(crate) mod tabular;
 pub(crate) mod text;
 pub(crate) mod users;
 
+use consilium_common::random::Generator;
 use consilium_common::study::StudyError;
 use consilium_common::worker::FailureCode;
 use tch::nn::VarStore;
@@ -46,8 +48,8 @@ pub(crate) trait Network {
         None
     }
 
-    /// What a training step adds to a batch's inputs: something drawn anew each time.
-    fn draw(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, TchError> {
+    /// What a training step makes of a batch's inputs first: something drawn anew each time.
+    fn draw(&self, inputs: Vec<Tensor>, _: &mut Generator) -> Result<Vec<Tensor>, TchError> {
         Ok(inputs)
     }
 

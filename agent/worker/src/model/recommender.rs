@@ -1,5 +1,6 @@
 //! `recommender`: factors of items, which travel, and of users, which stay.
 
+use consilium_common::random::Generator;
 use consilium_common::study::model::recommender::Meeting;
 use consilium_common::study::model::{Objective, Recommender};
 use tch::nn::VarStore;
@@ -112,7 +113,7 @@ impl Network for Factors {
 
     /// `rank`: items drawn from the catalogue, all alike and whatever the user chose, so that the rows
     /// that a site's update touches do not tell what its users chose.
-    fn draw(&self, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, TchError> {
+    fn draw(&self, mut inputs: Vec<Tensor>, _: &mut Generator) -> Result<Vec<Tensor>, TchError> {
         if self.ratings.is_none()
             && let Some(users) = inputs.first()
         {

@@ -27,19 +27,36 @@ const BATCH: i64 = 512;
 /// A single record counts at most so many units of loss: 2^22. 2^26 records fit a u64.
 const UNITS_MAX: f64 = 274_877_906_944.0;
 
-/// The mean loss of a batch: cross-entropy over logits, squared error, or −ln σ of how far what was
-/// chosen scores above what was not (Rendle et al. 2009, section 4.1).
-pub(crate) fn loss(
+/// What training goes down.
+pub(crate) struct Loss {
     objective: Objective,
-    outputs: &Tensor,
-    labels: &Tensor,
-) -> Result<Tensor, TchError> {
-    match objective {
-        Objective::Classify => {
-            outputs.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+    /// How much a record of each class counts (f32, classes).
+    class_weights: Option<Tensor>,
+}
+
+impl Loss {
+    pub(crate) fn new(study: &Study, class_weights: Option<Tensor>) -> Self {
+        Self { objective: study.model.objective().unwrap_or_default(), class_weights }
+    }
+
+    /// The mean loss of a batch: cross-entropy over logits, squared error, or −ln σ of how far what was
+    /// chosen scores above what was not (Rendle et al. 2009, section 4.1). With class weights each
+    /// record's cross-entropy counts so many times, and the divisor is the number of records all the
+    /// same: a batch of one class would else weigh nothing.
+    pub(crate) fn of(&self, outputs: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+        match (self.objective, &self.class_weights) {
+            (Objective::Classify, None) => {
+                outputs.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+            }
+            (Objective::Classify, Some(weights)) => {
+                let records = labels.size().first().copied().unwrap_or(0).max(1);
+                outputs
+                    .f_cross_entropy_loss(labels, Some(weights), Reduction::Sum, -100, 0.0)?
+                    .f_div_scalar(records)
+            }
+            (Objective::Regress, _) => outputs.f_mse_loss(labels, Reduction::Mean),
+            (Objective::Rank, _) => outputs.f_log_sigmoid()?.f_mean(Kind::Float)?.f_neg(),
         }
-        Objective::Regress => outputs.f_mse_loss(labels, Reduction::Mean),
-        Objective::Rank => outputs.f_log_sigmoid()?.f_mean(Kind::Float)?.f_neg(),
     }
 }
 
@@ -136,4 +153,27 @@ fn whole(counts: &Tensor) -> Result<Vec<u64>, TchError> {
     let len = read.len();
     counts.f_to_device(Device::Cpu)?.f_copy_data(&mut read, len)?;
     Ok(read.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_as_often_as_its_class_weighs_and_batches_add_up() {
+        let logits = Tensor::from_slice(&[0.3_f32, -1.0, 2.0, 0.5, -0.7, 0.1]).view([3, 2]);
+        let labels = Tensor::from_slice(&[0_i64, 1, 1]);
+        let loss = |weights: Option<[f32; 2]>, from: i64, len: i64| {
+            let class_weights = weights.map(|weights| Tensor::from_slice(&weights));
+            let loss = Loss { objective: Objective::Classify, class_weights };
+            let (logits, labels) = (logits.narrow(0, from, len), labels.narrow(0, from, len));
+            loss.of(&logits, &labels).unwrap().double_value(&[])
+        };
+        let single: Vec<f64> = (0..3).map(|record| loss(None, record, 1)).collect();
+        let need = (0.5 * single[0] + 3.0 * single[1] + 3.0 * single[2]) / 3.0;
+        let weights = Some([0.5, 3.0]);
+        assert!((loss(weights, 0, 3) - need).abs() < 1e-6);
+        let parts = (2.0 * loss(weights, 0, 2) + loss(weights, 2, 1)) / 3.0;
+        assert!((parts - need).abs() < 1e-6, "one class alone in a batch weighs as much");
+    }
 }

@@ -2,6 +2,7 @@
 //! is linked once.
 
 mod images;
+mod pictures;
 mod ratings;
 mod series;
 mod sources;

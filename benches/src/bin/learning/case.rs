@@ -18,6 +18,8 @@ pub(crate) struct Sites {
     pub(crate) required: f64,
     /// What it should reach.
     pub(crate) goal: f64,
+    /// What the share of records told apart must reach, where the metric is another.
+    pub(crate) accuracy: Option<f64>,
     /// A `[data.STUDY]` section; `{data}` and `{only}` are filled in.
     source: String,
     /// Site → its `{only}`.

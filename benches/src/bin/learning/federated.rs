@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use consilium_common::ids::Version;
 use consilium_common::time::Clock as _;
 use consilium_common::wire::messages::RunState;
-use consilium_coordinator::document::StatusDocument;
+use consilium_coordinator::document::{StatusDocument, StudyStatus};
 use consilium_coordinator::local::{Federation, Policy, Programs, SiteSpec};
 use consilium_io::SystemClock;
 use serde::Deserialize;
@@ -20,6 +20,8 @@ use crate::mean;
 pub(crate) struct Federated {
     /// The last version's score over all hold-outs, one a seed.
     pub(crate) scores: Vec<f64>,
+    /// The same version's accuracy, where it tells classes apart.
+    pub(crate) accuracies: Vec<f64>,
     /// Site → the same on its own hold-out, mean over seeds.
     pub(crate) sites: BTreeMap<String, f64>,
     pub(crate) seconds: f64,
@@ -56,40 +58,46 @@ pub(crate) fn train(case: &Case, programs: Programs, folder: &Path) -> anyhow::R
     }
     let last = until_complete(&federation)?;
     let seconds = clock.now().as_secs_f64();
-    let scores: Option<Vec<f64>> = studies.iter().map(|study| last.get(study)?.1).collect();
+    let ends = || studies.iter().filter_map(|study| last.get(study));
+    let scores: Option<Vec<f64>> = ends().map(|end| end.score).collect();
     let scores = scores.context("a study ended without a score of its last version")?;
+    let accuracies = ends().filter_map(|end| end.accuracy).collect();
     let mut by_site = BTreeMap::new();
     for (index, site) in federation.sites().iter().enumerate() {
         let status: AgentStatus = federation.agent_json(index, &["status"])?;
         let is_last = |score: &&AgentScore| {
-            last.get(&score.study).is_some_and(|(version, _)| *version == score.version)
+            last.get(&score.study).is_some_and(|end| end.version == score.version)
         };
         let own: Vec<f64> =
             status.scores.iter().filter(is_last).filter_map(|score| score.score).collect();
         by_site.insert(site.name.to_string(), mean(&own));
     }
     federation.stop()?;
-    Ok(Federated { scores, sites: by_site, seconds })
+    Ok(Federated { scores, accuracies, sites: by_site, seconds })
 }
 
-/// Study → its last version and that version's score.
-type Last = BTreeMap<String, (Version, Option<f64>)>;
+/// A study's last version and what it was worth.
+struct End {
+    version: Version,
+    score: Option<f64>,
+    accuracy: Option<f64>,
+}
 
 #[expect(clippy::disallowed_methods, reason = "a program that waits; no runtime runs here")]
-fn until_complete(federation: &Federation) -> anyhow::Result<Last> {
+fn until_complete(federation: &Federation) -> anyhow::Result<BTreeMap<String, End>> {
     loop {
         let status: StatusDocument = federation.operator_json(&["status"])?;
         if status.studies.iter().any(|study| study.state == RunState::Stopped) {
             bail!("a study was stopped");
         }
         if status.studies.iter().all(|study| study.state == RunState::Complete) {
-            let score = |study: &consilium_coordinator::document::StudyStatus| {
-                study.versions.last().and_then(|version| version.score)
+            let end = |study: &StudyStatus| {
+                let last = study.versions.last();
+                let score = last.and_then(|version| version.score);
+                let accuracy = last.and_then(|version| version.accuracy);
+                (study.study.to_string(), End { version: study.version, score, accuracy })
             };
-            let studies = status.studies.iter();
-            return Ok(studies
-                .map(|study| (study.study.to_string(), (study.version, score(study))))
-                .collect());
+            return Ok(status.studies.iter().map(end).collect());
         }
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -71,6 +71,11 @@ fn measure(case: &Case, programs: &Programs, args: &Args) -> anyhow::Result<Vec<
         Row::plain(name("spread over seeds"), spread(&federated.scores), unit),
         Row::plain(name("seconds"), federated.seconds, "s"),
     ];
+    if let Some(bound) = case.sites.accuracy {
+        let (mean, metric) = (crate::mean(&federated.accuracies), Metric::Accuracy);
+        let name = name("federated, accuracy");
+        rows.push(reached(name, mean, "accuracy", bound, metric, "required"));
+    }
     for (site, score) in &federated.sites {
         rows.push(Row::plain(name(&format!("the federation's model at {site}")), *score, unit));
     }
