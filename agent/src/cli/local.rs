@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// Write the trained model here
     #[arg(long, value_name = "MODEL.safetensors")]
     out: Option<PathBuf>,
+    /// Write what the study prepares, counted on these records, here: `evaluate` and `predict` read it
+    #[arg(long, value_name = "FILE")]
+    out_preparation: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: String,
@@ -104,6 +107,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut training = Training::new(&study, &source, &bench)?;
     training.prepare().await?;
+    if let Some(path) = &options.out_preparation {
+        training.write_preparation(path)?;
+    }
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;
@@ -262,6 +268,12 @@ impl<'a> Training<'a> {
             model_digest,
         };
         Ok(Report { epochs, last, suggested_clip_norm })
+    }
+
+    fn write_preparation(&self, path: &std::path::Path) -> Result<(), Failure> {
+        let none = || Failure::Usage(format!("study {} prepares nothing", self.study.id()));
+        let bytes = self.preparation.as_deref().ok_or_else(none)?;
+        replace_with(path, Access::Umask, |file| file.write_all(bytes)).map_err(Failure::failed)
     }
 
     fn write(&self, path: &std::path::Path) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use consilium_common::update::intervals::Interval;
 use serde::Serialize;
 
 use super::Failure;
@@ -34,6 +35,11 @@ pub(super) fn json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(Failure::failed)?;
     line(text);
     Ok(())
+}
+
+/// Prints what a person should know to standard error: standard output is for the result.
+pub(super) fn note(text: impl std::fmt::Display) {
+    let _closed = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints the sentence of a failure.
@@ -72,6 +78,14 @@ pub(super) fn bytes(count: u64) -> String {
 /// `97.31 %`, or a dash.
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share))
+}
+
+/// Both ends of an interval and its source, or a dash.
+pub(super) fn interval(interval: Option<&Interval>) -> String {
+    interval.map_or_else(
+        || "–".to_owned(),
+        |Interval { low, high, method }| format!("{low:.4} – {high:.4} ({})", method.source()),
+    )
 }
 
 /// Four decimals, or a dash.

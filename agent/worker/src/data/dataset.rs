@@ -1,6 +1,6 @@
 //! Records on the device, one row each in a few tensors, and batches of them.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// What a step works on.
 #[derive(Debug)]
@@ -24,6 +24,12 @@ impl Dataset {
         let len = labels.size().first().and_then(|&len| usize::try_from(len).ok()).unwrap_or(0);
         debug_assert!(inputs.iter().all(|rows| rows.size().first() == labels.size().first()));
         Self { all: Batch { inputs, labels }, len }
+    }
+
+    /// Records whose labels nobody knows.
+    pub(crate) fn unlabelled(inputs: Vec<Tensor>) -> Result<Self, TchError> {
+        let rows = inputs.first().and_then(|rows| rows.size().first().copied()).unwrap_or(0);
+        Ok(Self::new(inputs, Tensor::f_zeros([rows], (Kind::Float, Device::Cpu))?))
     }
 
     pub(crate) fn len(&self) -> usize {

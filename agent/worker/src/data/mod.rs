@@ -10,10 +10,12 @@
 //!  images   bytes in memory                    dataset  records on the device → batches
 //!  label    a class or a number
 //!  users    parts and hold-outs by whose records they are, pure
+//!  asked    records without labels, for predictions
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
 
+pub(crate) mod asked;
 pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;

@@ -7,6 +7,7 @@ use consilium_common::study::{Column, ColumnKind, Data, Objective};
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind, Where};
 
 use super::RECORDS_PER_STEP;
+use super::asked::{Asked, numbered};
 use super::contract::{Field, Repairs, Trouble, class, share};
 use super::label::Label;
 use super::picking::{Mark, Parsed, Picking, Records};
@@ -33,11 +34,7 @@ pub(crate) fn read(
     link: &mut Link,
 ) -> Result<(Records<Series>, Repairs), Failure> {
     let (source, data) = (job.source, &job.study.data);
-    if source.source != SourceKind::Npz {
-        let kind = source.source;
-        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
-    }
-    let mut values = Array::open(&source.path, source.column(VALUES))?;
+    let mut values = open_values(source)?;
     let count = expect_shape(source, &values, steps, data)?;
     let beside = Beside::read(job, count, objective, classes)?;
     let ranges = Ranges::of(data);
@@ -60,6 +57,36 @@ pub(crate) fn read(
         link.moved(Phase::Loading, number.into(), count, || Ok(None))?;
     }
     Ok((picking.finish()?, repairs))
+}
+
+/// Reads the values of every series of `steps` steps, without labels or picks.
+pub(crate) fn ask(
+    job: &Job<'_>,
+    steps: u32,
+    link: &mut Link,
+) -> Result<Asked<Vec<Vec<f32>>>, Failure> {
+    let (source, data) = (job.source, &job.study.data);
+    let mut values = open_values(source)?;
+    let count = expect_shape(source, &values, steps, data)?;
+    let (ranges, mut repairs) = (Ranges::of(data), Repairs::default());
+    let (mut asked, mut block, mut number) = (Asked::none(), Vec::new(), 0_u32);
+    while values.next_rows(RECORDS_PER_STEP.into(), &mut block)? > 0 {
+        for record in block.chunks_exact(ranges.len().max(1) * steps as usize) {
+            asked.take(numbered(number), ranges.shares(record, &mut repairs))?;
+            number = number.saturating_add(1);
+        }
+        link.moved(Phase::Loading, number.into(), count, || Ok(None))?;
+    }
+    Ok(asked)
+}
+
+/// The array of values.
+fn open_values(source: &Source) -> Result<Array, Failure> {
+    if source.source != SourceKind::Npz {
+        let kind = source.source;
+        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
+    }
+    Ok(Array::open(&source.path, source.column(VALUES))?)
 }
 
 fn invalid<T>(message: String) -> Result<T, Failure> {

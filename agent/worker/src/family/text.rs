@@ -10,14 +10,15 @@ use consilium_common::study::model::TextClassifier;
 use consilium_common::study::tokens::{long_run, tokens};
 use consilium_common::study::vocabulary::{Counts, PADDING, Vocabulary};
 use consilium_common::worker::{FailureCode, Outcome};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use super::{Family, Job};
 use crate::data::Role;
+use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
-use crate::data::contract::{Repairs, Trouble, class};
+use crate::data::contract::{Field, Repairs, Trouble, class};
 use crate::data::dataset::{Dataset, Loaded};
-use crate::data::rows::{Parsed, Rows, read};
+use crate::data::rows::{Parsed, Rows, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::text::Reader;
@@ -38,7 +39,6 @@ impl Documents<'_> {
         let data = &job.study.data;
         let name = data.text.as_deref().unwrap_or_default();
         let buckets = Buckets::of(job.study);
-        let most = usize::try_from(self.0.tokens).unwrap_or(usize::MAX);
         let drops = data.repeats == Some(Repeats::Drop);
         let mut before = HashSet::new();
         let mut repairs = Repairs::default();
@@ -50,22 +50,34 @@ impl Documents<'_> {
                 repairs.note(name, "repeats another, the row left out");
                 return Err(Trouble::Dropped);
             }
-            if long_run(text.text) {
-                let why = "telling the words of a script without spaces apart is not built yet";
-                return Err(Trouble::Unreadable(format!("the document {name:?}: {why}")));
-            }
-            let mut words = tokens(text.text).map(|token| buckets.bucket(&token));
-            let document: Vec<u32> = words.by_ref().take(most).collect();
-            if text.missing || document.is_empty() {
-                return Err(Trouble::Unreadable(format!("the document {name:?} has no words")));
-            }
-            if words.next().is_some() {
-                repairs.note(name, "longer than `model.tokens`, cut");
-            }
+            let document = self.document((name, text), &buckets, &mut repairs)?;
             let class = class(data, label, &self.0.classes)?;
             Ok(Parsed { record: Record { document, class }, class: Some(class) })
         })?;
         Ok((rows, repairs))
+    }
+
+    /// The bucket of each token of a document in the column `name`.
+    fn document(
+        &self,
+        (name, field): (&str, Field<'_>),
+        buckets: &Buckets,
+        repairs: &mut Repairs,
+    ) -> Result<Vec<u32>, Trouble> {
+        if long_run(field.text) {
+            let why = "telling the words of a script without spaces apart is not built yet";
+            return Err(Trouble::Unreadable(format!("the document {name:?}: {why}")));
+        }
+        let most = usize::try_from(self.0.tokens).unwrap_or(usize::MAX);
+        let mut words = tokens(field.text).map(|token| buckets.bucket(&token));
+        let document: Vec<u32> = words.by_ref().take(most).collect();
+        if field.missing || document.is_empty() {
+            return Err(Trouble::Unreadable(format!("the document {name:?} has no words")));
+        }
+        if words.next().is_some() {
+            repairs.note(name, "longer than `model.tokens`, cut");
+        }
+        Ok(document)
     }
 
     /// The vocabulary that follows from what the sites counted.
@@ -79,44 +91,44 @@ impl Documents<'_> {
             .ok_or_else(|| mismatch("the preparation's sums cannot come from counting words"))
     }
 
-    /// Ids (i32, records × tokens of the longest, filled up with [`PADDING`]) and classes.
+    /// Ids and classes on the device.
     fn dataset(
         &self,
         records: &[Record],
         vocabulary: &Vocabulary,
         device: Device,
     ) -> Result<Dataset, Failure> {
-        let width = records.iter().map(|record| record.document.len()).max().unwrap_or(1);
-        let all = width.saturating_mul(records.len());
-        if all > DOCUMENTS_TOKENS_MAX {
-            let message = format!(
-                "{} documents filled up to {width} tokens: at most {DOCUMENTS_TOKENS_MAX} are held, \
-                 take a part of the records",
-                records.len()
-            );
-            return Err(Failure::new(FailureCode::DataInvalid, message));
-        }
-        let mut ids = Vec::with_capacity(all);
-        for record in records {
-            let rows = record.document.iter().map(|&bucket| vocabulary.row(bucket));
-            let filled = rows.chain(std::iter::repeat(PADDING)).take(width);
-            ids.extend(filled.map(u32::cast_signed));
-        }
+        let ids = ids(records.iter().map(|record| &record.document), vocabulary, device)?;
         let classes: Vec<i64> =
             records.iter().filter_map(|record| i64::try_from(record.class).ok()).collect();
-        let width = i64::try_from(width).unwrap_or(i64::MAX);
-        Ok(on_device(&ids, width, &classes, device)?)
+        Ok(Dataset::new(vec![ids], Tensor::f_from_slice(&classes)?.f_to_device(device)?))
     }
 }
 
-fn on_device(
-    ids: &[i32],
-    width: i64,
-    classes: &[i64],
+/// Ids on the device: i32, records × tokens of the longest, filled up with [`PADDING`].
+fn ids<'d>(
+    documents: impl ExactSizeIterator<Item = &'d Vec<u32>> + Clone,
+    vocabulary: &Vocabulary,
     device: Device,
-) -> Result<Dataset, TchError> {
-    let ids = Tensor::f_from_slice(ids)?.f_view([-1, width])?.f_to_device(device)?;
-    Ok(Dataset::new(vec![ids], Tensor::f_from_slice(classes)?.f_to_device(device)?))
+) -> Result<Tensor, Failure> {
+    let width = documents.clone().map(Vec::len).max().unwrap_or(1);
+    let all = width.saturating_mul(documents.len());
+    if all > DOCUMENTS_TOKENS_MAX {
+        let message = format!(
+            "{} documents filled up to {width} tokens: at most {DOCUMENTS_TOKENS_MAX} are held, \
+             take a part of the records",
+            documents.len()
+        );
+        return Err(Failure::new(FailureCode::DataInvalid, message));
+    }
+    let mut ids = Vec::with_capacity(all);
+    for document in documents {
+        let rows = document.iter().map(|&bucket| vocabulary.row(bucket));
+        let filled = rows.chain(std::iter::repeat(PADDING)).take(width);
+        ids.extend(filled.map(u32::cast_signed));
+    }
+    let width = i64::try_from(width).unwrap_or(i64::MAX);
+    Ok(Tensor::f_from_slice(&ids)?.f_view([-1, width])?.f_to_device(device)?)
 }
 
 impl Family for Documents<'_> {
@@ -156,6 +168,21 @@ impl Family for Documents<'_> {
         let dataset = |records: &[Record]| self.dataset(records, &vocabulary, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
         Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+    }
+
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let vocabulary = self.vocabulary(job)?;
+        let name = job.study.data.text.as_deref().unwrap_or_default();
+        let (buckets, mut repairs) = (Buckets::of(job.study), Repairs::default());
+        let asked = ask(job, &[name], link, |fields| {
+            let field = fields.first().copied().ok_or(Trouble::Dropped)?;
+            self.document((name, field), &buckets, &mut repairs)
+        })?;
+        let dataset = |documents: Vec<Vec<u32>>| {
+            let ids = ids(documents.iter(), &vocabulary, job.device)?;
+            Ok::<_, Failure>(Dataset::unlabelled(vec![ids])?)
+        };
+        asked.map(dataset)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {

@@ -2,6 +2,7 @@
 //! is linked once.
 
 mod images;
+mod predict;
 mod ratings;
 mod series;
 mod sources;
