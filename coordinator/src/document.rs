@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::time::WallMillis;
+use consilium_common::update::groups::GroupRow;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,9 @@ pub struct VersionStatus {
     pub score: Option<f64>,
     /// The integer sums behind them, without the histograms of scores.
     pub metrics: BTreeMap<String, u64>,
+    /// The study's own measure for each of its groups, once scored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupRow>,
 }
 
 /// One round, from its roll call.

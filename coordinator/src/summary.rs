@@ -39,6 +39,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         loss: None,
         score: None,
         metrics: BTreeMap::new(),
+        groups: Vec::new(),
     }
 }
 
@@ -86,8 +87,9 @@ impl Summary {
         base.accuracy = self.schema.accuracy(&metrics);
         base.loss = self.schema.loss(&metrics);
         base.score = self.schema.score(&metrics);
-        let shown = call.metrics.iter().filter(|(name, _)| !name.starts_with("scores."));
-        base.metrics = shown.map(|(name, sum)| (name.clone(), *sum)).collect();
+        base.groups = self.schema.group_rows(&metrics);
+        let sum = |name: &str| Some((name.to_owned(), *call.metrics.get(name)?));
+        base.metrics = self.schema.plain_names().filter_map(sum).collect();
     }
 
     /// The last rounds, oldest first.

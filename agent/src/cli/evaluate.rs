@@ -3,6 +3,7 @@
 
 use clap::Args;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Measure;
 use consilium_common::update::words::{Metrics, Schema};
 use consilium_common::worker::Work;
@@ -37,6 +38,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     local_state: Option<String>,
     measures: Vec<Measure>,
+    /// The study's own measure for each group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     confusion: Option<Confusion>,
 }
@@ -75,6 +79,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         holdout: outcome.holdout,
         local_state: used.local.note().map(str::to_owned),
         measures: schema.measures(&outcome.metrics),
+        groups: schema.group_rows(&outcome.metrics),
         confusion: confusion(&schema, study.model.classes(), &outcome.metrics),
     };
     if common.json {
@@ -102,6 +107,9 @@ fn show(report: &Report) {
         return;
     }
     output::line(measure_table(&report.measures));
+    if !report.groups.is_empty() {
+        output::line(output::group_table(&report.groups));
+    }
     if let Some(Confusion { classes, rows }) = &report.confusion
         && classes.len() <= CONFUSION_SHOWN_MAX
     {

@@ -15,6 +15,7 @@ use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
+use consilium_common::update::groups::GroupRow;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::{Outcome, Source, Work};
 use consilium_io::SystemClock;
@@ -78,6 +79,9 @@ struct Epoch {
     /// L2 norm of this epoch's delta.
     #[serde(skip_serializing_if = "Option::is_none")]
     norm: Option<f64>,
+    /// The study's own measure for each group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,6 +136,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     }
     if common.json {
         return output::json(&report);
+    }
+    if let Some(last) = report.epochs.last().filter(|last| !last.groups.is_empty()) {
+        output::line(output::group_table(&last.groups));
     }
     output::line(format!("model {}", report.last.model_digest));
     if let Some(clip) = report.suggested_clip_norm {
@@ -231,6 +238,7 @@ impl<'a> Training<'a> {
             holdout: scored.holdout,
             seconds: self.clock.now().since(began).as_secs_f64(),
             norm: Some(norm),
+            groups: self.schema.group_rows(&scored.metrics),
         })
     }
 

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Interval;
 use serde::Serialize;
 
@@ -86,6 +87,22 @@ pub(super) fn interval(interval: Option<&Interval>) -> String {
         || "–".to_owned(),
         |Interval { low, high, method }| format!("{low:.4} – {high:.4} ({})", method.source()),
     )
+}
+
+/// The study's own measure for each of its groups.
+pub(super) fn group_table(rows: &[GroupRow]) -> Table {
+    let mut table = table(&["group", "records", "measure", "value", "95 % interval"]);
+    for row in rows {
+        let measure = row.measure.as_ref();
+        table.add_row([
+            format!("{} {}", row.column, row.group),
+            row.records.to_string(),
+            measure.map_or("too few records", |measure| measure.name.title()).to_owned(),
+            decimal(measure.map(|measure| measure.value)),
+            interval(measure.and_then(|measure| measure.interval.as_ref())),
+        ]);
+    }
+    table
 }
 
 /// Four decimals, or a dash.

@@ -9,6 +9,7 @@
 //! * [`data`]: the data contract
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
+//! * [`groups`]: for whom versions are scored apart
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
@@ -21,6 +22,7 @@ pub mod catalogue;
 pub mod check;
 pub mod counts;
 pub mod data;
+pub mod groups;
 pub mod model;
 pub mod preparation;
 pub mod sections;

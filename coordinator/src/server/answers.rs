@@ -240,5 +240,6 @@ async fn committed(
         loss: None,
         score: None,
         metrics: std::collections::BTreeMap::new(),
+        groups: Vec::new(),
     }))
 }

@@ -16,6 +16,8 @@ pub(crate) struct Batch {
 pub(crate) struct Dataset {
     all: Batch,
     len: usize,
+    /// Rows of each of the study's groups, ascending.
+    groups: Vec<Vec<i64>>,
 }
 
 impl Dataset {
@@ -23,7 +25,21 @@ impl Dataset {
     pub(crate) fn new(inputs: Vec<Tensor>, labels: Tensor) -> Self {
         let len = labels.size().first().and_then(|&len| usize::try_from(len).ok()).unwrap_or(0);
         debug_assert!(inputs.iter().all(|rows| rows.size().first() == labels.size().first()));
-        Self { all: Batch { inputs, labels }, len }
+        Self { all: Batch { inputs, labels }, len, groups: Vec::new() }
+    }
+
+    /// With the rows that are scored apart ([`super::groups::shown`]).
+    pub(crate) fn grouped(self, groups: Vec<Vec<i64>>) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Of each group those of the `len` rows from `start` on that are in it, counted from `start`.
+    pub(crate) fn groups_within(&self, start: i64, len: i64) -> impl Iterator<Item = Vec<i64>> {
+        self.groups.iter().map(move |rows| {
+            let from = rows.partition_point(|row| *row < start);
+            let to = rows.partition_point(|row| *row < start.saturating_add(len));
+            rows.get(from..to).unwrap_or_default().iter().map(|row| row - start).collect()
+        })
     }
 
     /// Records whose labels nobody knows.

@@ -9,6 +9,7 @@ use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 use super::RECORDS_PER_STEP;
 use super::asked::{Asked, numbered};
 use super::contract::{Field, Trouble};
+use super::groups::Places;
 use super::picking::{Mark, Picking};
 pub(crate) use super::picking::{Parsed, Records as Rows};
 use super::read::table::{Row, Table, TableError, TableOptions};
@@ -38,20 +39,23 @@ pub(crate) fn read_of_users<T>(
 ) -> Result<Rows<T>, Failure> {
     let source = job.source;
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
+    let groupings = job.study.groupings();
     let mut picking = Picking::new(job, "rows")?;
     for (file, path) in files(source)? {
         let mut table = open(source, path)?;
-        let place = Places::find(&table, path, job, columns)?;
+        let place = Standing::find(&table, path, job, columns)?;
         let (mut row, mut number) = (Row::default(), 0_u32);
         while table.next_row(&mut row)? {
             let text = |at: usize| row.get(at).unwrap_or_default();
             let is = |pick: &(usize, String)| text(pick.0) == pick.1;
             if place.only.as_ref().is_none_or(is) {
+                let values = fields(&table, &row, &place.groups, &missing);
                 let fields = fields(&table, &row, &place.columns, &missing);
                 let mark = Mark {
                     number,
                     held: file == File::Test || place.held.as_ref().is_some_and(is),
                     patient: place.patient.map(text),
+                    groups: Places::read(&groupings, &values),
                 };
                 let which = if file == File::Test { " of the test file" } else { "" };
                 let line = || format!("line {}{which}", row.line());
@@ -138,14 +142,15 @@ fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
 }
 
 /// Where in a row everything stands.
-struct Places {
+struct Standing {
     columns: Vec<usize>,
+    groups: Vec<usize>,
     only: Option<(usize, String)>,
     held: Option<(usize, String)>,
     patient: Option<usize>,
 }
 
-impl Places {
+impl Standing {
     fn find(table: &Table, path: &Path, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
         let source = job.source;
         let find = |name: &str| column(table, path, name);
@@ -161,6 +166,12 @@ impl Places {
             columns: columns
                 .iter()
                 .map(|name| find(source.column(name)))
+                .collect::<Result<_, _>>()?,
+            groups: job
+                .study
+                .groupings()
+                .iter()
+                .map(|grouping| find(source.column(&grouping.column)))
                 .collect::<Result<_, _>>()?,
             only: source.only.as_ref().map(picked).transpose()?,
             held,

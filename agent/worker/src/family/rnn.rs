@@ -12,6 +12,7 @@ use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::Repairs;
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::label::Label;
 use crate::data::picking::Records;
 use crate::data::series::{Series, ask, read};
@@ -86,7 +87,8 @@ impl Family for OverTime<'_> {
             }
         }
         let train = with_train.then(|| self.dataset(&records.train, job)).transpose()?;
-        Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)? })
+        let apart = shown(job.study, records.members.iter());
+        Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)?.grouped(apart) })
     }
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {

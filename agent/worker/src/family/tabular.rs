@@ -12,6 +12,7 @@ use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::{Field, Repairs, Trouble, class, push_inputs, target};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::label::Label;
 use crate::data::rows::{Parsed, Rows, ask, read};
 use crate::failure::Failure;
@@ -105,7 +106,8 @@ impl Family for Table<'_> {
         }
         let dataset = |records: &[Record]| dataset(records, data, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
-        Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+        let apart = shown(job.study, rows.members.iter());
+        Ok(Loaded { train, holdout: dataset(&rows.holdout)?.grouped(apart) })
     }
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {

@@ -18,6 +18,7 @@ use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::{Field, Repairs, Trouble, class};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::rows::{Parsed, Rows, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
@@ -167,7 +168,8 @@ impl Family for Documents<'_> {
         }
         let dataset = |records: &[Record]| self.dataset(records, &vocabulary, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
-        Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+        let apart = shown(job.study, rows.members.iter());
+        Ok(Loaded { train, holdout: dataset(&rows.holdout)?.grouped(apart) })
     }
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
