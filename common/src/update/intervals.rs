@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::measures::area;
 use super::words::{Metrics, Schema};
 use crate::study::sections::Metric;
 
@@ -174,14 +175,49 @@ impl Schema {
         self.measures(metrics).into_iter().find(|measure| is_it(measure.name))
     }
 
+    /// The area of each class whose scores were counted, with its interval.
+    #[must_use]
+    pub fn class_areas(&self, metrics: &Metrics) -> Vec<(usize, Measure)> {
+        let measure = |class: usize| {
+            let (of, others) = self.both_bins(metrics, class)?;
+            let value = area(&of, &others)?;
+            let interval = hanley_mcneil(value, of.iter().sum(), others.iter().sum());
+            Some((class, Measure { name: Name::Auc, value, interval }))
+        };
+        self.scored_classes().filter_map(measure).collect()
+    }
+
+    /// The ROC curve of a class from its histograms: shares of the others and of the class whose scores
+    /// are at or above each bin, from (0, 0) to (1, 1). `None` where one of both has no records.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "display only")]
+    pub fn roc(&self, metrics: &Metrics, class: usize) -> Option<Vec<(f64, f64)>> {
+        let (of, others) = self.both_bins(metrics, class)?;
+        let (all, all_others): (u64, u64) = (of.iter().sum(), others.iter().sum());
+        if all == 0 || all_others == 0 {
+            return None;
+        }
+        let (mut found, mut taken) = (0, 0);
+        let mut points = vec![(0.0, 0.0)];
+        for (of, others) in of.iter().zip(&others).rev().filter(|(of, others)| **of + **others > 0)
+        {
+            (found, taken) = (found + of, taken + others);
+            points.push((taken as f64 / all_others as f64, found as f64 / all as f64));
+        }
+        Some(points)
+    }
+
+    fn both_bins(&self, metrics: &Metrics, class: usize) -> Option<(Vec<u64>, Vec<u64>)> {
+        Some((self.bins(metrics, class, true)?, self.bins(metrics, class, false)?))
+    }
+
     /// A mean over several classes' areas has no interval of its own.
     fn auc_interval(&self, metrics: &Metrics) -> Option<Interval> {
-        let mut scored = self.scored_classes();
-        let (Some(class), None) = (scored.next(), scored.next()) else {
+        let areas = self.class_areas(metrics);
+        let [(_, area)] = areas.as_slice() else {
             return None;
         };
-        let count = |own| Some(self.bins(metrics, class, own)?.iter().sum());
-        hanley_mcneil(self.auc(metrics)?, count(true)?, count(false)?)
+        area.interval.filter(|_| self.scored_classes().count() == 1)
     }
 }
 
@@ -246,6 +282,23 @@ mod tests {
         let ranks = schema(ranks, "kind = \"ratings\"", "hr");
         assert_eq!(names(&ranks, &[10, 5, 65_536]), [Name::Hr, Name::Ndcg]);
         assert!(names(&ranks, &[0, 0, 0]).is_empty(), "nothing was measured");
+    }
+
+    #[test]
+    fn a_roc_curve_encloses_its_area() {
+        let table = "kind = \"table\"\ncolumns = [{ name = \"x\", min = 0, max = 1 }]";
+        let schema = schema("family = \"tabular\"\nclasses = [\"a\", \"b\"]", table, "auc");
+        let mut generator = crate::random::Generator::new("roc", b"sums");
+        let sums = (0..schema.names().len()).map(|_| u64::from(generator.below(7))).collect();
+        let metrics = Metrics(sums);
+        let points = schema.roc(&metrics, 1).unwrap();
+        assert_eq!((points.first(), points.last()), (Some(&(0.0, 0.0)), Some(&(1.0, 1.0))));
+        let under: f64 = points
+            .windows(2)
+            .map(|pair| (pair[1].0 - pair[0].0) * f64::midpoint(pair[0].1, pair[1].1))
+            .sum();
+        assert!((under - schema.auc(&metrics).unwrap()).abs() < 1e-12);
+        assert!(schema.roc(&Metrics(vec![0; schema.names().len()]), 1).is_none());
     }
 
     #[test]
