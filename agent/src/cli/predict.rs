@@ -89,10 +89,10 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
                 out.flush()?;
                 Ok(seen)
             });
-            seen.or_else(|error| match error.kind() {
+            seen.or_else(|error| {
                 // Whoever read (`| head`) has enough.
-                io::ErrorKind::BrokenPipe => Ok(Seen::default()),
-                _ => Err(Failure::failed(error)),
+                let is_enough = error.kind() == io::ErrorKind::BrokenPipe;
+                if is_enough { Ok(Seen::default()) } else { Err(Failure::failed(error)) }
             })?
         }
     };

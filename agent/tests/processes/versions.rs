@@ -98,7 +98,7 @@ fn mistakes_with_a_version_are_one_clear_sentence() {
         (format!("evaluate --study other.toml --data load {model}"), 2, "no version of this study"),
         (EVALUATE.replace("model.s", "none.s"), 2, "none.safetensors cannot be read"),
         (EVALUATE.replace("model.s", "long.s"), 2, "which no such file has"),
-        (format!("{EVALUATE} --preparation rows.csv"), 2, "not a preparation"),
+        (format!("{EVALUATE} --preparation rows.csv"), 2, "prepares nothing"),
         (format!("predict --study load.toml {model} --input rows.dcm"), 2, ".csv, .tsv, .npz"),
         (format!("predict --study load.toml {model} --input rows.csv"), 1, "predicts nothing"),
         (format!("predict --study load.toml {model} --input rows.csv --data x"), 2, "[data.x]"),

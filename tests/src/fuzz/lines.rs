@@ -5,7 +5,8 @@ use consilium_agent::lines::{Line, LineReader};
 use consilium_agent::policy::Person;
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
 use consilium_common::worker::{
-    FailureCode, Holdout, Outcome, Phase, Prediction, Reply, Request, Task, Work, from_line, source, to_line,
+    FailureCode, Holdout, Outcome, Phase, Prediction, Reply, Request, Task, Work, from_line,
+    source, to_line,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -170,11 +170,11 @@ fn choices_are_scored_apart_in_the_order_in_which_they_are_ranked() {
     let holdout = Holdout::OfUser(OfUser::Last);
     let source = Source::new(SourceKind::Csv, room.data.join("films.csv"));
     let task = Task { source: Source { holdout, ..source }, ..room.task(Work::Evaluate) };
-    let (counts, preparation) = ("counts", room.folder.path().join("preparation"));
-    let out = Some(room.folder.path().join(counts));
-    run(&Task { work: Work::Prepare, base: None, out: out.clone(), ..task.clone() }).unwrap();
+    let [counts, preparation] = ["counts", "preparation"].map(|name| room.folder.path().join(name));
+    let out = Some(counts.clone());
+    run(&Task { work: Work::Prepare, base: None, out, ..task.clone() }).unwrap();
     let sum = |unit: &[u8]| i64::from(i32::from_le_bytes(unit.try_into().unwrap()));
-    let sums = bytes_of(&out.unwrap()).chunks_exact(4).map(sum).collect();
+    let sums = bytes_of(&counts).chunks_exact(4).map(sum).collect();
     let terms = room.study.preparation_terms().unwrap();
     put(&preparation, &Preparation { terms, sites: 1, sums }.encode());
     let task = Task { preparation: Some(preparation), ..task };

@@ -21,12 +21,14 @@ use consilium_common::worker::{
 use image::{GrayImage, ImageFormat};
 
 fn ward(model: &str, data: &str) -> Room {
+    let metric = if model.contains("regress") { "rmse" } else { "accuracy" };
     let text = format!(
         "[study]\nname = \"ward\"\nseed = 3\n[model]\nfamily = \"tabular\"\n{model}\n\
          [data]\nkind = \"table\"\nlabel = \"outcome\"\n{data}\n\
          columns = [{{ name = \"age\", min = 0, max = 100 }}, \
          {{ name = \"sex\", values = [\"f\", \"m\"], missing = \"drop\" }}]\n\
-         [training]\nlearning_rate = 0.05\nlocal_epochs = 10\n{REST}"
+         [training]\nlearning_rate = 0.05\nlocal_epochs = 10\n{REST}\
+         [evaluation]\nmetric = \"{metric}\"\n"
     );
     Room::new(&text, None)
 }
@@ -174,7 +176,7 @@ fn documents_are_said_to_be_what_they_are_scored_as() {
 
 #[test]
 fn pictures_of_a_folder_are_called_by_their_paths_and_a_torn_one_stands_alone() {
-    let room = Room::tiny("local_epochs = 2");
+    let room = Room::tiny("learning_rate = 0.01\nlocal_epochs = 8");
     let task = room.task(Work::Train);
     run(&task).unwrap();
     let pixels = bytes_of(&room.data.join("t10k-images-idx3-ubyte")).split_off(16);
@@ -188,23 +190,25 @@ fn pictures_of_a_folder_are_called_by_their_paths_and_a_torn_one_stands_alone() 
         image.write_to(&mut bytes, ImageFormat::Png).unwrap();
         bytes.into_inner()
     };
-    for record in 0..60 {
+    for record in 0..80 {
         put(&folder.join("b").join(format!("{record:02}.png")), &png(record));
     }
     put(&folder.join("a.png"), &png(0)[..40]);
     put(&folder.join("notes.txt"), b"no picture");
     let (lines, read) = said(&room, Source::new(SourceKind::ImageFolder, folder.clone()), &task);
-    assert_eq!((lines.len(), read), (61, 60));
+    assert_eq!((lines.len(), read), (81, 80));
     assert_eq!((lines[0].id.as_str(), lines[1].id.as_str()), ("a.png", "b/00.png"));
     assert!(lines[0].trouble.as_ref().unwrap().contains("a.png"), "{:?}", lines[0]);
     let right = |(line, label): &(&Prediction, &u8)| line.class() == Some(usize::from(**label));
     let right = lines[1..].iter().zip(&labels).filter(right).count();
-    assert!(right > 50, "{right} of 60");
+    let test = Source { holdout: Holdout::Own(OwnTest::Test), ..task.source.clone() };
+    assert_eq!(scored(&room, test, &task)[..2], [right as u64, 80]);
+    assert!(right > 60, "{right} of 80");
 
     let (one, _) =
         said(&room, Source::new(SourceKind::ImageFolder, folder.join("b/07.png")), &task);
     assert_eq!((one.len(), &*one[0].id, &one[0].outputs), (1, "07.png", &lines[8].outputs));
-    let arrays = [("images", npy("|u1", "(60, 12, 12)", &pixels[..60 * 144]))];
+    let arrays = [("images", npy("|u1", "(80, 12, 12)", &pixels))];
     put_npz(&room.data.join("new.npz"), &arrays);
     let (array, _) = said(&room, Source::new(SourceKind::Npz, room.data.join("new.npz")), &task);
     let outputs = |lines: &[Prediction]| -> Vec<Option<Vec<f64>>> {
@@ -222,7 +226,7 @@ fn series_are_said_to_be_what_they_are_scored_as_with_what_the_site_kept() {
          [training]\nlearning_rate = 0.05\nlocal_epochs = 8\n{REST}"
     );
     let room = Room::new(&text, None);
-    let rises = |i: u32| i % 3 == 0;
+    let rises = |i: u32| i.is_multiple_of(3);
     let step = |i: u32| [0.5, if rises(i) { 0.9 } else { f32::NAN }];
     let values: Vec<u8> = (0..90).flat_map(step).flat_map(f32::to_le_bytes).collect();
     let labels: Vec<u8> = (0..90).flat_map(|i| i64::from(rises(i)).to_le_bytes()).collect();

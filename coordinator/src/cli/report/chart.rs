@@ -75,8 +75,11 @@ pub(super) fn over_versions(title: &str, points: &[(f64, f64)]) -> Option<String
     Some(figure(svg, title))
 }
 
+/// A class and its points.
+pub(super) type Curve = (String, Vec<(f64, f64)>);
+
 /// ROC curves of classes by their names: true positives over false positives, from (0, 0) to (1, 1).
-pub(super) fn roc(curves: &[(String, Vec<(f64, f64)>)]) -> String {
+pub(super) fn roc(curves: &[Curve]) -> String {
     let frame = Frame { low: (0.0, 0.0), high: (1.0, 1.0) };
     let names: Vec<&str> = curves.iter().map(|(name, _)| name.as_str()).collect();
     let mut svg = open("ROC", &format!("ROC of {}", names.join(", ")));
@@ -115,7 +118,7 @@ pub(super) fn interval(value: f64, ends: Option<(f64, f64)>) -> String {
     svg + "</svg>"
 }
 
-/// Up to six round numbers from at or below `low` to at or above `high`.
+/// Two to seven round numbers from at or below `low` to at or above `high`.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let span = if high > low { high - low } else { low.abs().max(1.0) * 0.1 };
     let unit = 10_f64.powf((span / 4.0).log10().floor());
@@ -126,7 +129,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     for number in 0..=6_u32 {
         let tick = (first + f64::from(number)) * step;
         ticks.push(tick);
-        if tick >= high {
+        if number > 0 && tick >= high {
             break;
         }
     }
