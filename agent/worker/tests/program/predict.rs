@@ -207,7 +207,10 @@ fn pictures_of_a_folder_are_called_by_their_paths_and_a_torn_one_stands_alone() 
 
     let (one, _) =
         said(&room, Source::new(SourceKind::ImageFolder, folder.join("b/07.png")), &task);
-    assert_eq!((one.len(), &*one[0].id, &one[0].outputs), (1, "07.png", &lines[8].outputs));
+    assert_eq!((one.len(), &*one[0].id), (1, "07.png"));
+    // A batch of another size adds up in another order.
+    let both = one[0].outputs.iter().flatten().zip(lines[8].outputs.iter().flatten());
+    assert!(both.clone().count() == 4 && both.clone().all(|(a, b)| (a - b).abs() < 1e-5));
     let arrays = [("images", npy("|u1", "(80, 12, 12)", &pixels))];
     put_npz(&room.data.join("new.npz"), &arrays);
     let (array, _) = said(&room, Source::new(SourceKind::Npz, room.data.join("new.npz")), &task);
