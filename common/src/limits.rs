@@ -46,6 +46,14 @@ pub const NEGATIVES_MAX: u32 = 64;
 /// and two histograms of 256 bins a class).
 pub const WORDS_MAX: usize = 4 * (CLASSES_MAX * (CLASSES_MAX + 512) + 64);
 
+/// Groups for which a study's versions are scored apart.
+pub const GROUPS_MAX: usize = 32;
+/// A group of fewer hold-out records (patients, where they are named) at a site is left out there: the
+/// threshold that statistical offices commonly use for counts of people.
+pub const GROUP_RECORDS_MIN: u64 = 10;
+/// Names and values of a study's metric sums in a roll call, which has room for `SITES_MAX` sites beside.
+pub const METRIC_NAMES_BYTES_MAX: usize = 512 << 10;
+
 /// |x| of one grid coordinate: leaves 32 bits of an i64 for the sum of weights (§ exact sums).
 pub const GRID_MAX: i32 = 1 << 30;
 /// The sum of weights of one round must stay below this: 2^32 · 2^30 < 2^63.

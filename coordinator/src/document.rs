@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::time::WallMillis;
+use consilium_common::update::groups::GroupRow;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
@@ -141,8 +142,11 @@ pub struct VersionStatus {
     pub loss: Option<f64>,
     /// The study's own metric, once scored.
     pub score: Option<f64>,
-    /// The integer sums behind them, without the histograms of scores.
+    /// The integer sums behind them over all records, without the histograms of scores.
     pub metrics: BTreeMap<String, u64>,
+    /// The study's own measure for each of its groups, once scored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupRow>,
 }
 
 /// One round, from its roll call.
@@ -222,6 +226,30 @@ pub struct StudyShowDocument {
     pub text: String,
     /// Key ids of those who signed.
     pub signed_by: Vec<String>,
+}
+
+/// Answer to `report`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportDocument {
+    /// The consortium's name.
+    pub consortium: String,
+    /// The coordinator's calendar clock.
+    pub wall: WallMillis,
+    /// The study with its text and its newest rounds.
+    pub study: StudyShowDocument,
+    /// Versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+    /// All sums of the newest version that was scored.
+    pub scored: Option<ScoredSums>,
+}
+
+/// What the sites measured of one version, over all that counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoredSums {
+    /// Which.
+    pub version: Version,
+    /// Sums by name, with the histograms of scores; those that are missing are 0.
+    pub sums: BTreeMap<String, u64>,
 }
 
 /// Answer to `model list`.

@@ -8,7 +8,7 @@ use consilium_common::ids::{Digest, Version};
 use consilium_common::time::WallMillis;
 use consilium_common::update::words::{Metrics, Schema};
 
-use crate::document::{RoundStatus, VersionStatus};
+use crate::document::{RoundStatus, ScoredSums, VersionStatus};
 use crate::limits::{ROUNDS_SHOWN_MAX, VERSIONS_SHOWN_MAX};
 
 /// A study's past, in memory.
@@ -17,6 +17,8 @@ pub struct Summary {
     schema: Schema,
     rounds: VecDeque<RoundStatus>,
     versions: BTreeMap<Version, VersionStatus>,
+    /// All sums of the newest version that was scored: a few hundred KiB at most.
+    scored: Option<ScoredSums>,
     head: Head,
 }
 
@@ -39,6 +41,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         loss: None,
         score: None,
         metrics: BTreeMap::new(),
+        groups: Vec::new(),
     }
 }
 
@@ -51,6 +54,7 @@ impl Summary {
             schema,
             rounds: VecDeque::new(),
             versions: BTreeMap::from([(version, unscored(version, initial))]),
+            scored: None,
             head: Head { version, model: initial },
         }
     }
@@ -78,6 +82,12 @@ impl Summary {
         if matches!(call.outcome, Outcome::Abandoned { .. } | Outcome::Prepared { .. }) {
             return;
         }
+        let version = call.base_version;
+        if self.scored.as_ref().is_none_or(|scored| scored.version <= version) {
+            let there = call.metrics.iter().filter(|(_, sum)| **sum > 0);
+            let sums = there.map(|(name, sum)| (name.clone(), *sum)).collect();
+            self.scored = Some(ScoredSums { version, sums });
+        }
         let Some(base) = self.versions.get_mut(&call.base_version) else {
             return;
         };
@@ -86,8 +96,15 @@ impl Summary {
         base.accuracy = self.schema.accuracy(&metrics);
         base.loss = self.schema.loss(&metrics);
         base.score = self.schema.score(&metrics);
-        let shown = call.metrics.iter().filter(|(name, _)| !name.starts_with("scores."));
-        base.metrics = shown.map(|(name, sum)| (name.clone(), *sum)).collect();
+        base.groups = self.schema.group_rows(&metrics);
+        let sum = |name: &str| Some((name.to_owned(), *call.metrics.get(name)?));
+        base.metrics = self.schema.plain_names().filter_map(sum).collect();
+    }
+
+    /// All sums of the newest version that was scored.
+    #[must_use]
+    pub fn scored(&self) -> Option<&ScoredSums> {
+        self.scored.as_ref()
     }
 
     /// The last rounds, oldest first.

@@ -15,6 +15,7 @@ use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
+use consilium_common::update::groups::GroupRow;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::{Outcome, Source, Work};
 use consilium_io::SystemClock;
@@ -49,6 +50,9 @@ pub(super) struct Options {
     /// Write the trained model here
     #[arg(long, value_name = "MODEL.safetensors")]
     out: Option<PathBuf>,
+    /// Write what the study prepares, counted on these records, here: `evaluate` and `predict` read it
+    #[arg(long, value_name = "FILE")]
+    out_preparation: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: String,
@@ -75,6 +79,9 @@ struct Epoch {
     /// L2 norm of this epoch's delta.
     #[serde(skip_serializing_if = "Option::is_none")]
     norm: Option<f64>,
+    /// The study's own measure for each group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +111,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut training = Training::new(&study, &source, &bench)?;
     training.prepare().await?;
+    if let Some(path) = &options.out_preparation {
+        training.write_preparation(path)?;
+    }
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;
@@ -126,6 +136,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     }
     if common.json {
         return output::json(&report);
+    }
+    if let Some(last) = report.epochs.last().filter(|last| !last.groups.is_empty()) {
+        output::line(output::group_table(&last.groups));
     }
     output::line(format!("model {}", report.last.model_digest));
     if let Some(clip) = report.suggested_clip_norm {
@@ -225,6 +238,7 @@ impl<'a> Training<'a> {
             holdout: scored.holdout,
             seconds: self.clock.now().since(began).as_secs_f64(),
             norm: Some(norm),
+            groups: self.schema.group_rows(&scored.metrics),
         })
     }
 
@@ -262,6 +276,12 @@ impl<'a> Training<'a> {
             model_digest,
         };
         Ok(Report { epochs, last, suggested_clip_norm })
+    }
+
+    fn write_preparation(&self, path: &std::path::Path) -> Result<(), Failure> {
+        let none = || Failure::Usage(format!("study {} prepares nothing", self.study.id()));
+        let bytes = self.preparation.as_deref().ok_or_else(none)?;
+        replace_with(path, Access::Umask, |file| file.write_all(bytes)).map_err(Failure::failed)
     }
 
     fn write(&self, path: &std::path::Path) -> Result<(), Failure> {

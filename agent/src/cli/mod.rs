@@ -5,13 +5,16 @@
 
 mod check;
 mod daemon;
+mod evaluate;
 mod local;
 mod output;
+mod predict;
 mod progress;
 mod source;
 mod status;
 mod study;
 mod version;
+mod version_in_use;
 mod workbench;
 
 use std::ffi::OsString;
@@ -85,6 +88,10 @@ enum Command {
     Check(check::Options),
     /// Train on local records
     Train(Box<local::Options>),
+    /// Score a version on this site's hold-out, or on another one
+    Evaluate(Box<evaluate::Options>),
+    /// Say what a version makes of records without labels
+    Predict(Box<predict::Options>),
     /// The synthetic trainer, as the daemon starts it
     #[command(name = SYNTHETIC_COMMAND, hide = true)]
     SyntheticWorker,
@@ -184,6 +191,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Study(command)) => study::run(&common, command).await,
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,
+            Some(Command::Evaluate(options)) => evaluate::run(&common, &options).await,
+            Some(Command::Predict(options)) => predict::run(&common, &options).await,
             Some(Command::SyntheticWorker) => Ok(()), // taken in `main`, before there is a runtime
         }
     })?;

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use consilium_common::update::groups::GroupRow;
+use consilium_common::update::intervals::Interval;
 use serde::Serialize;
 
 use super::Failure;
@@ -34,6 +36,11 @@ pub(super) fn json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(Failure::failed)?;
     line(text);
     Ok(())
+}
+
+/// Prints what a person should know to standard error: standard output is for the result.
+pub(super) fn note(text: impl std::fmt::Display) {
+    let _closed = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints the sentence of a failure.
@@ -72,6 +79,30 @@ pub(super) fn bytes(count: u64) -> String {
 /// `97.31 %`, or a dash.
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share))
+}
+
+/// Both ends of an interval and its source, or a dash.
+pub(super) fn interval(interval: Option<&Interval>) -> String {
+    interval.map_or_else(
+        || "–".to_owned(),
+        |Interval { low, high, method }| format!("{low:.4} – {high:.4} ({})", method.source()),
+    )
+}
+
+/// The study's own measure for each of its groups.
+pub(super) fn group_table(rows: &[GroupRow]) -> Table {
+    let mut table = table(&["group", "records", "measure", "value", "95 % interval"]);
+    for row in rows {
+        let measure = row.measure.as_ref();
+        table.add_row([
+            format!("{} {}", row.column, row.group),
+            row.records.to_string(),
+            measure.map_or("too few records", |measure| measure.name.title()).to_owned(),
+            decimal(measure.map(|measure| measure.value)),
+            interval(measure.and_then(|measure| measure.interval.as_ref())),
+        ]);
+    }
+    table
 }
 
 /// Four decimals, or a dash.

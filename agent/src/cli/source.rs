@@ -22,10 +22,13 @@ pub(super) struct Options {
     /// File or folder with the records
     #[arg(long, requires = "source")]
     path: Option<PathBuf>,
-    /// Records kept for scoring: `test` or `val` (the source's own files), `last` (of each user's
-    /// ratings), or a fraction such as 0.2
-    #[arg(long, requires = "source", value_parser = holdout)]
+    /// Records kept for scoring, also instead of those that agent.toml says: `test` or `val` (the
+    /// source's own files), `last` (of each user's ratings), or a fraction such as 0.2
+    #[arg(long, value_parser = holdout)]
     holdout: Option<Holdout>,
+    /// A table's file of records kept for scoring, with `--holdout test`
+    #[arg(long, value_name = "FILE", requires = "holdout")]
+    test_path: Option<PathBuf>,
     /// Take part INDEX of OF, counted from 0
     #[arg(long, requires = "source", value_name = "INDEX/OF", value_parser = part)]
     part: Option<(u32, u32)>,
@@ -83,10 +86,11 @@ impl Options {
         if self.source.is_none() {
             let name = self.data.as_ref().unwrap_or(study);
             let config = common.load()?;
-            return config.data.get(name).cloned().ok_or_else(|| {
+            let section = config.data.get(name).cloned().ok_or_else(|| {
                 let file = common.config.display();
                 Failure::Usage(format!("{file} has no [data.{name}]: add it, or use --source"))
             });
+            return Ok(self.held_out(section?));
         }
         let part = self.part.map(|(index, of)| Part {
             of,
@@ -105,11 +109,17 @@ impl Options {
         if source != SourceKind::Synthetic && self.path.is_none() {
             return Err(Failure::Usage("--source needs --path, the file or folder".to_owned()));
         }
-        Ok(Source {
-            holdout: self.holdout.clone().unwrap_or_default(),
-            part,
-            examples: self.examples,
-            ..Source::new(source, self.path.clone().unwrap_or_default())
-        })
+        let path = self.path.clone().unwrap_or_default();
+        let source = Source { part, examples: self.examples, ..Source::new(source, path) };
+        Ok(self.held_out(source))
+    }
+
+    /// What the options say of the hold-out goes before what the section says.
+    fn held_out(&self, source: Source) -> Source {
+        let Some(holdout) = self.holdout.clone() else {
+            return source;
+        };
+        let of_table = source.test_path.filter(|_| holdout == Holdout::Own(OwnTest::Test));
+        Source { holdout, test_path: self.test_path.clone().or(of_table), ..source }
     }
 }

@@ -30,6 +30,11 @@ fn every_command_is_understood_as_people_type_it() {
          --split dirichlet:0.3 --part-seed 1",
         "train --local --study s.toml --source npz --path x.npz --holdout val",
         "train --local --study s.toml --source image-folder --path /d --holdout 0.1",
+        "evaluate --study s.toml --model m.safetensors --config a.toml",
+        "evaluate --study ward --model m.safetensors --data ward --holdout test --test-path t.csv",
+        "evaluate --study s.toml --model m.safetensors --source csv --path t.csv --preparation p",
+        "predict --study s.toml --model m.safetensors --input new.csv --out said.csv",
+        "predict --study ward --model m.safetensors --input pictures --data ward --json",
         "--version",
         "synthetic-worker",
     ] {

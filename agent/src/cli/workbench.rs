@@ -58,7 +58,7 @@ impl Workbench {
         Ok(Self { folder, programs, device, threads, stop })
     }
 
-    /// Runs a job; the folder holds the result of a training, or the counts.
+    /// Runs a job; the folder holds the result of a training, the counts, or the predictions.
     pub(super) async fn run(
         &self,
         job: Job<'_>,
@@ -90,6 +90,7 @@ impl Workbench {
             out: match job.work {
                 Work::Train => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
+                Work::Predict => Some(files.predictions()),
                 Work::Evaluate | Work::Check => None,
             },
             local: job.local.map(Path::to_owned),
@@ -105,13 +106,18 @@ impl Workbench {
         Ok((outcome, files))
     }
 
+    /// Where a local state for the jobs to come lies, or is put.
+    pub(super) fn local_copy(&self) -> PathBuf {
+        self.folder.path().join("local.state")
+    }
+
     /// Keeps the local state that a training left for the jobs after it; none if it left none.
     pub(super) fn keep_local(&self, files: &TaskFolder) -> std::io::Result<Option<PathBuf>> {
         let left = files.local_out();
         if left_at(&left)?.is_none() {
             return Ok(None);
         }
-        let kept = self.folder.path().join("local.state");
+        let kept = self.local_copy();
         std::fs::rename(left, &kept)?;
         Ok(Some(kept))
     }

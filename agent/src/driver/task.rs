@@ -146,7 +146,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
     };
     let local = match work {
         Work::Train | Work::Evaluate => local::give(shared, &kept, folder.local()).await?,
-        Work::Prepare | Work::Check => None,
+        Work::Prepare | Work::Check | Work::Predict => None,
     };
     let task = Task {
         protocol: WORKER_PROTOCOL,

@@ -6,12 +6,40 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_common::ids::Digest;
+use consilium_common::study::preparation::preparation_bytes_len;
+use consilium_common::study::{Preparation, Study};
 use consilium_io::disk::{BlobError, Blobs};
 
 use super::StateError;
 
 /// Blobs kept: the base in use, the next, a preparation, and a few for studies side by side.
 pub const CACHED_MAX: usize = 8;
+
+/// The newest preparation of `study` among the blobs of a state folder that another process may hold:
+/// the one that the site's rounds use. `None` where no blob is one.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn look_for_preparation(state: &Path, study: &Study) -> Result<Option<Vec<u8>>, StateError> {
+    let folder = state.join(super::CACHE);
+    let Some(sums) = study.preparation_len().filter(|_| folder.is_dir()) else {
+        return Ok(None);
+    };
+    let (blobs, bytes) = (Blobs::look_at(&folder), preparation_bytes_len(sums));
+    let mut found = Vec::new();
+    for (digest, have) in blobs.list()? {
+        // A blob that is gone or damaged by now is none.
+        if have == bytes
+            && let Ok(read) = blobs.read_verified(digest, bytes)
+            && Preparation::read(&read, study).is_ok()
+        {
+            let written = std::fs::metadata(blobs.path_of(digest)).and_then(|m| m.modified());
+            found.push((written.ok(), read));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.pop().map(|(_, bytes)| bytes))
+}
 
 /// A bounded blob folder. Clones share it.
 #[derive(Debug, Clone)]

@@ -108,7 +108,7 @@ impl LocalFolder {
     /// Where a study's state lies.
     #[must_use]
     pub fn path_of(&self, study: &StudyId) -> PathBuf {
-        self.folder.join(format!("{study}.{EXTENSION}"))
+        self.folder.join(file_name(study))
     }
 
     /// Remembers a state that [`promote`] has written.
@@ -124,6 +124,11 @@ impl LocalFolder {
         self.states.remove(study);
         self.aside.take(&self.path_of(study), why)
     }
+}
+
+/// What the file of a study's state is called.
+pub(super) fn file_name(study: &StudyId) -> String {
+    format!("{study}.{EXTENSION}")
 }
 
 /// How large a next state the worker left at `path`; none if it left none.
@@ -234,7 +239,7 @@ pub fn read(path: &Path) -> Result<LocalState, StateError> {
 /// Opens a state whose record fits its name and its length.
 fn open(path: &Path) -> Result<trailer::Opened<LocalState>, StateError> {
     let opened = trailer::open::<LocalState>(path, &KIND)?;
-    let name = format!("{}.{EXTENSION}", opened.record.study);
+    let name = file_name(&opened.record.study);
     if path.file_name().is_none_or(|have| *have != *name) {
         return Err(damaged(path, "its record names another study"));
     }

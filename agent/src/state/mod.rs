@@ -25,10 +25,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use consilium_common::ids::StudyId;
 use consilium_io::IoError;
 use consilium_io::disk::{StateLock, create_folder, sweep_temporary, sync_folder};
 
-pub use cache::Cache;
+pub use cache::{Cache, look_for_preparation};
 pub use error::StateError;
 pub use local::{LocalFolder, LocalState};
 pub use retained::{Record, RetainedFolder};
@@ -115,6 +116,22 @@ pub fn look_at_studies(folder: &Path) -> Result<Studies, StateError> {
         return Ok(Studies::none(&studies));
     }
     Studies::load(&studies, &SetAside::leave_in_place())
+}
+
+/// The current local state of a study, with its file, in a folder that another process may hold; copy
+/// it with [`local::copy`].
+///
+/// # Errors
+/// The file is not what was written, is of a newer release, or cannot be read.
+pub fn look_at_local(
+    folder: &Path,
+    study: &StudyId,
+) -> Result<Option<(PathBuf, LocalState)>, StateError> {
+    let path = folder.join(LOCAL).join(local::file_name(study));
+    if !path.exists() {
+        return Ok(None);
+    }
+    local::read(&path).map(|state| Some((path, state)))
 }
 
 /// A worker's folder outlives only a killed daemon: its content can be made again.

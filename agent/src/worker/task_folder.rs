@@ -93,6 +93,14 @@ impl TaskFolder {
         open(&self.counts())
     }
 
+    /// Opens the predictions that the worker wrote.
+    ///
+    /// # Errors
+    /// It is not there, or the disk refused.
+    pub fn open_predictions(&self) -> Result<File, WorkerFault> {
+        open(&self.predictions())
+    }
+
     /// Reads the model that the worker wrote.
     ///
     /// # Errors
@@ -131,6 +139,13 @@ impl TaskFolder {
     pub fn local_out(&self) -> PathBuf {
         self.folder.path().join("next-local.state")
     }
+
+    /// Where the worker's predictions go.
+    #[must_use]
+    pub fn predictions(&self) -> PathBuf {
+        self.folder.path().join("predictions.jsonl")
+    }
+
     /// Where the worker's counts go.
     #[must_use]
     pub fn counts(&self) -> PathBuf {

@@ -13,4 +13,5 @@ mod coordinator;
 mod daemon;
 mod local;
 mod support;
+mod versions;
 mod worker;

@@ -74,7 +74,7 @@ impl Bench {
             out: match work {
                 Work::Train => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
-                Work::Evaluate | Work::Check => None,
+                Work::Evaluate | Work::Check | Work::Predict => None,
             },
             local: None,
             local_out: (work == Work::Train).then(|| files.local_out()),

@@ -10,6 +10,7 @@
 //!    family   what differs: records and network of each family
 //!    data     files → records on the device → batches             device    cpu or GPU, --version
 //!    model    a family's layers         weights    variables ↔ flat ↔ safetensors
+//!    predict  records without labels → lines of probabilities
 //!    preparation  what the sites count together
 //!    fit      epochs and batches        optimizer  Adam, SGD      score     loss, integer sums
 //!    local    the tensors that never leave, from and to their file
@@ -25,6 +26,7 @@ mod fit;
 mod local;
 mod model;
 mod optimizer;
+mod predict;
 mod preparation;
 mod protocol;
 mod score;
@@ -165,7 +167,7 @@ fn do_task(task: &Task, link: &mut Link) -> Result<Outcome, Failure> {
 fn choose_device(task: &Task) -> Result<Device, Failure> {
     match task.work {
         Work::Check | Work::Prepare => Ok(Device::Cpu),
-        Work::Train | Work::Evaluate => device::choose(&task.device),
+        Work::Train | Work::Evaluate | Work::Predict => device::choose(&task.device),
     }
 }
 

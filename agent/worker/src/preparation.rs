@@ -22,7 +22,7 @@ use crate::task::incomplete;
 /// trained nor scored without it.
 pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Failure> {
     let needs = match task.work {
-        Work::Train | Work::Evaluate => study.preparation_len().is_some(),
+        Work::Train | Work::Evaluate | Work::Predict => study.preparation_len().is_some(),
         Work::Check | Work::Prepare => return Ok(None),
     };
     let path = match &task.preparation {

@@ -12,13 +12,13 @@ use tch::Device;
 
 use crate::data::dataset::{Dataset, Loaded};
 use crate::failure::Failure;
-use crate::family::{self, Job};
+use crate::family::{self, Family, Job};
 use crate::fit::Descent;
 use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
 use crate::score::Loss;
-use crate::{fit, local, preparation, score, weights};
+use crate::{fit, local, predict, preparation, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
 const THREADS_MAX: u32 = 1024;
@@ -43,9 +43,11 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
             preparation::write(task, &study, &units)?;
             return Ok(Outcome::default());
         }
-        Work::Train | Work::Evaluate => {}
+        Work::Train | Work::Evaluate | Work::Predict => prepare_libtorch(task),
     }
-    prepare_libtorch(task);
+    if task.work == Work::Predict {
+        return ask(task, &job, &*family, link);
+    }
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
     let model = Model::from_base(&study, family.network(&job)?, task)?;
     match (&task.local, model.network.local()) {
@@ -62,6 +64,25 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
         None => Ok(scored),
         Some(train) => model.train(&job, task, &train, scored, link),
     }
+}
+
+/// Says what the base makes of each record. Of a local state that the site does not have yet nothing
+/// can be learnt here: the records have no labels.
+fn ask(
+    task: &Task,
+    job: &Job<'_>,
+    family: &dyn Family,
+    link: &mut Link,
+) -> Result<Outcome, Failure> {
+    let out = task.out.as_deref().ok_or_else(|| incomplete("names no place for the result"))?;
+    let asked = family.ask(job, link)?;
+    let model = Model::from_base(job.study, family.network(job)?, task)?;
+    if let (Some(state), Some(store)) = (&task.local, model.network.local()) {
+        family.restore_local(state, store)?;
+    }
+    let objective = job.study.model.objective();
+    let examples = predict::predict(&*model.network, objective, &asked, out, link)?;
+    Ok(Outcome { examples, ..Outcome::default() })
 }
 
 /// Threads and seed hold for the whole process, which does one task.

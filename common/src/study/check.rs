@@ -83,6 +83,7 @@ impl Study {
         self.check_texts()?;
         self.check_built()?;
         self.check_data()?;
+        self.check_groups()?;
         self.check_training()?;
         self.check_strategy()?;
         self.check_cohort()?;
@@ -94,7 +95,9 @@ impl Study {
     fn check_texts(&self) -> Result<(), StudyError> {
         let purpose = [("study.purpose", &self.header.purpose)];
         let classes = self.model.classes().iter().map(|class| ("model.classes", class));
-        for (field, text) in purpose.into_iter().chain(classes).chain(self.data.texts()) {
+        let groups = self.evaluation.groups.iter().map(|entry| ("evaluation.groups", entry));
+        let own = purpose.into_iter().chain(classes).chain(groups);
+        for (field, text) in own.chain(self.data.texts()) {
             if text.len() > TEXT_BYTES_MAX {
                 let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
                 return range(field, format!("{} bytes long", text.len()), &need);

@@ -11,6 +11,7 @@
 //! * [`buckets`]: words and items that are counted without being named
 //! * [`catalogue`]: which items have a row of their own
 //! * [`class_weights`]: how much a record of each class counts
+//! * [`groups`]: for whom versions are scored apart
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`segments`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`sections`]: the other sections, field by field
@@ -25,6 +26,7 @@ pub mod check;
 pub mod class_weights;
 pub mod counts;
 pub mod data;
+pub mod groups;
 pub mod model;
 pub mod preparation;
 pub mod sections;

@@ -246,11 +246,14 @@ pub struct Evaluation {
     pub metric: Metric,
     /// Who sees a site's metrics.
     pub share: Share,
+    /// For whom versions are scored apart ([`super::groups`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { metric: Metric::Accuracy, share: Share::Sum }
+        Self { metric: Metric::Accuracy, share: Share::Sum, groups: Vec::new() }
     }
 }
 

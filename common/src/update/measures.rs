@@ -162,7 +162,7 @@ pub(super) fn score_name(class: usize, own: bool, bin: usize) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "display only")]
-fn area(own: &[u64], others: &[u64]) -> Option<f64> {
+pub(super) fn area(own: &[u64], others: &[u64]) -> Option<f64> {
     let (mut below, mut pairs) = (0_u128, 0_u128);
     for (own, others) in own.iter().zip(others) {
         let (own, others) = (u128::from(*own), u128::from(*others));

@@ -1,11 +1,13 @@
 //! What a site uploads for a round.
 //!
 //! [`delta`]: trained − base, its norm, the clip. [`grid`]: fixed point, so that sums are exact.
-//! [`words`]: weight, flags and metric sums beside it. [`measures`]: what people
-//! read from the sums. [`sections`]: the bytes of all of it.
+//! [`words`]: weight, flags and metric sums beside it. [`measures`]: what the
+//! sums say. [`intervals`]: how people read it. [`groups`]: the same for groups of records. [`sections`]: the bytes of all of it.
 
 pub mod delta;
 pub mod grid;
+pub mod groups;
+pub mod intervals;
 pub mod measures;
 pub mod sections;
 pub mod words;

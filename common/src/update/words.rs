@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::Group;
 use super::measures::{SCORE_BINS, ratio, score_name};
 use crate::limits::LIMB_BITS;
 use crate::study::sections::Metric;
@@ -31,6 +32,9 @@ pub struct Schema {
     /// Classes that have histograms of their scores.
     scored: std::ops::Range<usize>,
     metric: Metric,
+    /// Sums of the whole hold-out, and of each group.
+    each: usize,
+    groups: Vec<Group>,
 }
 
 /// Why words were refused.
@@ -75,7 +79,8 @@ impl Schema {
     /// ([`super::measures`], 8 KiB a class); of two classes the second is enough.
     /// Numbers: `total`, `loss` (squared error, 2^-16 of the label's unit²), `absolute` (2^-16).
     /// Ranks: `total`, `hits` (among the ten first) and `gain` ([`super::measures::GAINS`], 2^-16).
-    /// The synthetic family: `total` and `loss`.
+    /// The synthetic family: `total` and `loss`. Then all of these once more for each group
+    /// (`study::groups`), under names such as `group.sex.F.total`.
     #[must_use]
     pub fn of(study: &Study) -> Self {
         let (classes, metric) = (study.model.classes().len(), study.evaluation.metric);
@@ -98,7 +103,18 @@ impl Schema {
         for (class, own) in scored.clone().flat_map(|class| [(class, true), (class, false)]) {
             names.extend((0..SCORE_BINS).map(|bin| score_name(class, own, bin)));
         }
-        Self { names, classes, scored, metric }
+        let (each, mut groups) = (names.len(), Vec::new());
+        for grouping in study.groupings() {
+            let column = &grouping.column;
+            let group = |name| Group { column: column.clone(), name };
+            groups.extend(grouping.names().into_iter().map(group));
+        }
+        for Group { column, name } in &groups {
+            let own = names.iter().take(each).map(|sum| format!("group.{column}.{name}.{sum}"));
+            let own: Vec<String> = own.collect();
+            names.extend(own);
+        }
+        Self { names, classes, scored, metric, each, groups }
     }
 
     /// Names in order.
@@ -111,6 +127,24 @@ impl Schema {
     #[must_use]
     pub fn words_len(&self) -> usize {
         FIXED + LIMBS * self.names.len()
+    }
+
+    /// Names of the whole hold-out's sums, in order, without the histograms.
+    pub fn plain_names(&self) -> impl Iterator<Item = &str> {
+        let bins = 2 * SCORE_BINS * self.scored.len();
+        self.names.iter().take(self.each.saturating_sub(bins)).map(String::as_str)
+    }
+
+    /// How many sums the whole hold-out has, and each group.
+    #[must_use]
+    pub fn sums_each(&self) -> usize {
+        self.each
+    }
+
+    /// The study's groups.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// The sum called `name`, if this schema has it and it was measured.
@@ -189,11 +223,13 @@ impl Schema {
         if words.clipped > 1 {
             return Err(WordsError::Flag);
         }
-        self.check(&words.metrics)?;
+        self.check_part(&words.metrics)?;
+        self.check_groups(&words.metrics)?;
         Ok(words)
     }
 
-    fn check(&self, metrics: &Metrics) -> Result<(), WordsError> {
+    /// Holds the sums of the whole hold-out, or of one group, against each other.
+    pub(super) fn check_part(&self, metrics: &Metrics) -> Result<(), WordsError> {
         let total = self.get(metrics, "total").unwrap_or(0);
         if total >> 40 != 0 {
             return Err(WordsError::Contradiction("over 2^40 hold-out records"));
@@ -208,7 +244,8 @@ impl Schema {
         if self.get(metrics, "gain").is_some_and(|gain| gain > hits << LIMB_BITS) {
             return Err(WordsError::Contradiction("more gain than the hits can have"));
         }
-        let cells = self.names.iter().zip(&metrics.0).filter(|(n, _)| n.starts_with("confusion."));
+        let own = self.names.iter().take(self.each);
+        let cells = own.zip(&metrics.0).filter(|(name, _)| name.starts_with("confusion."));
         let mut cells = cells.map(|(_, cell)| *cell).peekable();
         if cells.peek().is_some() && cells.fold(0, u64::saturating_add) != total {
             return Err(WordsError::Contradiction("the confusion matrix does not add up to total"));
@@ -249,7 +286,8 @@ mod tests {
         for truth in 0..classes {
             names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
         }
-        Schema { names, classes, scored: 0..0, metric: Metric::Accuracy }
+        let (each, metric) = (names.len(), Metric::Accuracy);
+        Schema { names, classes, scored: 0..0, metric, each, groups: Vec::new() }
     }
 
     fn words(metrics: &[u64]) -> Words {

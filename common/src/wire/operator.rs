@@ -66,6 +66,11 @@ pub enum Request {
         /// Which version; the latest if absent.
         version: Option<Version>,
     },
+    /// All that a report shows of one study.
+    Report {
+        /// Which.
+        study: StudyId,
+    },
 }
 
 /// How a request ended.

@@ -20,15 +20,20 @@
 //! the 32 bytes of its terms' digest, the number of sites as little-endian u32, then the sums as
 //! little-endian i64.
 //!
+//! `predict` reads `source.path` without labels, picks and hold-outs, and writes to `out` a line of JSON
+//! for each record ([`Prediction`]).
+//!
 //! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
 //! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
 
+pub mod prediction;
 pub mod source;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use prediction::Prediction;
 pub use source::{Encoding, Format, Holdout, Part, Source, SourceKind, Split, Where};
 
 use crate::limits::WORKER_LINE_BYTES_MAX;
@@ -71,7 +76,8 @@ pub struct Task {
     /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Where the trained model goes (safetensors), or the counts of `prepare` (little-endian i32).
+    /// Where the trained model goes (safetensors), the counts of `prepare` (little-endian i32), or the
+    /// lines of `predict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// The site's local state of this study: what a worker wrote to `local_out` in the last of this
@@ -81,7 +87,7 @@ pub struct Task {
     /// Where the next local state goes. Present for `train` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_out: Option<PathBuf>,
-    /// The study's preparation, where it has one and the task trains or scores.
+    /// The study's preparation, where it has one and the task trains, scores or predicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PathBuf>,
 }
@@ -98,6 +104,8 @@ pub enum Work {
     Check,
     /// Count what the study prepares; nothing trains.
     Prepare,
+    /// Say what the base makes of each record; nothing trains.
+    Predict,
 }
 
 /// Worker → daemon.
@@ -139,7 +147,8 @@ pub enum Reply {
 /// What a finished task found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Training records used (train), found (check) or counted (prepare).
+    /// Training records used (train), found (check) or counted (prepare); records that were read
+    /// (predict).
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,
@@ -160,7 +169,7 @@ pub struct Outcome {
 pub enum Phase {
     /// Reading records.
     Loading,
-    /// Scoring the base on the hold-out.
+    /// Scoring the base on the hold-out, or predicting.
     Scoring,
     /// Training.
     Training,

@@ -6,11 +6,12 @@ mod demo;
 mod exit;
 mod model;
 pub mod output;
+mod report;
 mod serve;
 mod status;
 mod study;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -59,6 +60,8 @@ enum Command {
     /// Look at and export models.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Write what became of a study as one HTML file.
+    Report(report::ReportArgs),
     /// What is going on: coordinator, sites, studies, rounds.
     Status(status::StatusArgs),
 }
@@ -87,9 +90,21 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ca(command) => ca::run(command),
         Command::Study(command) => study::run(command),
         Command::Model(command) => model::run(command),
+        Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),
     }?;
     output::written()
+}
+
+/// A file is replaced as a whole, so what is no file must not stand in its place.
+fn refuse_special(path: &Path) -> Result<(), Failure> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => Err(Failure::usage(format!(
+            "--out {}: there is something that is no ordinary file; name a new one",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A runtime for commands that talk to a coordinator.
@@ -132,6 +147,7 @@ mod tests {
             vec!["status", "--watch"],
             vec!["status", "demo", "--json"],
             vec!["model", "list", "demo"],
+            vec!["report", "demo", "--out", "demo.html"],
             vec!["model", "export", "demo", "--version", "v3", "--out", "m.safetensors"],
         ] {
             let words = std::iter::once("consilium").chain(words).chain(base);

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::output::{self, Format};
-use super::{Connection, Failure, status, study};
+use super::{Connection, Failure, refuse_special, status, study};
 use crate::document::{ModelListDocument, ModelShowDocument};
 
 /// `consilium model …`
@@ -109,17 +109,6 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             exported.file.display()
         )
     })
-}
-
-/// A file is replaced as a whole, so what is no file must not stand in its place.
-fn refuse_special(path: &Path) -> Result<(), Failure> {
-    match std::fs::symlink_metadata(path) {
-        Ok(there) if !there.is_file() => Err(Failure::usage(format!(
-            "--out {}: there is something that is no ordinary file; name a new one",
-            path.display()
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// The model's description and its bytes, whose digest was checked.

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use consilium_common::update::intervals::Interval;
 use serde::Serialize;
 
 use super::Failure;
@@ -117,6 +118,15 @@ pub fn bar(done: u64, total: u64) -> String {
 #[must_use]
 pub fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// Both ends of an interval and its source, or a dash.
+#[must_use]
+pub fn interval(interval: Option<&Interval>) -> String {
+    interval.map_or_else(
+        || "–".to_owned(),
+        |Interval { low, high, method }| format!("{low:.4} – {high:.4} ({})", method.source()),
+    )
 }
 
 /// A moment of the calendar: `2026-11-23 20:15 UTC`.

@@ -128,6 +128,8 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
     if study.versions.iter().any(|version| version.loss.is_some()) {
         parts.push(version_table(last(&study.versions)));
     }
+    let scored = study.versions.iter().rev().find(|version| !version.groups.is_empty());
+    parts.extend(scored.map(group_table));
     if !study.rounds.is_empty() {
         parts.push(round_table(last(&study.rounds)));
     }
@@ -179,6 +181,23 @@ pub(super) fn version_table(versions: &[VersionStatus]) -> String {
             version.round.map(|round| round.to_string()).unwrap_or_default(),
             version.wall.map(output::date).unwrap_or_default(),
             version.model.short(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The groups of the newest version that was scored.
+fn group_table(version: &VersionStatus) -> String {
+    let title = format!("groups of {}", version.version);
+    let mut table = output::table(&[&title, "records", "measure", "value", "95 % interval"]);
+    for row in &version.groups {
+        let measure = row.measure.as_ref();
+        table.add_row([
+            format!("{} {}", row.column, row.group),
+            row.records.to_string(),
+            measure.map_or("too few records", |measure| measure.name.title()).to_owned(),
+            output::number(measure.map(|measure| measure.value)),
+            output::interval(measure.and_then(|measure| measure.interval.as_ref())),
         ]);
     }
     table.to_string()

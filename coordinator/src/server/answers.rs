@@ -9,8 +9,9 @@ use super::operator_session::Fault;
 use super::{PROGRAM, Server};
 use crate::conduct::Term;
 use crate::document::{
-    CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite, SiteStatus,
-    StatusDocument, StudyLine, StudyListDocument, StudyShowDocument, StudyStatus, VersionStatus,
+    CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite, ReportDocument,
+    SiteStatus, StatusDocument, StudyLine, StudyListDocument, StudyShowDocument, StudyStatus,
+    VersionStatus,
 };
 use crate::driver::{Event, Handle};
 use crate::limits::ROUNDS_SHOWN_MAX;
@@ -182,6 +183,19 @@ async fn study_text(server: &Server, handle: &Handle) -> Result<String, Fault> {
     String::from_utf8(submitted.signed.bytes).map_err(Fault::failed)
 }
 
+pub(super) async fn report(server: &Server, study: &StudyId) -> Result<ReportDocument, Fault> {
+    let shown = study_show(server, study).await?;
+    let handle = find(server, study)?;
+    let view = handle.view();
+    Ok(ReportDocument {
+        consortium: server.consortium.name.to_string(),
+        wall: server.clock.wall(),
+        study: shown,
+        versions: view.summary.versions().cloned().collect(),
+        scored: view.summary.scored().cloned(),
+    })
+}
+
 pub(super) fn model_list(server: &Server, study: &StudyId) -> Result<ModelListDocument, Fault> {
     let handle = find(server, study)?;
     let view = handle.view();
@@ -240,5 +254,6 @@ async fn committed(
         loss: None,
         score: None,
         metrics: std::collections::BTreeMap::new(),
+        groups: Vec::new(),
     }))
 }

@@ -143,6 +143,7 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         Request::Status { study } => json(&answers::status(server, study.as_ref()).await?),
         Request::StudyList => json(&answers::study_list(server)),
         Request::StudyShow { study } => json(&answers::study_show(server, &study).await?),
+        Request::Report { study } => json(&answers::report(server, &study).await?),
         Request::ModelList { study } => json(&answers::model_list(server, &study)?),
         Request::ModelShow { study, version } => {
             json(&answers::model_show(server, &study, version).await?)

@@ -5,7 +5,8 @@ use consilium_agent::lines::{Line, LineReader};
 use consilium_agent::policy::Person;
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
 use consilium_common::worker::{
-    FailureCode, Holdout, Outcome, Phase, Reply, Request, Task, Work, from_line, source, to_line,
+    FailureCode, Holdout, Outcome, Phase, Prediction, Reply, Request, Task, Work, from_line,
+    source, to_line,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +28,15 @@ pub(super) fn worker(bytes: &[u8]) {
             task.source.holdout = Holdout::default();
         }
     });
+}
+
+/// A line of predictions, which a hospital's own trainer may have written.
+pub(super) fn predictions(bytes: &[u8]) {
+    same(bytes, |prediction: &mut Prediction| prediction.outputs = None);
+    if let Ok(prediction) = from_line::<Prediction>(bytes) {
+        let outputs = prediction.outputs.as_ref().map_or(0, Vec::len);
+        assert!(prediction.class().is_none_or(|class| class < outputs));
+    }
 }
 
 /// What people on this machine ask, and what they are told.
@@ -111,6 +121,13 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
     let requests = requests.iter().map(|request| to_line(request).unwrap());
     let long = vec![b' '; WORKER_LINE_BYTES_MAX + 1];
     replies.iter().map(|reply| to_line(reply).unwrap()).chain(requests).chain([long]).collect()
+}
+
+pub(super) fn prediction_lines() -> Vec<Vec<u8>> {
+    let (outputs, trouble) = (Some(vec![0.25, 0.75]), Some("torn".to_owned()));
+    let read = Prediction { id: "a.png".to_owned(), outputs, trouble: None };
+    let unread = Prediction { id: "2".to_owned(), outputs: None, trouble };
+    [read, unread].iter().map(|line| to_line(line).unwrap()).collect()
 }
 
 pub(super) fn requests() -> Vec<Vec<u8>> {

@@ -98,6 +98,7 @@ pub const TARGETS: &[Target] = &[
     target("agent-toml", config::agent, config::agents),
     target("consilium-toml", config::coordinator, config::coordinators),
     target("worker-line", lines::worker, lines::worker_lines),
+    target("prediction-line", lines::predictions, lines::prediction_lines),
     target("control-socket", lines::control_socket, lines::requests),
     target("lines", lines::lines, lines::texts),
 ];

@@ -109,6 +109,10 @@ impl Trainer {
             }
             Work::Prepare => self.prepare(task, &study, &sizes, outcome),
             Work::Train | Work::Evaluate => self.pull(task, &study, &sizes, outcome),
+            Work::Predict => {
+                let message = "the synthetic trainer predicts nothing".to_owned();
+                Err((FailureCode::ModelMismatch, message))
+            }
         }
     }
 

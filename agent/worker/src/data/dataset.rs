@@ -1,6 +1,6 @@
 //! Records on the device, one row each in a few tensors, and batches of them.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// What a step works on.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Batch {
 pub(crate) struct Dataset {
     all: Batch,
     len: usize,
+    /// Rows of each of the study's groups, ascending.
+    groups: Vec<Vec<i64>>,
 }
 
 impl Dataset {
@@ -23,7 +25,27 @@ impl Dataset {
     pub(crate) fn new(inputs: Vec<Tensor>, labels: Tensor) -> Self {
         let len = labels.size().first().and_then(|&len| usize::try_from(len).ok()).unwrap_or(0);
         debug_assert!(inputs.iter().all(|rows| rows.size().first() == labels.size().first()));
-        Self { all: Batch { inputs, labels }, len }
+        Self { all: Batch { inputs, labels }, len, groups: Vec::new() }
+    }
+
+    /// With the rows that are scored apart ([`super::groups::shown`]).
+    pub(crate) fn grouped(self, groups: Vec<Vec<i64>>) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Of each group those of the `len` rows from `start` on that are in it, counted from `start`.
+    pub(crate) fn groups_within(&self, start: i64, len: i64) -> impl Iterator<Item = Vec<i64>> {
+        self.groups.iter().map(move |rows| {
+            let from = rows.partition_point(|row| *row < start);
+            let to = rows.partition_point(|row| *row < start.saturating_add(len));
+            rows.get(from..to).unwrap_or_default().iter().map(|row| row - start).collect()
+        })
+    }
+
+    /// Records whose labels nobody knows.
+    pub(crate) fn unlabelled(inputs: Vec<Tensor>) -> Result<Self, TchError> {
+        let rows = inputs.first().and_then(|rows| rows.size().first().copied()).unwrap_or(0);
+        Ok(Self::new(inputs, Tensor::f_zeros([rows], (Kind::Float, Device::Cpu))?))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -11,14 +11,18 @@
 //!  augment  pictures of a training step, changed
 //!  label    a class or a number
 //!  users    parts and hold-outs by whose records they are, pure
+//!  asked    records without labels, for predictions
+//!  groups   which rows are scored apart, pure
 //! ```
 //!
 //! Labels are read first and decide which images are kept, so memory follows the site's own part.
 
+pub(crate) mod asked;
 pub(crate) mod augment;
 pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;
+pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;
 pub(crate) mod label;

@@ -7,6 +7,7 @@ use consilium_common::worker::source::{OfUser, OwnTest};
 use consilium_common::worker::{FailureCode, Holdout};
 
 use super::contract::Trouble;
+use super::groups::{self, Member, Places};
 use super::select::check_part;
 use super::split::{deal, hold_out};
 use super::users::{self, Of};
@@ -30,6 +31,8 @@ pub(crate) struct Mark<'a> {
     pub(crate) held: bool,
     /// Whose it is, where the study asks.
     pub(crate) patient: Option<&'a str>,
+    /// Its groups.
+    pub(crate) groups: Places,
 }
 
 /// A site's records.
@@ -37,6 +40,8 @@ pub(crate) struct Mark<'a> {
 pub(crate) struct Records<T> {
     pub(crate) train: Vec<T>,
     pub(crate) holdout: Vec<T>,
+    /// Groups and patient of each of `holdout`.
+    pub(crate) members: Vec<Member>,
     /// What a person should know, a line each.
     pub(crate) findings: Vec<String>,
 }
@@ -57,6 +62,8 @@ pub(crate) struct Picking<'a, T> {
     /// The patient of each record, as a number.
     patients: Vec<u32>,
     known_patients: BTreeMap<String, u32>,
+    /// The groups of each record.
+    groups: Vec<Places>,
     unreadable: u64,
     named: Vec<String>,
 }
@@ -81,6 +88,7 @@ impl<'a, T> Picking<'a, T> {
             },
             patients: Vec::new(),
             known_patients: BTreeMap::new(),
+            groups: Vec::new(),
             unreadable: 0,
             named: Vec::new(),
         })
@@ -100,6 +108,7 @@ impl<'a, T> Picking<'a, T> {
                 self.classes.push(class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0));
                 let by_number = self.every.is_some_and(|every| mark.number.is_multiple_of(every));
                 self.held.push(by_number || mark.held);
+                self.groups.push(mark.groups);
                 if let Some(patient) = mark.patient {
                     let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
                     let known = self.known_patients.entry(patient.to_owned());
@@ -134,13 +143,19 @@ impl<'a, T> Picking<'a, T> {
             let more = self.unreadable - findings.len() as u64;
             findings.push(format!("and {more} more {} that cannot be read", self.what));
         }
+        let mut member = |number: &u32| Member {
+            places: self.groups.get_mut(*number as usize).map(std::mem::take).unwrap_or_default(),
+            patient: self.patients.get(*number as usize).copied(),
+        };
+        let members: Vec<Member> = held.iter().map(&mut member).collect();
+        findings.extend(groups::findings(self.job.study, members.iter()));
         let mut records: Vec<Option<T>> = self.records.into_iter().map(Some).collect();
         let mut pick = |numbers: Vec<u32>| -> Vec<T> {
             let at = |number| records.get_mut(number as usize).and_then(Option::take);
             numbers.into_iter().filter_map(at).collect()
         };
         let (train, holdout) = (pick(train), pick(held));
-        Ok(Records { train, holdout, findings })
+        Ok(Records { train, holdout, members, findings })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of records, for a share")]

@@ -203,10 +203,20 @@ pub(crate) struct Arrays {
 impl Arrays {
     fn open(path: &Path, files: Files, size: Image, labels: usize) -> Result<Self, Failure> {
         let name = format!("{}_images", files.word());
-        let array = Array::open(path, &name)?;
+        let arrays = Self::named(path, &name, size)?;
+        let count = arrays.array.shape().first().copied().unwrap_or(0);
+        if count != labels as u64 {
+            let place = path.display();
+            return invalid(format!("{place}: {count} {name}, its labels are {labels}"));
+        }
+        Ok(arrays)
+    }
+
+    /// The array `name`, whose records must be of this size.
+    pub(crate) fn named(path: &Path, name: &str, size: Image) -> Result<Self, Failure> {
+        let array = Array::open(path, name)?;
         let [channels, height, width] = [size.channels, size.height, size.width].map(u64::from);
-        let (count, record) =
-            array.shape().split_first().map_or((0, &[][..]), |(n, rest)| (*n, rest));
+        let record = array.shape().get(1..).unwrap_or_default();
         let flat = channels == 1 && record == [height, width];
         let last = record == [height, width, channels];
         if !flat && !last && record != [channels, height, width] {
@@ -216,15 +226,12 @@ impl Arrays {
                 path.display()
             ));
         }
-        if count != labels as u64 {
-            let place = path.display();
-            return invalid(format!("{place}: {count} {name}, its labels are {labels}"));
-        }
         let interleaved = (last && channels > 1).then_some(size.channels as usize);
         Ok(Self { array, interleaved, stored: Vec::new(), planes: Vec::new() })
     }
 
-    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+    /// The next image; `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
         if self.array.next_rows_u8(1, &mut self.stored)? == 0 {
             return Ok(None);
         }

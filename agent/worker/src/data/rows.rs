@@ -7,7 +7,9 @@ use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
 use super::RECORDS_PER_STEP;
+use super::asked::{Asked, numbered};
 use super::contract::{Field, Trouble};
+use super::groups::Places;
 use super::picking::{Mark, Picking};
 pub(crate) use super::picking::{Parsed, Records as Rows};
 use super::read::table::{Row, Table, TableError, TableOptions};
@@ -37,24 +39,23 @@ pub(crate) fn read_of_users<T>(
 ) -> Result<Rows<T>, Failure> {
     let source = job.source;
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
+    let groupings = job.study.groupings();
     let mut picking = Picking::new(job, "rows")?;
     for (file, path) in files(source)? {
         let mut table = open(source, path)?;
-        let place = Places::find(&table, path, job, columns)?;
+        let place = Standing::find(&table, path, job, columns)?;
         let (mut row, mut number) = (Row::default(), 0_u32);
         while table.next_row(&mut row)? {
             let text = |at: usize| row.get(at).unwrap_or_default();
             let is = |pick: &(usize, String)| text(pick.0) == pick.1;
             if place.only.as_ref().is_none_or(is) {
-                let field = |&at: &usize| {
-                    let text = text(at).trim();
-                    Field { text, missing: missing.is(text), number: table.number(text) }
-                };
-                let fields: Vec<Field<'_>> = place.columns.iter().map(field).collect();
+                let values = fields(&table, &row, &place.groups, &missing);
+                let fields = fields(&table, &row, &place.columns, &missing);
                 let mark = Mark {
                     number,
                     held: file == File::Test || place.held.as_ref().is_some_and(is),
                     patient: place.patient.map(text),
+                    groups: Places::read(&groupings, &values),
                 };
                 let which = if file == File::Test { " of the test file" } else { "" };
                 let line = || format!("line {}{which}", row.line());
@@ -67,6 +68,42 @@ pub(crate) fn read_of_users<T>(
         }
     }
     picking.finish_of(of)
+}
+
+/// Reads every row of the source's file without labels or picks. `columns` as in [`read`].
+pub(crate) fn ask<T>(
+    job: &Job<'_>,
+    columns: &[&str],
+    link: &mut Link,
+    mut parse: impl FnMut(&[Field<'_>]) -> Result<T, Trouble>,
+) -> Result<Asked<Vec<T>>, Failure> {
+    let (source, path) = (job.source, job.source.path.as_path());
+    let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
+    let mut table = open(source, path)?;
+    let find = |name: &&str| column(&table, path, source.column(name));
+    let places: Vec<usize> = columns.iter().map(find).collect::<Result<_, _>>()?;
+    let (mut asked, mut row, mut number) = (Asked::none(), Row::default(), 0_u32);
+    while table.next_row(&mut row)? {
+        let record = parse(&fields(&table, &row, &places, &missing));
+        let record = record.map_err(|trouble| match trouble {
+            Trouble::Unreadable(why) => Trouble::Unreadable(format!("line {}: {why}", row.line())),
+            Trouble::Dropped => trouble,
+        });
+        asked.take(numbered(number), record)?;
+        if number.is_multiple_of(RECORDS_PER_STEP) {
+            link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
+        }
+        number = number.saturating_add(1);
+    }
+    Ok(asked)
+}
+
+fn fields<'r>(table: &Table, row: &'r Row, places: &[usize], missing: &Missing) -> Vec<Field<'r>> {
+    let field = |&at: &usize| {
+        let text = row.get(at).unwrap_or_default().trim();
+        Field { text, missing: missing.is(text), number: table.number(text) }
+    };
+    places.iter().map(field).collect()
 }
 
 /// What a file of the source is for.
@@ -105,20 +142,18 @@ fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
 }
 
 /// Where in a row everything stands.
-struct Places {
+struct Standing {
     columns: Vec<usize>,
+    groups: Vec<usize>,
     only: Option<(usize, String)>,
     held: Option<(usize, String)>,
     patient: Option<usize>,
 }
 
-impl Places {
+impl Standing {
     fn find(table: &Table, path: &Path, job: &Job<'_>, columns: &[&str]) -> Result<Self, Failure> {
         let source = job.source;
-        let find = |name: &str| {
-            let found = table.columns().iter().position(|have| have == name);
-            found.ok_or_else(|| missing_column(table, path, name))
-        };
+        let find = |name: &str| column(table, path, name);
         let picked = |pick: &consilium_common::worker::Where| {
             Ok::<_, Failure>((find(&pick.column)?, pick.equals.clone()))
         };
@@ -132,11 +167,23 @@ impl Places {
                 .iter()
                 .map(|name| find(source.column(name)))
                 .collect::<Result<_, _>>()?,
+            groups: job
+                .study
+                .groupings()
+                .iter()
+                .map(|grouping| find(source.column(&grouping.column)))
+                .collect::<Result<_, _>>()?,
             only: source.only.as_ref().map(picked).transpose()?,
             held,
             patient: patient.map(|name| find(source.column(name))).transpose()?,
         })
     }
+}
+
+/// Where the column that the file calls `name` stands.
+fn column(table: &Table, path: &Path, name: &str) -> Result<usize, Failure> {
+    let found = table.columns().iter().position(|have| have == name);
+    found.ok_or_else(|| missing_column(table, path, name))
 }
 
 fn missing_column(table: &Table, path: &Path, name: &str) -> Failure {

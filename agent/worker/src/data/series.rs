@@ -7,7 +7,9 @@ use consilium_common::study::{Column, ColumnKind, Data, Objective};
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind, Where};
 
 use super::RECORDS_PER_STEP;
+use super::asked::{Asked, numbered};
 use super::contract::{Field, Repairs, Trouble, class, share};
+use super::groups::Places;
 use super::label::Label;
 use super::picking::{Mark, Parsed, Picking, Records};
 use super::read::npz::Array;
@@ -33,11 +35,7 @@ pub(crate) fn read(
     link: &mut Link,
 ) -> Result<(Records<Series>, Repairs), Failure> {
     let (source, data) = (job.source, &job.study.data);
-    if source.source != SourceKind::Npz {
-        let kind = source.source;
-        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
-    }
-    let mut values = Array::open(&source.path, source.column(VALUES))?;
+    let mut values = open_values(source)?;
     let count = expect_shape(source, &values, steps, data)?;
     let beside = Beside::read(job, count, objective, classes)?;
     let ranges = Ranges::of(data);
@@ -52,7 +50,8 @@ pub(crate) fn read(
                 });
                 let patient = beside.patient(number);
                 let held = beside.is_held(number);
-                let mark = Mark { number, held, patient: patient.as_deref() };
+                let groups = beside.groups(number);
+                let mark = Mark { number, held, patient: patient.as_deref(), groups };
                 picking.take(mark, parsed, || format!("record {number}"));
             }
             number = number.saturating_add(1);
@@ -60,6 +59,36 @@ pub(crate) fn read(
         link.moved(Phase::Loading, number.into(), count, || Ok(None))?;
     }
     Ok((picking.finish()?, repairs))
+}
+
+/// Reads the values of every series of `steps` steps, without labels or picks.
+pub(crate) fn ask(
+    job: &Job<'_>,
+    steps: u32,
+    link: &mut Link,
+) -> Result<Asked<Vec<Vec<f32>>>, Failure> {
+    let (source, data) = (job.source, &job.study.data);
+    let mut values = open_values(source)?;
+    let count = expect_shape(source, &values, steps, data)?;
+    let (ranges, mut repairs) = (Ranges::of(data), Repairs::default());
+    let (mut asked, mut block, mut number) = (Asked::none(), Vec::new(), 0_u32);
+    while values.next_rows(RECORDS_PER_STEP.into(), &mut block)? > 0 {
+        for record in block.chunks_exact(ranges.len().max(1) * steps as usize) {
+            asked.take(numbered(number), ranges.shares(record, &mut repairs))?;
+            number = number.saturating_add(1);
+        }
+        link.moved(Phase::Loading, number.into(), count, || Ok(None))?;
+    }
+    Ok(asked)
+}
+
+/// The array of values.
+fn open_values(source: &Source) -> Result<Array, Failure> {
+    if source.source != SourceKind::Npz {
+        let kind = source.source;
+        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
+    }
+    Ok(Array::open(&source.path, source.column(VALUES))?)
 }
 
 fn invalid<T>(message: String) -> Result<T, Failure> {
@@ -126,6 +155,8 @@ struct Beside<'a> {
     only: Option<(Vec<i64>, &'a str)>,
     held: Option<(Vec<i64>, &'a str)>,
     patients: Option<Vec<i64>>,
+    /// The groups of every record, a column after another.
+    groups: Vec<Vec<Option<usize>>>,
 }
 
 enum Labels {
@@ -169,6 +200,7 @@ impl<'a> Beside<'a> {
             only: source.only.as_ref().map(picked).transpose()?,
             held,
             patients: patient.map(integers).transpose()?,
+            groups: groups(job, count)?,
         })
     }
 
@@ -189,6 +221,11 @@ impl<'a> Beside<'a> {
         self.patients.as_ref()?.get(number as usize).map(i64::to_string)
     }
 
+    fn groups(&self, number: u32) -> Places {
+        let place = |column: &Vec<Option<usize>>| column.get(number as usize).copied().flatten();
+        Places::of(self.groups.iter().map(place))
+    }
+
     fn label(&self, number: u32) -> Result<Label, Trouble> {
         let data = self.data;
         match &self.labels {
@@ -206,6 +243,25 @@ impl<'a> Beside<'a> {
             }
         }
     }
+}
+
+/// The groups of every record in each of the study's columns, from the arrays of these names.
+fn groups(job: &Job<'_>, count: u64) -> Result<Vec<Vec<Option<usize>>>, Failure> {
+    let groupings = job.study.groupings();
+    let places = groupings.iter().map(|grouping| -> Result<Vec<Option<usize>>, Failure> {
+        let mut array = open_beside(job.source, job.source.column(&grouping.column), count)?;
+        if grouping.is_by_number() {
+            let mut numbers = Vec::new();
+            array.next_rows(EXAMPLES_MAX, &mut numbers)?;
+            let place = |number: f32| grouping.place_of("", Some(f64::from(number)));
+            return Ok(numbers.into_iter().map(place).collect());
+        }
+        let mut numbers = Vec::new();
+        array.next_rows_i64(EXAMPLES_MAX, &mut numbers)?;
+        let place = |number: i64| grouping.place_of(&number.to_string(), None);
+        Ok(numbers.into_iter().map(place).collect())
+    });
+    places.collect()
 }
 
 /// An array with one number for each of `count` records.

@@ -2,10 +2,12 @@
 
 use consilium_common::study::model::Cnn;
 use consilium_common::worker::Outcome;
+use tch::Tensor;
 
 use super::{Family, Job};
+use crate::data::asked::{Questions, pictures};
 use crate::data::check::{check, enough};
-use crate::data::dataset::Loaded;
+use crate::data::dataset::{Dataset, Loaded};
 use crate::data::select::select;
 use crate::data::{self, load};
 use crate::failure::Failure;
@@ -41,6 +43,18 @@ impl Family for Images<'_> {
             enough(job.study, train.records.len())?;
         }
         load(self.files(job), &selection, job.device, link)
+    }
+
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let size = self.0.input;
+        let dataset = |pixels: Vec<Vec<u8>>| {
+            let sides = [size.channels, size.height, size.width].map(i64::from);
+            let [channels, height, width] = sides;
+            let bytes = Tensor::f_from_slice(&pixels.concat())?;
+            let images = bytes.f_view([-1, channels, height, width])?.f_to_device(job.device)?;
+            Dataset::unlabelled(vec![images])
+        };
+        Ok(pictures(job.source, size, link)?.map(dataset)?)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {

@@ -14,6 +14,7 @@ use consilium_common::worker::{FailureCode, Outcome, Source};
 use tch::Device;
 use tch::nn::VarStore;
 
+use crate::data::asked::Questions;
 use crate::data::dataset::Loaded;
 use crate::failure::Failure;
 use crate::local;
@@ -51,6 +52,13 @@ pub(crate) trait Family {
     /// Reads the records: those to train on if `with_train`, and those held out. Fails with
     /// `too-few-examples` before it reads what would not be used.
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure>;
+
+    /// Reads the records of the source's file to predict: no labels, no picks, no hold-out.
+    fn ask(&self, job: &Job<'_>, _link: &mut Link) -> Result<Questions, Failure> {
+        let family = job.study.model.family();
+        let message = format!("`predict` for the family {family} is not built yet");
+        Err(Failure::new(FailureCode::ModelMismatch, message))
+    }
 
     /// The network, its parameters zero until weights are loaded.
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;

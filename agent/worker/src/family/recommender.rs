@@ -19,6 +19,7 @@ use crate::data::Role;
 use crate::data::check::{Seen, enough};
 use crate::data::contract::{Field, Repairs, Trouble, push_inputs};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::{Member, shown};
 use crate::data::rows::{Parsed, Rows, read_of_users};
 use crate::data::users::{Of, moment};
 use crate::failure::Failure;
@@ -158,7 +159,10 @@ impl Family for Choices<'_> {
         let train = with_train.then(|| layer.dataset(&rows.train, None)).transpose()?;
         let holdout = match self.spec.objective {
             Objective::Rank => layer.ranked(&rows, &named, job.study)?,
-            Objective::Regress | Objective::Classify => layer.dataset(&rows.holdout, None)?,
+            Objective::Regress | Objective::Classify => {
+                let apart = shown(job.study, rows.members.iter());
+                layer.dataset(&rows.holdout, None)?.grouped(apart)
+            }
         };
         // A family loads once: the cell is empty.
         let _ = self.loaded.set((users, catalogue));
@@ -299,8 +303,12 @@ impl Layer<'_> {
             let row = self.catalogue.row(record.bucket);
             met.entry(record.of.user).or_default().insert(row);
         }
-        let (mut scored, mut others) = (Vec::new(), Vec::new());
-        for (user, records) in by_user(&rows.holdout) {
+        let (mut scored, mut members, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut held: BTreeMap<u32, Vec<(&Record, &Member)>> = BTreeMap::new();
+        for (record, member) in rows.holdout.iter().zip(&rows.members) {
+            held.entry(record.of.user).or_default().push((record, member));
+        }
+        for (user, records) in held {
             let (Some(met), Some(id)) = (met.get(&user), named.get(user as usize)) else {
                 continue;
             };
@@ -309,9 +317,10 @@ impl Layer<'_> {
                 continue;
             }
             let mut generator = Generator::new("others", &id.seed(study.header.seed));
-            for record in records {
+            for (record, member) in records {
                 others.extend(draw(&mut generator, self.catalogue.len(), met));
                 scored.push(record);
+                members.push(member);
             }
         }
         if scored.is_empty() && !rows.holdout.is_empty() {
@@ -322,7 +331,8 @@ impl Layer<'_> {
             );
             return Err(Failure::new(FailureCode::DataInvalid, message));
         }
-        Ok(self.dataset(scored, Some(&others))?)
+        let apart = shown(study, members.into_iter());
+        Ok(self.dataset(scored, Some(&others))?.grouped(apart))
     }
 }
 

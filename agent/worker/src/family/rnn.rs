@@ -4,16 +4,18 @@ use consilium_common::study::counts::{Moments, Standard};
 use consilium_common::study::model::Rnn;
 use consilium_common::study::{Data, Objective};
 use consilium_common::worker::Outcome;
-use tch::{Device, TchError, Tensor, no_grad};
+use tch::{TchError, Tensor, no_grad};
 
 use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
+use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::Repairs;
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::label::Label;
 use crate::data::picking::Records;
-use crate::data::series::{Series, read};
+use crate::data::series::{Series, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::rnn::Recurrent;
@@ -30,10 +32,21 @@ impl OverTime<'_> {
     }
 
     fn dataset(&self, series: &[Series], job: &Job<'_>) -> Result<Dataset, TchError> {
-        let variables = job.study.data.columns.len();
-        let shape = [series.len(), self.0.steps as usize, variables];
+        let values = self.values(series.iter().map(|one| one.values.as_slice()), job)?;
+        let labels = Label::tensor(series.iter().map(|one| one.label))?;
+        Ok(Dataset::new(vec![values], labels.f_to_device(job.device)?))
+    }
+
+    /// Values on the device: f32, records × steps × variables, NaN for none.
+    fn values<'s>(
+        &self,
+        series: impl ExactSizeIterator<Item = &'s [f32]>,
+        job: &Job<'_>,
+    ) -> Result<Tensor, TchError> {
+        let shape = [series.len(), self.0.steps as usize, job.study.data.columns.len()];
         let shape = shape.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
-        dataset(series, shape, job.device)
+        let values: Vec<f32> = series.flatten().copied().collect();
+        Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(job.device)
     }
 }
 
@@ -73,11 +86,25 @@ impl Family for OverTime<'_> {
             enough(job.study, records.train.len())?;
         }
         if let Some(standards) = standards(job)? {
-            standardise(&mut records.train, &standards);
-            standardise(&mut records.holdout, &standards);
+            for one in records.train.iter_mut().chain(&mut records.holdout) {
+                standardise(&mut one.values, &standards);
+            }
         }
         let train = with_train.then(|| self.dataset(&records.train, job)).transpose()?;
-        Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)? })
+        let apart = shown(job.study, records.members.iter());
+        Ok(Loaded { train, holdout: self.dataset(&records.holdout, job)?.grouped(apart) })
+    }
+
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let mut asked = ask(job, self.0.steps, link)?;
+        if let Some(standards) = standards(job)? {
+            asked.read.iter_mut().for_each(|values| standardise(values, &standards));
+        }
+        let dataset = |series: Vec<Vec<f32>>| {
+            let values = self.values(series.iter().map(Vec::as_slice), job)?;
+            Dataset::unlabelled(vec![values])
+        };
+        Ok(asked.map(dataset)?)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
@@ -115,9 +142,8 @@ fn moments(series: &[Series], variables: usize) -> Vec<i32> {
 }
 
 /// Brings what was observed to the mean 0 and deviation 1 that it has over all sites; gaps stay gaps.
-fn standardise(series: &mut [Series], standards: &[Standard]) {
-    let width = standards.len().max(1);
-    for step in series.iter_mut().flat_map(|one| one.values.chunks_exact_mut(width)) {
+fn standardise(values: &mut [f32], standards: &[Standard]) {
+    for step in values.chunks_exact_mut(standards.len().max(1)) {
         for (value, standard) in step.iter_mut().zip(standards) {
             if !value.is_nan() {
                 *value = standard.apply(*value);
@@ -167,14 +193,6 @@ fn seen(train: &[Series], holdout: &[Series]) -> Seen {
     seen
 }
 
-/// Values (f32, records × steps × variables, NaN for none) and labels on the device.
-fn dataset(series: &[Series], shape: [i64; 3], device: Device) -> Result<Dataset, TchError> {
-    let values: Vec<f32> = series.iter().flat_map(|one| one.values.iter().copied()).collect();
-    let values = Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(device)?;
-    let labels = Label::tensor(series.iter().map(|one| one.label))?;
-    Ok(Dataset::new(vec![values], labels.f_to_device(device)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,7 +205,8 @@ mod tests {
             Series { values: vec![f32::NAN, f32::NAN, 0.9, 0.7], label },
         ];
         let sums: Vec<i64> = moments(&series, 2).into_iter().map(i64::from).collect();
-        standardise(&mut series, &consilium_common::study::counts::standards(&sums).unwrap());
+        let standards = consilium_common::study::counts::standards(&sums).unwrap();
+        series.iter_mut().for_each(|one| standardise(&mut one.values, &standards));
         for variable in 0..2 {
             let all =
                 series.iter().flat_map(|one| one.values.iter().skip(variable).step_by(2).copied());

@@ -8,11 +8,13 @@ use tch::{Device, TchError, Tensor};
 
 use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
+use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
-use crate::data::contract::{Repairs, Trouble, class, push_inputs, target};
+use crate::data::contract::{Field, Repairs, Trouble, class, push_inputs, target};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::label::Label;
-use crate::data::rows::{Parsed, Rows, read};
+use crate::data::rows::{Parsed, Rows, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::tabular::Perceptron;
@@ -37,10 +39,7 @@ impl Table<'_> {
         let mut repairs = Repairs::default();
         let rows = read(job, &names, link, |fields| {
             let (label, fields) = fields.split_last().ok_or(Trouble::Dropped)?;
-            let mut inputs = Vec::with_capacity(data.inputs());
-            for (column, field) in data.columns.iter().zip(fields) {
-                push_inputs(column, *field, &mut inputs, &mut repairs)?;
-            }
+            let inputs = inputs(data, fields, &mut repairs)?;
             let label = match self.0.objective {
                 Objective::Classify => Label::Class(class(data, *label, &self.0.classes)?),
                 Objective::Regress | Objective::Rank => Label::Number(target(data, *label)?),
@@ -49,6 +48,15 @@ impl Table<'_> {
         })?;
         Ok((rows, repairs))
     }
+}
+
+/// The inputs of the study's columns, in their order.
+fn inputs(data: &Data, fields: &[Field<'_>], repairs: &mut Repairs) -> Result<Vec<f32>, Trouble> {
+    let mut inputs = Vec::with_capacity(data.inputs());
+    for (column, field) in data.columns.iter().zip(fields) {
+        push_inputs(column, *field, &mut inputs, repairs)?;
+    }
+    Ok(inputs)
 }
 
 impl Family for Table<'_> {
@@ -95,11 +103,28 @@ impl Family for Table<'_> {
         }
         let data = &job.study.data;
         if let Some(standards) = standards(job)? {
-            standardise(data, &standards, [&mut rows.train, &mut rows.holdout]);
+            for record in rows.train.iter_mut().chain(&mut rows.holdout) {
+                standardise(data, &standards, &mut record.inputs);
+            }
         }
         let dataset = |records: &[Record]| dataset(records, data, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
-        Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+        let apart = shown(job.study, rows.members.iter());
+        Ok(Loaded { train, holdout: dataset(&rows.holdout)?.grouped(apart) })
+    }
+
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let (data, mut repairs) = (&job.study.data, Repairs::default());
+        let names: Vec<&str> = data.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut asked = ask(job, &names, link, |fields| inputs(data, fields, &mut repairs))?;
+        if let Some(standards) = standards(job)? {
+            asked.read.iter_mut().for_each(|row| standardise(data, &standards, row));
+        }
+        let dataset = |rows: Vec<Vec<f32>>| {
+            let inputs = on_device(rows.into_iter().flatten().collect(), data, job.device)?;
+            Dataset::unlabelled(vec![inputs])
+        };
+        Ok(asked.map(dataset)?)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
@@ -122,24 +147,25 @@ fn seen(train: &[Record], holdout: &[Record]) -> Seen {
     seen
 }
 
-/// Brings the numbers of all records to the mean 0 and deviation 1 that they have over all sites;
-/// what is to be imputed becomes the mean.
-fn standardise(data: &Data, standards: &[Standard], records: [&mut Vec<Record>; 2]) {
-    let places: Vec<usize> = data.numbers().map(|(place, _)| place).collect();
-    for record in records.into_iter().flatten() {
-        for (place, standard) in places.iter().zip(standards) {
-            if let Some(input) = record.inputs.get_mut(*place) {
-                *input = standard.apply(*input);
-            }
+/// Brings the numbers of a record to the mean 0 and deviation 1 that they have over all sites; what is
+/// to be imputed becomes the mean.
+fn standardise(data: &Data, standards: &[Standard], inputs: &mut [f32]) {
+    for ((place, _), standard) in data.numbers().zip(standards) {
+        if let Some(input) = inputs.get_mut(place) {
+            *input = standard.apply(*input);
         }
     }
 }
 
 /// Inputs (f32, records × inputs) and labels on the device.
 fn dataset(records: &[Record], data: &Data, device: Device) -> Result<Dataset, TchError> {
-    let width = i64::try_from(data.inputs()).unwrap_or(i64::MAX);
     let inputs: Vec<f32> = records.iter().flat_map(|record| record.inputs.clone()).collect();
-    let inputs = Tensor::f_from_slice(&inputs)?.f_view([-1, width])?;
+    let inputs = on_device(inputs, data, device)?;
     let labels = Label::tensor(records.iter().map(|record| record.label))?;
-    Ok(Dataset::new(vec![inputs.f_to_device(device)?], labels.f_to_device(device)?))
+    Ok(Dataset::new(vec![inputs], labels.f_to_device(device)?))
+}
+
+fn on_device(inputs: Vec<f32>, data: &Data, device: Device) -> Result<Tensor, TchError> {
+    let width = i64::try_from(data.inputs()).unwrap_or(i64::MAX);
+    Tensor::f_from_slice(&inputs)?.f_view([-1, width])?.f_to_device(device)
 }

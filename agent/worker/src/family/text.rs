@@ -11,14 +11,16 @@ use consilium_common::study::model::text::Encoder;
 use consilium_common::study::segments::Document;
 use consilium_common::study::vocabulary::{Counts, PADDING, Vocabulary};
 use consilium_common::worker::{FailureCode, Outcome};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
 
 use super::{Family, Job};
 use crate::data::Role;
+use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
-use crate::data::contract::{Repairs, Trouble, class};
+use crate::data::contract::{Field, Repairs, Trouble, class};
 use crate::data::dataset::{Dataset, Loaded};
-use crate::data::rows::{Parsed, Rows, read};
+use crate::data::groups::shown;
+use crate::data::rows::{Parsed, Rows, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::text::{self, Reader};
@@ -39,7 +41,6 @@ impl Documents<'_> {
         let data = &job.study.data;
         let name = data.text.as_deref().unwrap_or_default();
         let buckets = Buckets::of(job.study);
-        let most = usize::try_from(self.0.tokens).unwrap_or(usize::MAX);
         let drops = data.repeats == Some(Repeats::Drop);
         let mut before = HashSet::new();
         let mut repairs = Repairs::default();
@@ -51,17 +52,29 @@ impl Documents<'_> {
                 repairs.note(name, "repeats another, the row left out");
                 return Err(Trouble::Dropped);
             }
-            let (document, is_cut) = Document::of(text.text, &buckets, most);
-            if text.missing || document.is_empty() {
-                return Err(Trouble::Unreadable(format!("the document {name:?} has no words")));
-            }
-            if is_cut {
-                repairs.note(name, "longer than `model.tokens`, cut");
-            }
+            let document = self.document((name, text), &buckets, &mut repairs)?;
             let class = class(data, label, &self.0.classes)?;
             Ok(Parsed { record: Record { document, class }, class: Some(class) })
         })?;
         Ok((rows, repairs))
+    }
+
+    /// The document in the column `name`, which has words.
+    fn document(
+        &self,
+        (name, field): (&str, Field<'_>),
+        buckets: &Buckets,
+        repairs: &mut Repairs,
+    ) -> Result<Document, Trouble> {
+        let most = usize::try_from(self.0.tokens).unwrap_or(usize::MAX);
+        let (document, is_cut) = Document::of(field.text, buckets, most);
+        if field.missing || document.is_empty() {
+            return Err(Trouble::Unreadable(format!("the document {name:?} has no words")));
+        }
+        if is_cut {
+            repairs.note(name, "longer than `model.tokens`, cut");
+        }
+        Ok(document)
     }
 
     /// The vocabulary that follows from what the sites counted.
@@ -75,28 +88,41 @@ impl Documents<'_> {
             .ok_or_else(|| mismatch("the preparation's sums cannot come from counting words"))
     }
 
-    /// Ids (i32, records × tokens of the longest, filled up with [`PADDING`]), for `tfidf` the share of
-    /// each ([`text::shares`]), and classes.
+    /// Ids and what goes with them ([`inputs`]), and classes, on the device.
     fn dataset(
         &self,
         records: &[Record],
         vocabulary: &Vocabulary,
         device: Device,
     ) -> Result<Dataset, Failure> {
+        let inputs =
+            self.inputs(records.iter().map(|record| &record.document), vocabulary, device)?;
+        let classes: Vec<i64> =
+            records.iter().filter_map(|record| i64::try_from(record.class).ok()).collect();
+        Ok(Dataset::new(inputs, Tensor::f_from_slice(&classes)?.f_to_device(device)?))
+    }
+
+    /// On the device, records × tokens of the longest: ids (i32), filled up with [`PADDING`]; for `tfidf`
+    /// the share of each ([`text::shares`], f32) too.
+    fn inputs<'d>(
+        &self,
+        documents: impl Iterator<Item = &'d Document>,
+        vocabulary: &Vocabulary,
+        device: Device,
+    ) -> Result<Vec<Tensor>, Failure> {
         let documents: Vec<Vec<u32>> =
-            records.iter().map(|record| record.document.rows(vocabulary)).collect();
+            documents.map(|document| document.rows(vocabulary)).collect();
         let width = documents.iter().map(Vec::len).max().unwrap_or(1);
-        let all = width.saturating_mul(records.len());
+        let all = width.saturating_mul(documents.len());
         if all > DOCUMENTS_TOKENS_MAX {
             let message = format!(
                 "{} documents filled up to {width} tokens: at most {DOCUMENTS_TOKENS_MAX} are held, \
                  take a part of the records",
-                records.len()
+                documents.len()
             );
             return Err(Failure::new(FailureCode::DataInvalid, message));
         }
-        let mut ids = Vec::with_capacity(all);
-        let mut shares = Vec::new();
+        let (mut ids, mut shares) = (Vec::with_capacity(all), Vec::new());
         if self.0.encoder == Encoder::Tfidf {
             for rows in &documents {
                 let known = text::shares(rows, vocabulary.weights());
@@ -107,30 +133,18 @@ impl Documents<'_> {
             let filled = rows.into_iter().chain(std::iter::repeat(PADDING)).take(width);
             ids.extend(filled.map(u32::cast_signed));
         }
-        let classes: Vec<i64> =
-            records.iter().filter_map(|record| i64::try_from(record.class).ok()).collect();
         let width = i64::try_from(width).unwrap_or(i64::MAX);
-        Ok(on_device(&ids, &shares, width, &classes, device)?)
+        let put = |rows: Tensor| rows.f_view([-1, width])?.f_to_device(device);
+        let mut inputs = vec![put(Tensor::f_from_slice(&ids)?)?];
+        if !shares.is_empty() {
+            inputs.push(put(Tensor::f_from_slice(&shares)?)?);
+        }
+        Ok(inputs)
     }
 }
 
 fn classes(records: &[Record]) -> Vec<usize> {
     records.iter().map(|record| record.class).collect()
-}
-
-fn on_device(
-    ids: &[i32],
-    shares: &[f32],
-    width: i64,
-    classes: &[i64],
-    device: Device,
-) -> Result<Dataset, TchError> {
-    let put = |rows: Tensor| rows.f_view([-1, width])?.f_to_device(device);
-    let mut inputs = vec![put(Tensor::f_from_slice(ids)?)?];
-    if !shares.is_empty() {
-        inputs.push(put(Tensor::f_from_slice(shares)?)?);
-    }
-    Ok(Dataset::new(inputs, Tensor::f_from_slice(classes)?.f_to_device(device)?))
 }
 
 impl Family for Documents<'_> {
@@ -171,7 +185,23 @@ impl Family for Documents<'_> {
         }
         let dataset = |records: &[Record]| self.dataset(records, &vocabulary, job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
-        Ok(Loaded { train, holdout: dataset(&rows.holdout)? })
+        let apart = shown(job.study, rows.members.iter());
+        Ok(Loaded { train, holdout: dataset(&rows.holdout)?.grouped(apart) })
+    }
+
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let vocabulary = self.vocabulary(job)?;
+        let name = job.study.data.text.as_deref().unwrap_or_default();
+        let (buckets, mut repairs) = (Buckets::of(job.study), Repairs::default());
+        let asked = ask(job, &[name], link, |fields| {
+            let field = fields.first().copied().ok_or(Trouble::Dropped)?;
+            self.document((name, field), &buckets, &mut repairs)
+        })?;
+        let dataset = |documents: Vec<Document>| {
+            let inputs = self.inputs(documents.iter(), &vocabulary, job.device)?;
+            Ok::<_, Failure>(Dataset::unlabelled(inputs)?)
+        };
+        asked.map(dataset)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {

@@ -69,11 +69,9 @@ pub(crate) fn score(
 ) -> Result<Metrics, Failure> {
     let device = network.store().device();
     let schema = Schema::of(study);
-    let mut sums = match study.model.objective() {
-        Some(Objective::Classify) => Sums::Classes(Classes::new(&schema, device)?),
-        Some(Objective::Rank) => Sums::Ranks(Ranks::new(device)?),
-        Some(Objective::Regress) | None => Sums::Numbers(Numbers::new(device)?),
-    };
+    let new = || Sums::new(study.model.objective(), &schema, device);
+    let mut sums = new()?;
+    let mut apart: Vec<Sums> = schema.groups().iter().map(|_| new()).collect::<Result<_, _>>()?;
     let records = i64::try_from(holdout.len()).unwrap_or(i64::MAX);
     let mut start = 0;
     while start < records {
@@ -81,13 +79,24 @@ pub(crate) fn score(
         no_grad(|| -> Result<(), TchError> {
             let batch = holdout.range(start, len)?;
             let outputs = network.forward(&batch.inputs, Mode::Score)?.f_to_kind(Kind::Double)?;
+            for (sums, rows) in apart.iter_mut().zip(holdout.groups_within(start, len)) {
+                if !rows.is_empty() {
+                    let rows = Tensor::f_from_slice(&rows)?.f_to_device(device)?;
+                    let labels = batch.labels.f_index_select(0, &rows)?;
+                    sums.add(&outputs.f_index_select(0, &rows)?, &labels)?;
+                }
+            }
             sums.add(&outputs, &batch.labels)
         })?;
         start += len;
         let done = u64::try_from(start).unwrap_or(0);
         link.moved(Phase::Scoring, done, holdout.len() as u64, || Ok(None))?;
     }
-    sums.finish()
+    let Metrics(mut all) = sums.finish()?;
+    for sums in apart {
+        all.extend(sums.finish()?.0);
+    }
+    Ok(Metrics(all))
 }
 
 /// Sums on the device: read once, at the end.
@@ -98,6 +107,18 @@ enum Sums {
 }
 
 impl Sums {
+    fn new(
+        objective: Option<Objective>,
+        schema: &Schema,
+        device: Device,
+    ) -> Result<Self, TchError> {
+        Ok(match objective {
+            Some(Objective::Classify) => Self::Classes(Classes::new(schema, device)?),
+            Some(Objective::Rank) => Self::Ranks(Ranks::new(device)?),
+            Some(Objective::Regress) | None => Self::Numbers(Numbers::new(device)?),
+        })
+    }
+
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<(), TchError> {
         match self {
             Self::Classes(sums) => sums.add(outputs, labels),

@@ -1,8 +1,10 @@
 //! `consilium-worker` as the daemon sees it: over a socket, on real files. One program, so that it
 //! is linked once.
 
+mod groups;
 mod images;
 mod pictures;
+mod predict;
 mod ratings;
 mod series;
 mod sources;

@@ -75,7 +75,7 @@ fn task(room: &Room, work: Work, text: &str, holdout: Holdout) -> Task {
         Work::Train | Work::Evaluate => {
             Task { preparation: Some(prepared(room, &task, text)), ..task }
         }
-        Work::Prepare | Work::Check => task,
+        Work::Prepare | Work::Check | Work::Predict => task,
     }
 }
 

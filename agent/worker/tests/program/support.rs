@@ -186,6 +186,10 @@ impl Room {
         self.folder.path().join("out.safetensors")
     }
 
+    pub(crate) fn predictions(&self) -> PathBuf {
+        self.folder.path().join("predictions.jsonl")
+    }
+
     pub(crate) fn task(&self, work: Work) -> Task {
         Task {
             protocol: WORKER_PROTOCOL,
@@ -196,9 +200,13 @@ impl Room {
             threads: 1,
             seed: 42,
             round: 1,
-            base: matches!(work, Work::Train | Work::Evaluate)
+            base: matches!(work, Work::Train | Work::Evaluate | Work::Predict)
                 .then(|| self.folder.path().join("base.safetensors")),
-            out: (work == Work::Train).then(|| self.out()),
+            out: match work {
+                Work::Train => Some(self.out()),
+                Work::Predict => Some(self.predictions()),
+                Work::Evaluate | Work::Check | Work::Prepare => None,
+            },
             local: None,
             local_out: (work == Work::Train).then(|| self.folder.path().join("next-local.state")),
             preparation: None,

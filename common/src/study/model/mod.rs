@@ -172,6 +172,17 @@ impl ModelSpec {
         }
     }
 
+    /// Whether the family keeps something at the site that never leaves: its local state.
+    #[must_use]
+    pub fn keeps_local_state(&self) -> bool {
+        match self {
+            Self::Recommender(_) => true,
+            Self::Rnn(spec) => spec.local_bias,
+            Self::Synthetic(spec) => spec.local > 0,
+            Self::Cnn(_) | Self::Tabular(_) | Self::TextClassifier(_) => false,
+        }
+    }
+
     /// The layout over inputs of this contract.
     ///
     /// # Errors

@@ -116,6 +116,18 @@ impl Folder {
     }
 }
 
+/// Every image below `folder`, with its path from there, by the bytes of the paths.
+pub(crate) fn all_below(folder: &Path) -> Result<Vec<(PathBuf, String)>, ImageError> {
+    let root = root(folder)?;
+    let mut found = Folder { classes: Vec::new(), records: Vec::new(), others: 0 };
+    found.walk(&root, &root, 0)?;
+    let named = |Record { path, .. }: Record| {
+        let name = path.strip_prefix(&root).ok().and_then(Path::to_str).map(str::to_owned);
+        name.map(|name| (path.clone(), name)).ok_or(ImageError::Name(path))
+    };
+    found.records.into_iter().map(named).collect()
+}
+
 /// The file of `relative` (a path that a table of labels names, with `/`) in `folder`. Fails where it
 /// leads out of the folder, by itself or by a link; that there is an image is seen by [`decode`].
 pub(crate) fn within(folder: &Path, relative: &str) -> Result<PathBuf, ImageError> {

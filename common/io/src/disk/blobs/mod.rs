@@ -65,6 +65,12 @@ impl Blobs {
         Ok(Self { folder: folder.into(), in_use: InUse::default() })
     }
 
+    /// A folder that another process may own: nothing is created and nothing is swept. For reading.
+    #[must_use]
+    pub fn look_at(folder: &Path) -> Self {
+        Self { folder: folder.into(), in_use: InUse::default() }
+    }
+
     /// True if the blob is here. Says nothing about its content: see the module's promises.
     #[must_use]
     pub fn contains(&self, digest: Digest) -> bool {

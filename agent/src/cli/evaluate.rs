@@ -1,0 +1,136 @@
+//! `evaluate`: what a version is worth on this site's hold-out, or on another one, in the measures
+//! that people know.
+
+use clap::Args;
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::update::groups::GroupRow;
+use consilium_common::update::intervals::Measure;
+use consilium_common::update::words::{Metrics, Schema};
+use consilium_common::worker::Work;
+use serde::Serialize;
+
+use super::progress::Bar;
+use super::version_in_use as version;
+use super::workbench::Job;
+use super::{Common, Failure, output, source};
+use crate::update::task_seed;
+
+/// Classes of which the confusion matrix fits a screen.
+const CONFUSION_SHOWN_MAX: usize = 12;
+
+/// Options of `evaluate`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    version: version::Options,
+    #[command(flatten)]
+    source: source::Options,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    study: StudyId,
+    model_digest: Digest,
+    /// Hold-out records.
+    holdout: u64,
+    /// Why the family's local state was not used, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_state: Option<String>,
+    measures: Vec<Measure>,
+    /// The study's own measure for each group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confusion: Option<Confusion>,
+}
+
+/// Rows are the truth, columns what was said.
+#[derive(Debug, Serialize)]
+struct Confusion {
+    classes: Vec<String>,
+    rows: Vec<Vec<u64>>,
+}
+
+pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
+    let config = common.load_if_there()?;
+    let used = options.version.open(config.as_ref())?;
+    let study = &used.study;
+    let source = options.source.resolve(common, study.id())?;
+    let site: SiteId = "local".parse().map_err(Failure::failed)?;
+    let bar = Bar::new("evaluate".to_owned());
+    let job = Job {
+        work: Work::Evaluate,
+        study,
+        source: &source,
+        seed: task_seed(study.header.seed, Round(0), &site),
+        round: 0,
+        base: Some(&used.vector),
+        local: used.local.path(),
+        preparation: used.preparation.as_deref(),
+    };
+    let done = used.bench.run(job, &mut |moved| bar.moved(&moved)).await;
+    let (outcome, _) = done.map_err(Failure::failed)?;
+    drop(bar);
+    let schema = Schema::of(study);
+    let report = Report {
+        study: study.id().clone(),
+        model_digest: used.digest(),
+        holdout: outcome.holdout,
+        local_state: used.local.note().map(str::to_owned),
+        measures: schema.measures(&outcome.metrics),
+        groups: schema.group_rows(&outcome.metrics),
+        confusion: confusion(&schema, study.model.classes(), &outcome.metrics),
+    };
+    if common.json {
+        return output::json(&report);
+    }
+    show(&report);
+    Ok(())
+}
+
+fn confusion(schema: &Schema, classes: &[String], metrics: &Metrics) -> Option<Confusion> {
+    let rows: Option<Vec<Vec<u64>>> =
+        (0..classes.len()).map(|truth| schema.confusion(metrics, truth)).collect();
+    let rows = rows.filter(|rows| !rows.is_empty())?;
+    Some(Confusion { classes: classes.to_vec(), rows })
+}
+
+fn show(report: &Report) {
+    let Report { study, model_digest, holdout, .. } = report;
+    output::line(format!("study {study}, model {}: {holdout} records", model_digest.short()));
+    if let Some(why) = &report.local_state {
+        output::line(format!("{why}: it starts as it did when the site joined"));
+    }
+    if report.measures.is_empty() {
+        output::line("nothing was held out: there is nothing to measure");
+        return;
+    }
+    output::line(measure_table(&report.measures));
+    if !report.groups.is_empty() {
+        output::line(output::group_table(&report.groups));
+    }
+    if let Some(Confusion { classes, rows }) = &report.confusion
+        && classes.len() <= CONFUSION_SHOWN_MAX
+    {
+        let header: Vec<&str> =
+            std::iter::once("truth \\ said").chain(classes.iter().map(String::as_str)).collect();
+        let mut table = output::table(&header);
+        for (class, row) in classes.iter().zip(rows) {
+            table.add_row(std::iter::once(class.clone()).chain(row.iter().map(u64::to_string)));
+        }
+        output::line(table);
+    }
+}
+
+fn measure_table(measures: &[Measure]) -> comfy_table::Table {
+    let mut table = output::table(&["measure", "value", "95 % interval"]);
+    for measure in measures {
+        table.add_row([
+            measure.name.title().to_owned(),
+            format!("{:.4}", measure.value),
+            output::interval(measure.interval.as_ref()),
+        ]);
+    }
+    table
+}
