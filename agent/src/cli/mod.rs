@@ -5,6 +5,7 @@
 
 mod check;
 mod daemon;
+mod epochs;
 mod local;
 mod output;
 mod progress;

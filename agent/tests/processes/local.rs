@@ -5,8 +5,10 @@ use std::process::{Command, Output};
 
 use crate::support;
 use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
+use consilium_common::ids::Digest;
 use consilium_common::study::Study;
 use consilium_common::tensor::file::from_safetensors;
+use consilium_common::tensor::flat::encode_model;
 use consilium_io::disk::replace;
 use serde_json::Value;
 
@@ -53,6 +55,64 @@ fn training_alone_converges_reports_norms_and_writes_the_model() {
     assert_eq!(from_safetensors(&model, &layout).unwrap().len(), 100);
     let again: Value = serde_json::from_slice(&run(folder.path(), &words).stdout).unwrap();
     assert_eq!(again["final"]["model_digest"], report["final"]["model_digest"]);
+}
+
+#[test]
+fn the_best_epoch_is_kept_and_the_training_ends_once_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.replace("[aggregation]", "[training]\nearly_stopping = 3\n[aggregation]");
+    let draft = draft + "[evaluation]\nmetric = \"loss\"\n";
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let words = "train --local --study load.toml --source synthetic --epochs 60 --best \
+                 --out model.safetensors --json";
+    let output = run(folder.path(), &words.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Half of the way each time: after some epochs the loss, which is counted in 2^-16, is 0.
+    let losses: Vec<f64> = report["epochs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|epoch| epoch["loss"].as_f64().unwrap())
+        .collect();
+    let best = losses.iter().position(|loss| *loss == 0.0).unwrap();
+    assert_eq!(report["best"]["epoch"], best + 1, "of equals the earliest");
+    assert_eq!((losses.len(), &report["best"]["score"]), (best + 1 + 3, &Value::from(0.0)));
+    let layout = Study::read(&draft, "x").unwrap().layout().unwrap();
+    let model = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+    let model = encode_model(&layout, &from_safetensors(&model, &layout).unwrap());
+    assert_eq!(report["best"]["model_digest"], Digest::of(&model).to_string());
+    assert_ne!(report["best"]["model_digest"], report["final"]["model_digest"]);
+}
+
+fn json(folder: &Path, words: &str) -> Value {
+    let output = run(folder, &words.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{words}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn training_goes_on_from_a_model_that_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    replace(&folder.path().join("load.toml"), DRAFT.as_bytes()).unwrap();
+    let train = "train --local --study load.toml --source synthetic --json --epochs";
+    let whole = json(folder.path(), &format!("{train} 3"));
+    json(folder.path(), &format!("{train} 2 --out two.safetensors"));
+    let rest = json(folder.path(), &format!("{train} 1 --start two.safetensors"));
+    assert_eq!(rest["final"]["model_digest"], whole["final"]["model_digest"]);
+
+    // A study that was signed with a model is not trained from another.
+    let study = Study::read(DRAFT, "x").unwrap();
+    let given = study.resolve_from(&[0.25; 100]).unwrap().to_text().unwrap();
+    replace(&folder.path().join("load.toml"), given.as_bytes()).unwrap();
+    for (start, said) in
+        [("", "name its file with --start"), ("--start two.safetensors", "is model")]
+    {
+        let words = format!("{train} 1 {start}");
+        let output = run(folder.path(), &words.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl Study {
         self.check_training()?;
         self.check_strategy()?;
         self.check_cohort()?;
+        self.check_local()?;
         self.layout().map(drop)
     }
 
@@ -94,7 +95,12 @@ impl Study {
     fn check_texts(&self) -> Result<(), StudyError> {
         let purpose = [("study.purpose", &self.header.purpose)];
         let classes = self.model.classes().iter().map(|class| ("model.classes", class));
-        for (field, text) in purpose.into_iter().chain(classes).chain(self.data.texts()) {
+        let patterns =
+            [("training.frozen", &self.training.frozen), ("training.local", &self.training.local)];
+        let patterns =
+            patterns.into_iter().flat_map(|(field, all)| all.iter().map(move |one| (field, one)));
+        let texts = purpose.into_iter().chain(classes).chain(patterns).chain(self.data.texts());
+        for (field, text) in texts {
             if text.len() > TEXT_BYTES_MAX {
                 let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
                 return range(field, format!("{} bytes long", text.len()), &need);
@@ -199,9 +205,25 @@ impl Study {
             let need = format!("1 to {ROUNDS_MAX} is accepted");
             return range("training.rounds", t.rounds, &need);
         }
+        self.check_early_stopping()?;
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
+        }
+        Ok(())
+    }
+
+    fn check_early_stopping(&self) -> Result<(), StudyError> {
+        let Some(versions) = self.training.early_stopping else {
+            return Ok(());
+        };
+        if !(1..=ROUNDS_MAX).contains(&versions) {
+            let need = format!("1 to {ROUNDS_MAX} versions are accepted");
+            return range("training.early_stopping", versions, &need);
+        }
+        if self.model.objective().is_none() && self.evaluation.metric == Metric::Accuracy {
+            let need = "the synthetic trainer measures no accuracy: write `metric = \"loss\"`";
+            return range("training.early_stopping", versions, need);
         }
         Ok(())
     }

@@ -132,6 +132,7 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         Request::StudyShow { study: study() },
         Request::ModelList { study: study() },
         Request::ModelShow { study: study(), version: Some(consilium_common::ids::Version(3)) },
+        Request::InitialOffer { signed: documents::signed_study() },
     ];
     let ends =
         [End::Done, End::Refused { message: "no".into() }, End::Failed { message: "x".into() }];

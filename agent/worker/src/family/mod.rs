@@ -16,7 +16,7 @@ use tch::nn::VarStore;
 
 use crate::data::dataset::Loaded;
 use crate::failure::Failure;
-use crate::local;
+use crate::local::Kept;
 use crate::model::Network;
 use crate::protocol::Link;
 
@@ -52,7 +52,7 @@ pub(crate) trait Family {
 
     /// Gives [`Network::local`] the values that the site kept in `state`.
     fn restore_local(&self, state: &Path, store: &VarStore) -> Result<(), Failure> {
-        local::read(state, store)
+        Kept::of(store).read(state)
     }
 
     /// Gives [`Network::local`] its values where the site has no local state yet; without this they
