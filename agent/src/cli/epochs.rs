@@ -9,7 +9,7 @@ use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
-use consilium_common::update::best::Best;
+use consilium_common::update::best::{Best, Scored};
 use consilium_common::update::words::Schema;
 use consilium_common::worker::{Outcome, Source, Work};
 use consilium_io::SystemClock;
@@ -100,6 +100,8 @@ pub(super) struct Training<'a> {
     schema: Schema,
     site: SiteId,
     clock: SystemClock,
+    /// The share of the training records that is scored in the hold-out's place, if one is.
+    validation: Option<f64>,
     vector: Vec<f32>,
     /// Epochs count as versions do.
     best: Best,
@@ -117,6 +119,7 @@ impl<'a> Training<'a> {
         source: &'a Source,
         bench: &'a Workbench,
         vector: Vec<f32>,
+        validation: Option<f64>,
     ) -> Result<Self, Failure> {
         Ok(Self {
             schema: Schema::of(study),
@@ -127,6 +130,7 @@ impl<'a> Training<'a> {
             best_vector: None,
             local: None,
             preparation: None,
+            validation,
             study,
             source,
             bench,
@@ -188,6 +192,11 @@ impl<'a> Training<'a> {
         }
     }
 
+    /// The best epoch.
+    pub(super) fn best(&self) -> Option<Scored> {
+        self.best.get()
+    }
+
     /// The best epoch is as old as the study lets it be.
     pub(super) fn is_over(&self, epoch: u64) -> bool {
         let most = self.study.training.early_stopping;
@@ -210,6 +219,7 @@ impl<'a> Training<'a> {
             base: (work != Work::Prepare).then_some(self.vector.as_slice()),
             local: self.local.as_deref(),
             preparation: self.preparation.as_deref(),
+            validation: self.validation,
         };
         let bar = Bar::new(title.to_owned());
         let done = self.bench.run(job, &mut |moved| bar.moved(&moved)).await;

@@ -12,7 +12,7 @@ use consilium_common::study::sections::Metric;
 
 use super::epochs::{BestEpoch, Epoch, Training, start};
 use super::workbench::{Workbench, programs, read_study};
-use super::{Common, Failure, output, source};
+use super::{Common, Failure, grid, output, source};
 
 /// Options of `train`.
 #[derive(Debug, Args)]
@@ -34,6 +34,17 @@ pub(super) struct Options {
     /// Print the L2 norm of each epoch's delta, and a `clip_norm` to start with
     #[arg(long)]
     report_norms: bool,
+    /// Try every combination of these values, by turns with `FIELD=VALUE,VALUE` or in a TOML file with an
+    /// array of values for each field, and show what each is worth on a part of the training records;
+    /// the hold-out is not looked at
+    #[arg(long, value_name = "FIELD=VALUES|FILE", conflicts_with_all = ["out", "report_norms"])]
+    pub(super) grid: Vec<String>,
+    /// The part of the training records that a `--grid` is scored on
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "grid")]
+    pub(super) validation: f64,
+    /// Keep what the combinations of a `--grid` are worth in this file, and try only those that it lacks
+    #[arg(long, value_name = "FILE.jsonl", requires = "grid")]
+    pub(super) results: Option<PathBuf>,
     /// Write the trained model here
     #[arg(long, value_name = "MODEL.safetensors")]
     out: Option<PathBuf>,
@@ -52,6 +63,9 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
+    if !options.grid.is_empty() {
+        return grid::run(common, options).await;
+    }
     let mut study = read_study(&options.study)?;
     let epochs = options.epochs.unwrap_or(study.training.rounds);
     // An epoch is a round: a schedule of the learning rate goes over those of this command.
@@ -60,7 +74,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let start = start(&study, options.start.as_deref())?;
-    let mut training = Training::new(&study, &source, &bench, start)?;
+    let mut training = Training::new(&study, &source, &bench, start, None)?;
     training.prepare().await?;
     let mut rows = Vec::new();
     for epoch in 1..=epochs {

@@ -6,9 +6,11 @@
 mod check;
 mod daemon;
 mod epochs;
+mod grid;
 mod local;
 mod output;
 mod progress;
+mod results;
 mod source;
 mod status;
 mod study;

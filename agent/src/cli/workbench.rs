@@ -39,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) local: Option<&'a Path>,
     /// The study's preparation, where it has one and the work needs it.
     pub(super) preparation: Option<&'a [u8]>,
+    /// The share of the training records that is scored in the hold-out's place, if one is.
+    pub(super) validation: Option<f64>,
 }
 
 impl Workbench {
@@ -95,6 +97,7 @@ impl Workbench {
             local: job.local.map(Path::to_owned),
             local_out: (job.work == Work::Train).then(|| files.local_out()),
             preparation: job.preparation.map(|_| files.preparation()),
+            validation: job.validation,
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),
@@ -103,6 +106,11 @@ impl Workbench {
         };
         let outcome = run_task(&self.programs.for_study(job.study), &task, watch).await?;
         Ok((outcome, files))
+    }
+
+    /// Whether an interrupt has stopped it.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Keeps the local state that a training left for the jobs after it; none if it left none.

@@ -116,6 +116,53 @@ fn training_goes_on_from_a_model_that_is_given() {
 }
 
 #[test]
+fn a_grid_tries_every_combination_on_a_part_of_the_training_records_and_shows_the_best_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.to_owned() + "[evaluation]\nmetric = \"loss\"\n";
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let grid = "[training]\nrounds = [1, 3, 2]\n";
+    replace(&folder.path().join("grid.toml"), grid.as_bytes()).unwrap();
+    let train = "train --local --study load.toml --source synthetic --grid grid.toml \
+                 --grid training.optimizer=adam,sgd";
+    let report = json(folder.path(), &format!("{train} --json"));
+    let rows = report["combinations"].as_array().unwrap();
+    // This trainer has no optimiser, and comes half of the way nearer in each round.
+    let rounds: Vec<&str> =
+        rows.iter().map(|row| row["values"]["training.rounds"].as_str().unwrap()).collect();
+    assert_eq!(rounds, ["3", "3", "2", "2", "1", "1"]);
+    assert_eq!(rows[0]["values"]["training.optimizer"], "\"adam\"", "of equals the first");
+    assert_eq!((&rows[0]["best_epoch"], &rows[0]["epochs"]), (&3.into(), &3.into()));
+    // Of 100 records 20 are held out; of the others a fifth is scored.
+    let part = |words: &str| json(folder.path(), words)["combinations"][0]["validation"].clone();
+    assert_eq!(part(&format!("{train} --examples 100 --json")), 16);
+    assert_eq!(part(&format!("{train} --examples 100 --json --validation 0.5")), 40);
+    assert!(rows[0]["score"].as_f64() < rows[2]["score"].as_f64());
+
+    // A command that is started again tries what it has not kept: here the five others.
+    let kept = folder.path().join("kept.jsonl");
+    let again = format!("{train} --json --results kept.jsonl");
+    let first = json(folder.path(), &again)["combinations"].clone();
+    let lines = std::fs::read_to_string(&kept).unwrap();
+    assert_eq!(lines.lines().count(), 6);
+    replace(&kept, (lines.lines().next().unwrap().to_owned() + "\n").as_bytes()).unwrap();
+    let second = json(folder.path(), &again)["combinations"].clone();
+    let took = |rows: &Value| -> Vec<f64> {
+        rows.as_array().unwrap().iter().map(|row| row["seconds"].as_f64().unwrap()).collect()
+    };
+    let as_it_was = |before: &Value, after: &Value| -> usize {
+        let pairs = took(before).into_iter().zip(took(after));
+        pairs.filter(|(before, after)| (before - after).abs() < 1e-12).count()
+    };
+    assert!(as_it_was(&first, &second) >= 1, "one is as it was kept: {first} {second}");
+    let third = json(folder.path(), &again)["combinations"].clone();
+    assert_eq!(as_it_was(&second, &third), 6, "all of them are: {second} {third}");
+
+    let words: Vec<&str> = train.split_whitespace().collect();
+    let table = text(&run(folder.path(), &words).stdout);
+    assert!(table.contains("6/6: training.optimizer = \"sgd\", training.rounds = 2: "), "{table}");
+}
+
+#[test]
 fn a_local_state_goes_on_from_epoch_to_epoch_and_ends_with_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let draft = DRAFT.replace("batches = 3", "local = 2");
@@ -184,6 +231,22 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
         ("train --local --study no.toml --source synthetic", 2, "no.toml does not exist"),
         ("train --local --study typo.toml --source synthetic", 2, "did you mean `batches`?"),
         ("train --local --study load.toml --source idx", 2, "--path"),
+        ("train --local --study load.toml --source synthetic --grid no.toml", 2, "does not exist"),
+        (
+            "train --local --study load.toml --source synthetic --grid evaluation.metric=loss,auc",
+            2,
+            "`evaluation.metric` cannot vary",
+        ),
+        (
+            "train --local --study load.toml --source synthetic --grid model.parameters=0,1",
+            2,
+            "with model.parameters = 0: `model.parameters` is 0",
+        ),
+        (
+            "train --local --study load.toml --source synthetic --grid training.local_epochs=1,2",
+            2,
+            "has no say here",
+        ),
         ("train --local --study load.toml --source npz", 2, "--path, the file or folder"),
         ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),
         ("status --config agent.toml", 3, "consilium-agent run"),

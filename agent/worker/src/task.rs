@@ -32,7 +32,11 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let preparation = preparation::read(task, &study)?;
     let preparation = preparation.as_ref();
     let local = task.local.as_deref();
-    let job = Job { study: &study, source: &task.source, device, local, preparation };
+    if task.validation.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+        return Err(incomplete("has a validation part that is no share"));
+    }
+    let validation = task.validation;
+    let job = Job { study: &study, source: &task.source, device, local, preparation, validation };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     match task.work {
         Work::Check => return family.check(&job, link),

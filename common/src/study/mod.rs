@@ -15,6 +15,7 @@
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
 //! * [`tensors`]: which tensors travel, which are frozen, which stay at the site
+//! * [`variants`]: combinations of values to try against one another
 //! * [`preparation`]: what the sites count together before the first round trains
 
 pub mod buckets;
@@ -28,6 +29,7 @@ pub mod sections;
 pub mod strategy;
 pub mod tensors;
 pub mod tokens;
+pub mod variants;
 pub mod vocabulary;
 
 use serde::{Deserialize, Serialize};
