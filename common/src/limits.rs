@@ -28,6 +28,10 @@ pub const PARAMETERS_MAX: u64 = 1 << 31;
 pub const TENSORS_MAX: usize = 4096;
 /// Head of a safetensors file: some 250 bytes of JSON for each of `TENSORS_MAX` tensors, twice.
 pub const SAFETENSORS_HEAD_BYTES_MAX: usize = 2 << 20;
+/// Variants of one study that are tried against one another: days of training at a minute each.
+pub const VARIANTS_MAX: usize = 4096;
+/// Patterns that pick tensors of a model: a line for each kind of layer is a handful.
+pub const PATTERNS_MAX: usize = 64;
 /// Dimensions of one tensor.
 pub const DIMENSIONS_MAX: usize = 8;
 /// Classes of a classifier: its confusion matrix has the square of this many words.

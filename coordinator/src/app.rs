@@ -329,6 +329,12 @@ fn summarise(
     record: &Record,
     wall: WallMillis,
 ) {
+    if let Record::StudySubmitted(submitted) = record
+        && let Ok(study) = submitted.signed.parse_unverified()
+        && let Some(summary) = summaries.get_mut(study.id())
+    {
+        summary.succeed(Schema::of(&study));
+    }
     let Record::RollCall(ended) = record else {
         return;
     };

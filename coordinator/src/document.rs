@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::audit::record::Completion;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::study::sections::Metric;
 use consilium_common::time::WallMillis;
 use consilium_common::update::groups::GroupRow;
 use consilium_common::wire::messages::{RunState, TaskKind};
@@ -74,6 +76,8 @@ pub struct StudyStatus {
     pub digest: Digest,
     /// Whether rounds run.
     pub state: RunState,
+    /// Why it is complete, if it is: `rounds` or `early-stopping`.
+    pub completion: Option<Completion>,
     /// `idle`, `inviting`, `training`, `aggregating`, `closing`.
     pub phase: String,
     /// The round under way, or the last one.
@@ -86,6 +90,10 @@ pub struct StudyStatus {
     pub model: Digest,
     /// Versions after which the study is complete.
     pub rounds_goal: u64,
+    /// The metric that scores are of.
+    pub metric: Metric,
+    /// The best of the versions that were scored; of equals the earlier.
+    pub best: Option<BestStatus>,
     /// Milliseconds until uploads close.
     pub remaining_ms: Option<u64>,
     /// What is being waited for, a sentence each.
@@ -96,6 +104,17 @@ pub struct StudyStatus {
     pub versions: Vec<VersionStatus>,
     /// The newest rounds, oldest first.
     pub rounds: Vec<RoundStatus>,
+}
+
+/// The best version of a study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestStatus {
+    /// Its number.
+    pub version: Version,
+    /// Its digest.
+    pub model: Digest,
+    /// The study's metric of it, over the hold-outs of the sites that counted.
+    pub score: f64,
 }
 
 /// One site in one study.
@@ -191,6 +210,19 @@ pub struct CommandDocument {
     pub state: RunState,
 }
 
+/// Answer to the offer of a v0 that a study was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// The model's digest.
+    pub model: Digest,
+    /// Bytes of the model's file.
+    pub bytes: u64,
+    /// It is not here yet, and is taken now.
+    pub wanted: bool,
+}
+
 /// Answer to `study list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StudyListDocument {
@@ -259,6 +291,8 @@ pub struct ModelListDocument {
     pub study: StudyId,
     /// Versions, oldest first.
     pub versions: Vec<VersionStatus>,
+    /// The best of those that were scored.
+    pub best: Option<Version>,
 }
 
 /// Answer to `model show`; what `model export` needs to fetch and check the model.

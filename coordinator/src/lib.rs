@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
-//! [`store`], [`stage`], [`studies`], [`conduct`] (what is no agent's behaviour), [`server`], [`document`] (what operators are told), [`app`],
+//! [`store`], [`stage`], [`studies`], [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring), [`server`], [`document`] (what operators are told), [`app`],
 //! [`cli`]. [`local`] runs a whole federation on one machine, for the demonstration and the tests.
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod conduct;
 pub mod config;
 pub mod document;
 pub mod driver;
+pub mod given;
 pub mod limits;
 pub mod local;
 pub mod round;

@@ -46,6 +46,8 @@ pub const OPERATORS_MAX: usize = 64;
 pub const OPERATOR_CONNECTIONS_MAX: usize = 8;
 /// Requests of one connection: a script may loop; who asks faster waits.
 pub const OPERATOR_STREAMS: Rate = Rate::a_second(200, 50);
+/// Models that operators were told to bring and have not yet: one for each of a few who work at once.
+pub const GIVEN_AWAITED_MAX: usize = 8;
 /// Requests that one operator's connection may have open.
 pub const OPERATOR_REQUESTS_MAX: usize = 8;
 

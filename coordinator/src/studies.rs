@@ -10,6 +10,7 @@ use consilium_common::audit::record::StudySubmitted;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::signed::{SecretKey, Signed, SignedError};
 use consilium_common::study::{Study, StudyError};
+use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::time::Clock;
 use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::StudyOffer;
@@ -20,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compute::Compute;
 use crate::conduct::Part;
+use crate::document::InitialDocument;
 use crate::driver::{Driver, DriverError, Handle, Serving, Tools, View};
+use crate::given::{self, Awaited, GivenError};
 use crate::limits::DRIVER_QUEUE_MAX;
 use crate::round::{Engine, History, HistoryError, StudyHistory};
 use crate::server::sites::{Outbox, Sites};
@@ -66,6 +69,12 @@ pub enum SubmitError {
         /// From the spec.
         need: Digest,
     },
+    /// It was given a v0 that cannot be used.
+    #[error("the study is refused: {0}")]
+    Given(GivenError),
+    /// It was given none.
+    #[error("study {0} was signed without `--start`: its v0 follows from its seed")]
+    NotGiven(StudyId),
     /// It does not fit what is here.
     #[error("the study is refused: {0}")]
     History(#[from] HistoryError),
@@ -85,7 +94,12 @@ impl SubmitError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Signed(_) | Self::Study(_) | Self::Initial { .. } | Self::History(_) => true,
+            Self::Signed(_)
+            | Self::Study(_)
+            | Self::Initial { .. }
+            | Self::NotGiven(_)
+            | Self::History(_) => true,
+            Self::Given(error) => error.is_refusal(),
             Self::Blob(_) | Self::Store(_) | Self::Died(_) => false,
         }
     }
@@ -106,6 +120,8 @@ pub struct Studies {
     /// What the log says, drivers' queued records included.
     history: Arc<Mutex<History>>,
     running: RwLock<BTreeMap<StudyId, Running>>,
+    /// Models that operators were told to bring.
+    awaited: Mutex<Awaited>,
     /// One submission at a time.
     submitting: tokio::sync::Mutex<()>,
     threads: Arc<Semaphore>,
@@ -130,6 +146,7 @@ impl Studies {
             common,
             history: Arc::new(Mutex::new(history)),
             running: RwLock::default(),
+            awaited: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
             threads: Arc::new(Semaphore::new(threads)),
             failed,
@@ -158,7 +175,8 @@ impl Studies {
         // Without a closed round the newest version is v0.
         let first = || Summary::new(Schema::of(&study), history.head.model);
         let summary = summary.unwrap_or_else(first);
-        let view = View { state: history.state, serving, summary };
+        let (state, completion) = (history.state, history.completion);
+        let view = View { state, completion, serving, summary };
         let (events, queue) = mpsc::channel(DRIVER_QUEUE_MAX);
         let handle = Handle::new(Arc::clone(&study), offer(history), events, view);
         let tools = Tools {
@@ -255,8 +273,11 @@ impl Studies {
             study: study.id().clone(),
         })?;
         let empty = Summary::new(Schema::of(&study), history.head.model);
-        let summary =
-            self.get(study.id()).map(|old| std::mem::replace(&mut old.view().summary, empty));
+        let summary = self.get(study.id()).map(|old| {
+            let mut summary = std::mem::replace(&mut old.view().summary, empty);
+            summary.succeed(Schema::of(&study));
+            summary
+        });
         self.common.sites.forget_answers(study.id());
         let handle = self.begin(&history, summary)?;
         self.common.sites.broadcast(&handle.offer().clone().into());
@@ -271,6 +292,17 @@ impl Studies {
         signed: &Signed<Study>,
         is_new: bool,
     ) -> Result<(), SubmitError> {
+        match study.initial.filter(|initial| initial.given) {
+            // Later versions of a study go on from its newest model, whatever it once began with.
+            Some(_) if !is_new => {}
+            Some(initial) => self.check_given(study, initial.model).await?,
+            None => self.keep_seeded(study, is_new).await?,
+        }
+        self.common.blobs.put(signed.bytes.clone()).await?;
+        Ok(())
+    }
+
+    async fn keep_seeded(&self, study: &Study, is_new: bool) -> Result<(), SubmitError> {
         let spec = study.clone();
         let made = tokio::task::spawn_blocking(move || spec.initial_model());
         let model = made.await??;
@@ -285,8 +317,53 @@ impl Studies {
         if is_new {
             self.common.blobs.put(model).await?;
         }
-        self.common.blobs.put(signed.bytes.clone()).await?;
         Ok(())
+    }
+
+    async fn check_given(&self, study: &Study, model: Digest) -> Result<(), SubmitError> {
+        let (blobs, layout) = (Arc::clone(&self.common.blobs), study.layout()?);
+        let checked = tokio::task::spawn_blocking(move || given::check(&*blobs, model, &layout));
+        checked.await?.map_err(SubmitError::Given)
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, Awaited> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for the v0 that a signed study was given; if it is not here, takes it from now on.
+    ///
+    /// # Errors
+    /// The study is refused, or was given no v0.
+    pub async fn offer_initial(
+        &self,
+        signed: &Signed<Study>,
+    ) -> Result<InitialDocument, SubmitError> {
+        let consortium = &self.common.consortium;
+        let study = signed.verify(&consortium.operator_keys(), consortium.operators_needed)?;
+        let Some(initial) = study.initial.filter(|initial| initial.given) else {
+            return Err(SubmitError::NotGiven(study.id().clone()));
+        };
+        let bytes = model_bytes_len(&study.layout()?);
+        let wanted = match self.check_given(&study, initial.model).await {
+            Ok(()) => false,
+            Err(SubmitError::Given(GivenError::Missing(_))) => true,
+            Err(other) => return Err(other),
+        };
+        if wanted {
+            self.awaited().expect(initial.model, bytes);
+        }
+        Ok(InitialDocument { study: study.id().clone(), model: initial.model, bytes, wanted })
+    }
+
+    /// Whether a model of this digest and length is to be brought by an operator.
+    #[must_use]
+    pub fn awaits(&self, model: Digest, bytes: u64) -> bool {
+        self.awaited().expects(model, bytes)
+    }
+
+    /// An operator has brought it.
+    pub fn brought(&self, model: Digest) {
+        self.awaited().taken(model);
     }
 
     /// Ends the driver of a study that is about to be replaced; its queued records stay in order.

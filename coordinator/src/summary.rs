@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use consilium_common::audit::{Outcome, RollCall, Status};
 use consilium_common::ids::{Digest, Version};
 use consilium_common::time::WallMillis;
-use consilium_common::update::words::{Metrics, Schema};
+use consilium_common::update::words::Schema;
 
 use crate::document::{RoundStatus, ScoredSums, VersionStatus};
 use crate::limits::{ROUNDS_SHOWN_MAX, VERSIONS_SHOWN_MAX};
@@ -59,6 +59,11 @@ impl Summary {
         }
     }
 
+    /// From here on rounds are of the study's next version.
+    pub fn succeed(&mut self, schema: Schema) {
+        self.schema = schema;
+    }
+
     /// A round ended; its roll call was written at `wall`.
     pub fn add(&mut self, call: &RollCall, wall: WallMillis) {
         self.score_base(call);
@@ -91,8 +96,7 @@ impl Summary {
         let Some(base) = self.versions.get_mut(&call.base_version) else {
             return;
         };
-        let sum = |name: &String| call.metrics.get(name).copied().unwrap_or(0);
-        let metrics = Metrics(self.schema.names().iter().map(sum).collect());
+        let metrics = self.schema.pick(&call.metrics);
         base.accuracy = self.schema.accuracy(&metrics);
         base.loss = self.schema.loss(&metrics);
         base.score = self.schema.score(&metrics);

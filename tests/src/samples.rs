@@ -195,6 +195,7 @@ impl Samples {
                 study: study(),
                 state: m::RunState::Running,
                 by: text("operator/ada"),
+                completion: None,
             }),
             Record::Plan(record::PlanMade {
                 study: study(),

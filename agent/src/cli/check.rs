@@ -90,8 +90,17 @@ fn studies(
 }
 
 async fn check(bench: &Workbench, study: &Study, source: &Source) -> Row {
-    let (seed, round, base, local, preparation) = (0, 0, None, None, None);
-    let job = Job { work: Work::Check, study, source, seed, round, base, local, preparation };
+    let job = Job {
+        work: Work::Check,
+        study,
+        source,
+        seed: 0,
+        round: 0,
+        base: None,
+        local: None,
+        preparation: None,
+        validation: None,
+    };
     let mut row = Row { path: source.path.clone(), ..no_data(study) };
     match bench.run(job, &mut |_| {}).await {
         Ok((outcome, _)) => {

@@ -68,6 +68,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         base: Some(&used.vector),
         local: used.local.path(),
         preparation: used.preparation.as_deref(),
+        validation: None,
     };
     let done = used.bench.run(job, &mut |moved| bar.moved(&moved)).await;
     let (outcome, _) = done.map_err(Failure::failed)?;

@@ -5,11 +5,14 @@
 
 mod check;
 mod daemon;
+mod epochs;
 mod evaluate;
+mod grid;
 mod local;
 mod output;
 mod predict;
 mod progress;
+mod results;
 mod source;
 mod status;
 mod study;

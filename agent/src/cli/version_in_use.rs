@@ -156,7 +156,7 @@ fn local_state(
     config: Option<&AgentConfig>,
     bench: &Workbench,
 ) -> Result<Local, Failure> {
-    if !study.model.keeps_local_state() {
+    if !study.model.keeps_local_state() && study.training.local.is_empty() {
         return Ok(Local::NotOfFamily);
     }
     let missing = |why: &str| Ok(Local::Missing(format!("{why} of study {}", study.id())));

@@ -39,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) local: Option<&'a Path>,
     /// The study's preparation, where it has one and the work needs it.
     pub(super) preparation: Option<&'a [u8]>,
+    /// The share of the training records that is scored in the hold-out's place, if one is.
+    pub(super) validation: Option<f64>,
 }
 
 impl Workbench {
@@ -96,6 +98,7 @@ impl Workbench {
             local: job.local.map(Path::to_owned),
             local_out: (job.work == Work::Train).then(|| files.local_out()),
             preparation: job.preparation.map(|_| files.preparation()),
+            validation: job.validation,
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),
@@ -109,6 +112,11 @@ impl Workbench {
     /// Where a local state for the jobs to come lies, or is put.
     pub(super) fn local_copy(&self) -> PathBuf {
         self.folder.path().join("local.state")
+    }
+
+    /// Whether an interrupt has stopped it.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Keeps the local state that a training left for the jobs after it; none if it left none.

@@ -162,6 +162,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         local,
         local_out: (work == Work::Train).then(|| folder.local_out()),
         preparation: plan.preparation.map(|_| folder.preparation()),
+        validation: None,
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };

@@ -5,8 +5,10 @@ use std::process::{Command, Output};
 
 use crate::support;
 use consilium_agent::worker::synthetic::{half_way, optimum, shifted};
+use consilium_common::ids::Digest;
 use consilium_common::study::Study;
 use consilium_common::tensor::file::from_safetensors;
+use consilium_common::tensor::flat::encode_model;
 use consilium_io::disk::replace;
 use serde_json::Value;
 
@@ -53,6 +55,111 @@ fn training_alone_converges_reports_norms_and_writes_the_model() {
     assert_eq!(from_safetensors(&model, &layout).unwrap().len(), 100);
     let again: Value = serde_json::from_slice(&run(folder.path(), &words).stdout).unwrap();
     assert_eq!(again["final"]["model_digest"], report["final"]["model_digest"]);
+}
+
+#[test]
+fn the_best_epoch_is_kept_and_the_training_ends_once_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.replace("[aggregation]", "[training]\nearly_stopping = 3\n[aggregation]");
+    let draft = draft + "[evaluation]\nmetric = \"loss\"\n";
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let words = "train --local --study load.toml --source synthetic --epochs 60 --best \
+                 --out model.safetensors --json";
+    let output = run(folder.path(), &words.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Half of the way each time: after some epochs the loss, which is counted in 2^-16, is 0.
+    let losses: Vec<f64> = report["epochs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|epoch| epoch["loss"].as_f64().unwrap())
+        .collect();
+    let best = losses.iter().position(|loss| *loss == 0.0).unwrap();
+    assert_eq!(report["best"]["epoch"], best + 1, "of equals the earliest");
+    assert_eq!((losses.len(), &report["best"]["score"]), (best + 1 + 3, &Value::from(0.0)));
+    let layout = Study::read(&draft, "x").unwrap().layout().unwrap();
+    let model = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+    let model = encode_model(&layout, &from_safetensors(&model, &layout).unwrap());
+    assert_eq!(report["best"]["model_digest"], Digest::of(&model).to_string());
+    assert_ne!(report["best"]["model_digest"], report["final"]["model_digest"]);
+}
+
+fn json(folder: &Path, words: &str) -> Value {
+    let output = run(folder, &words.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{words}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn training_goes_on_from_a_model_that_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    replace(&folder.path().join("load.toml"), DRAFT.as_bytes()).unwrap();
+    let train = "train --local --study load.toml --source synthetic --json --epochs";
+    let whole = json(folder.path(), &format!("{train} 3"));
+    json(folder.path(), &format!("{train} 2 --out two.safetensors"));
+    let rest = json(folder.path(), &format!("{train} 1 --start two.safetensors"));
+    assert_eq!(rest["final"]["model_digest"], whole["final"]["model_digest"]);
+
+    // A study that was signed with a model is not trained from another.
+    let study = Study::read(DRAFT, "x").unwrap();
+    let given = study.resolve_from(&[0.25; 100]).unwrap().to_text().unwrap();
+    replace(&folder.path().join("load.toml"), given.as_bytes()).unwrap();
+    for (start, said) in
+        [("", "name its file with --start"), ("--start two.safetensors", "is model")]
+    {
+        let words = format!("{train} 1 {start}");
+        let output = run(folder.path(), &words.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_grid_tries_every_combination_on_a_part_of_the_training_records_and_shows_the_best_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = DRAFT.to_owned() + "[evaluation]\nmetric = \"loss\"\n";
+    replace(&folder.path().join("load.toml"), draft.as_bytes()).unwrap();
+    let grid = "[training]\nrounds = [1, 3, 2]\n";
+    replace(&folder.path().join("grid.toml"), grid.as_bytes()).unwrap();
+    let train = "train --local --study load.toml --source synthetic --grid grid.toml \
+                 --grid training.optimizer=adam,sgd";
+    let report = json(folder.path(), &format!("{train} --json"));
+    let rows = report["combinations"].as_array().unwrap();
+    // This trainer has no optimiser, and comes half of the way nearer in each round.
+    let rounds: Vec<&str> =
+        rows.iter().map(|row| row["values"]["training.rounds"].as_str().unwrap()).collect();
+    assert_eq!(rounds, ["3", "3", "2", "2", "1", "1"]);
+    assert_eq!(rows[0]["values"]["training.optimizer"], "\"adam\"", "of equals the first");
+    assert_eq!((&rows[0]["best_epoch"], &rows[0]["epochs"]), (&3.into(), &3.into()));
+    // Of 100 records 20 are held out; of the others a fifth is scored.
+    let part = |words: &str| json(folder.path(), words)["combinations"][0]["validation"].clone();
+    assert_eq!(part(&format!("{train} --examples 100 --json")), 16);
+    assert_eq!(part(&format!("{train} --examples 100 --json --validation 0.5")), 40);
+    assert!(rows[0]["score"].as_f64() < rows[2]["score"].as_f64());
+
+    // A command that is started again tries what it has not kept: here the five others.
+    let kept = folder.path().join("kept.jsonl");
+    let again = format!("{train} --json --results kept.jsonl");
+    let first = json(folder.path(), &again)["combinations"].clone();
+    let lines = std::fs::read_to_string(&kept).unwrap();
+    assert_eq!(lines.lines().count(), 6);
+    replace(&kept, (lines.lines().next().unwrap().to_owned() + "\n").as_bytes()).unwrap();
+    let second = json(folder.path(), &again)["combinations"].clone();
+    let took = |rows: &Value| -> Vec<f64> {
+        rows.as_array().unwrap().iter().map(|row| row["seconds"].as_f64().unwrap()).collect()
+    };
+    let as_it_was = |before: &Value, after: &Value| -> usize {
+        let pairs = took(before).into_iter().zip(took(after));
+        pairs.filter(|(before, after)| (before - after).abs() < 1e-12).count()
+    };
+    assert!(as_it_was(&first, &second) >= 1, "one is as it was kept: {first} {second}");
+    let third = json(folder.path(), &again)["combinations"].clone();
+    assert_eq!(as_it_was(&second, &third), 6, "all of them are: {second} {third}");
+
+    let words: Vec<&str> = train.split_whitespace().collect();
+    let table = text(&run(folder.path(), &words).stdout);
+    assert!(table.contains("6/6: training.optimizer = \"sgd\", training.rounds = 2: "), "{table}");
 }
 
 #[test]
@@ -124,6 +231,22 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
         ("train --local --study no.toml --source synthetic", 2, "no.toml does not exist"),
         ("train --local --study typo.toml --source synthetic", 2, "did you mean `batches`?"),
         ("train --local --study load.toml --source idx", 2, "--path"),
+        ("train --local --study load.toml --source synthetic --grid no.toml", 2, "does not exist"),
+        (
+            "train --local --study load.toml --source synthetic --grid evaluation.metric=loss,auc",
+            2,
+            "`evaluation.metric` cannot vary",
+        ),
+        (
+            "train --local --study load.toml --source synthetic --grid model.parameters=0,1",
+            2,
+            "with model.parameters = 0: `model.parameters` is 0",
+        ),
+        (
+            "train --local --study load.toml --source synthetic --grid training.local_epochs=1,2",
+            2,
+            "has no say here",
+        ),
         ("train --local --study load.toml --source npz", 2, "--path, the file or folder"),
         ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),
         ("status --config agent.toml", 3, "consilium-agent run"),

@@ -79,6 +79,7 @@ impl Bench {
             local: None,
             local_out: (work == Work::Train).then(|| files.local_out()),
             preparation: None,
+            validation: None,
         };
         Self {
             _folder: folder,

@@ -6,19 +6,20 @@ use std::path::Path;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
-use consilium_common::tensor::layout::Layout;
+use consilium_common::tensor::layout::{Kind, Layout};
 use consilium_common::worker::{FailureCode, Outcome, Phase, Task, Work};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::data::dataset::{Dataset, Loaded};
 use crate::failure::Failure;
 use crate::family::{self, Family, Job};
 use crate::fit::Descent;
+use crate::local::Kept;
 use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::protocol::Link;
 use crate::score::Loss;
-use crate::{fit, local, predict, preparation, score, weights};
+use crate::{fit, predict, preparation, score, weights};
 
 /// More threads than any machine has; libtorch takes an i32.
 const THREADS_MAX: u32 = 1024;
@@ -33,7 +34,11 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let preparation = preparation::read(task, &study)?;
     let preparation = preparation.as_ref();
     let local = task.local.as_deref();
-    let job = Job { study: &study, source: &task.source, device, local, preparation };
+    if task.validation.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+        return Err(incomplete("has a validation part that is no share"));
+    }
+    let validation = task.validation;
+    let job = Job { study: &study, source: &task.source, device, local, preparation, validation };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     match task.work {
         Work::Check => return family.check(&job, link),
@@ -51,11 +56,14 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
     let model = Model::from_base(&study, family.network(&job)?, task)?;
     match (&task.local, model.network.local()) {
-        (Some(state), Some(store)) => family.restore_local(state, store)?,
-        (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
-        (Some(_), None) => {
+        (Some(state), Some(store)) if model.stays.is_empty() => {
+            family.restore_local(state, store)?;
+        }
+        (Some(_), None) if model.stays.is_empty() => {
             return Err(incomplete("brings a local state to a model that has none"));
         }
+        (Some(state), _) => model.kept()?.read(state)?,
+        (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
         (None, None) => {}
     }
     let metrics = score::score(&*model.network, &study, &holdout, link)?;
@@ -96,6 +104,10 @@ fn prepare_libtorch(task: &Task) {
 struct Model {
     network: Box<dyn Network>,
     layout: Layout,
+    /// The network's variables, in the layout's order.
+    shared: Vec<Tensor>,
+    /// Those of them that the study leaves at the site.
+    stays: Kept,
 }
 
 impl Model {
@@ -104,8 +116,23 @@ impl Model {
         let Some(base) = &task.base else {
             return Err(incomplete("names no base"));
         };
-        weights::load(network.store(), &layout, &weights::read(base, &layout, "the base")?)?;
-        Ok(Self { network, layout })
+        let local = study.local_tensors()?;
+        let (shared, stays) = weights::sort_out(network.store(), &layout, &local)?;
+        weights::fill(&shared, &layout, &weights::read(base, &layout, "the base")?)?;
+        Ok(Self { network, layout, shared, stays })
+    }
+
+    /// All that stays at the site, by the study's word or the family's.
+    fn kept(&self) -> Result<Kept, Failure> {
+        let family = self.network.local().map(Kept::of).unwrap_or_default();
+        family.and(&self.stays)
+    }
+
+    /// The variables that the sites train together.
+    fn trained(&self) -> Vec<Tensor> {
+        let tensors = self.layout.tensors().iter().zip(&self.shared);
+        let weights = tensors.filter(|(tensor, _)| tensor.kind == Kind::Weight);
+        weights.map(|(_, variable)| variable.shallow_clone()).collect()
     }
 
     /// Trains and saves: what travels, and what stays. `scored` is what the base was worth.
@@ -121,28 +148,28 @@ impl Model {
             return Err(incomplete("names no place for the result"));
         };
         let study = job.study;
-        let parameters = weights::variables(self.network.store(), &self.layout)?;
-        let mut optimizer = Optimizer::new(&study.training, task.round, parameters)?;
+        let mut optimizer = Optimizer::new(&study.training, task.round, self.trained())?;
         if let Some(mu) = study.aggregation.proximal_mu {
             optimizer = optimizer.near_base(mu)?;
         }
-        let kept = match (self.network.local(), &task.local_out) {
-            (Some(store), Some(out)) => Some((store, out)),
-            (Some(_), None) => return Err(incomplete("names no place for the next local state")),
-            (None, _) => None,
+        let kept = self.kept()?;
+        let kept = match (kept.is_empty() && self.network.local().is_none(), &task.local_out) {
+            (true, _) => None,
+            (false, Some(out)) => Some((kept, out)),
+            (false, None) => return Err(incomplete("names no place for the next local state")),
         };
-        if let Some((store, _)) = kept {
-            optimizer = optimizer.and(local::trained(store))?;
+        if let Some((kept, _)) = &kept {
+            optimizer = optimizer.and(kept.trained())?;
         }
         let network = &*self.network;
         let loss = Loss::new(study, preparation::class_weights(job)?);
         let descent = Descent { loss, optimizer };
         let loss = fit::train(network, records, study, task.seed, descent, link)?;
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
-        let flat = weights::flatten(network.store(), &self.layout)?;
+        let flat = weights::gather(&self.shared, &self.layout)?;
         weights::all_finite(&flat)?;
-        if let Some((store, out)) = kept {
-            local::write(out, store)?;
+        if let Some((kept, out)) = kept {
+            kept.write(out)?;
         }
         weights::write(out, &self.layout, &flat, "the model")?;
         Ok(Outcome { examples: records.len() as u64, train_loss: Some(loss), ..scored })

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use consilium_common::study::tensors::LocalTensor;
 use consilium_common::tensor::file::{from_safetensors, to_safetensors};
 use consilium_common::tensor::layout::Layout;
 use consilium_common::worker::FailureCode;
@@ -13,6 +14,7 @@ use tch::nn::VarStore;
 use tch::{Tensor, no_grad};
 
 use crate::failure::Failure;
+use crate::local::Kept;
 
 /// A safetensors header at most: names and shapes of 4,096 tensors.
 pub(crate) const HEADER_BYTES_MAX: u64 = 4 << 20;
@@ -21,45 +23,59 @@ fn mismatch(message: String) -> Failure {
     Failure::new(FailureCode::ModelMismatch, message)
 }
 
-/// The store's variables in the order of `layout`, which must name exactly them.
-pub(crate) fn variables(store: &VarStore, layout: &Layout) -> Result<Vec<Tensor>, Failure> {
+/// The store's variables in the order of `layout`, and those that the study keeps at each site, as
+/// they start: together exactly all.
+pub(crate) fn sort_out(
+    store: &VarStore,
+    layout: &Layout,
+    local: &[LocalTensor],
+) -> Result<(Vec<Tensor>, Kept), Failure> {
     let mut named = store.variables();
-    let mut ordered = Vec::with_capacity(named.len());
-    for tensor in layout.tensors() {
-        let name = &tensor.name;
+    let mut take = |name: &str, shape: &[u32]| {
         let Some(variable) = named.remove(name) else {
             return Err(mismatch(format!("this worker's model has no tensor {name}")));
         };
-        let need: Vec<i64> = tensor.shape.iter().copied().map(i64::from).collect();
+        let need: Vec<i64> = shape.iter().copied().map(i64::from).collect();
         if variable.size() != need {
             let have = variable.size();
             let message =
                 format!("tensor {name} is {have:?} in this worker, {need:?} in the study");
             return Err(mismatch(message));
         }
-        ordered.push(variable);
+        Ok(variable)
+    };
+    let (mut shared, mut kept) = (Vec::new(), Kept::default());
+    for tensor in layout.tensors() {
+        shared.push(take(&tensor.name, &tensor.shape)?);
+    }
+    for LocalTensor { name, shape, values } in local {
+        let variable = take(name, shape)?;
+        copy(values, &variable)?;
+        kept.insert(name, variable)?;
     }
     match named.into_keys().min() {
-        None => Ok(ordered),
+        None => Ok((shared, kept)),
         Some(name) => Err(mismatch(format!("the study's layout has no tensor {name}"))),
     }
 }
 
-/// Copies `flat` into the variables. `flat` must be of the layout's length.
-pub(crate) fn load(store: &VarStore, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
-    let variables = variables(store, layout)?;
-    for (tensor, mut variable) in layout.tensors().iter().zip(variables) {
-        let values = flat.get(tensor.offset..tensor.offset + tensor.len).unwrap_or_default();
-        let values = Tensor::f_from_slice(values)?.f_view(variable.size().as_slice())?;
-        no_grad(|| variable.f_copy_(&values))?;
+fn copy(values: &[f32], variable: &Tensor) -> Result<(), Failure> {
+    let values = Tensor::f_from_slice(values)?.f_view(variable.size().as_slice())?;
+    no_grad(|| variable.shallow_clone().f_copy_(&values))?;
+    Ok(())
+}
+
+/// Copies `flat` into the variables of `layout`, in its order. `flat` must be of its length.
+pub(crate) fn fill(variables: &[Tensor], layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
+    for (tensor, variable) in layout.tensors().iter().zip(variables) {
+        copy(flat.get(tensor.offset..tensor.offset + tensor.len).unwrap_or_default(), variable)?;
     }
     Ok(())
 }
 
-/// The variables as one vector.
-pub(crate) fn flatten(store: &VarStore, layout: &Layout) -> Result<Vec<f32>, Failure> {
+/// The variables of `layout`, in its order, as one vector.
+pub(crate) fn gather(variables: &[Tensor], layout: &Layout) -> Result<Vec<f32>, Failure> {
     let mut flat = vec![0.0; layout.len()];
-    let variables = variables(store, layout)?;
     for (tensor, variable) in layout.tensors().iter().zip(variables) {
         if let Some(values) = flat.get_mut(tensor.offset..tensor.offset + tensor.len) {
             variable.f_detach()?.f_contiguous()?.f_copy_data(values, tensor.len)?;
@@ -102,4 +118,22 @@ pub(crate) fn write(path: &Path, layout: &Layout, flat: &[f32], what: &str) -> R
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = to_safetensors(layout, flat, metadata).map_err(|error| internal(&error))?;
     replace_private(path, &bytes).map_err(|error| internal(&error))
+}
+
+/// The store's variables of a study that keeps none at the sites.
+#[cfg(test)]
+pub(crate) fn variables(store: &VarStore, layout: &Layout) -> Result<Vec<Tensor>, Failure> {
+    Ok(sort_out(store, layout, &[])?.0)
+}
+
+/// Fills them.
+#[cfg(test)]
+pub(crate) fn load(store: &VarStore, layout: &Layout, flat: &[f32]) -> Result<(), Failure> {
+    fill(&variables(store, layout)?, layout, flat)
+}
+
+/// Reads them.
+#[cfg(test)]
+pub(crate) fn flatten(store: &VarStore, layout: &Layout) -> Result<Vec<f32>, Failure> {
+    gather(&variables(store, layout)?, layout)
 }

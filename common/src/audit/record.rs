@@ -1,6 +1,8 @@
 //! Kinds and payloads of the coordinator's log. Payloads are in the wire encoding; what was signed
 //! is inside as kept bytes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Receipt, RollCall};
@@ -92,6 +94,27 @@ pub struct StudyStateSet {
     pub state: RunState,
     /// Who asked for it; `coordinator` for its own doing.
     pub by: String,
+    /// Why it is complete; none in any other state.
+    pub completion: Option<Completion>,
+}
+
+/// Why a study is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completion {
+    /// It has as many versions as it was to have.
+    Rounds,
+    /// Its best version is as old as `training.early_stopping` lets it be.
+    EarlyStopping,
+}
+
+impl fmt::Display for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rounds => "rounds",
+            Self::EarlyStopping => "early-stopping",
+        })
+    }
 }
 
 /// A round's plan.

@@ -87,6 +87,7 @@ impl Study {
         self.check_training()?;
         self.check_strategy()?;
         self.check_cohort()?;
+        self.check_local()?;
         self.layout().map(drop)
     }
 
@@ -96,7 +97,11 @@ impl Study {
         let purpose = [("study.purpose", &self.header.purpose)];
         let classes = self.model.classes().iter().map(|class| ("model.classes", class));
         let groups = self.evaluation.groups.iter().map(|entry| ("evaluation.groups", entry));
-        let own = purpose.into_iter().chain(classes).chain(groups);
+        let patterns =
+            [("training.frozen", &self.training.frozen), ("training.local", &self.training.local)];
+        let patterns =
+            patterns.into_iter().flat_map(|(field, all)| all.iter().map(move |one| (field, one)));
+        let own = purpose.into_iter().chain(classes).chain(groups).chain(patterns);
         for (field, text) in own.chain(self.data.texts()) {
             if text.len() > TEXT_BYTES_MAX {
                 let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
@@ -203,6 +208,7 @@ impl Study {
             return range("training.rounds", t.rounds, &need);
         }
         self.check_loss()?;
+        self.check_early_stopping()?;
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
@@ -234,6 +240,21 @@ impl Study {
             Some(augment) => augment.check(),
             None => Ok(()),
         }
+    }
+
+    fn check_early_stopping(&self) -> Result<(), StudyError> {
+        let Some(versions) = self.training.early_stopping else {
+            return Ok(());
+        };
+        if !(1..=ROUNDS_MAX).contains(&versions) {
+            let need = format!("1 to {ROUNDS_MAX} versions are accepted");
+            return range("training.early_stopping", versions, &need);
+        }
+        if self.model.objective().is_none() && self.evaluation.metric == Metric::Accuracy {
+            let need = "the synthetic trainer measures no accuracy: write `metric = \"loss\"`";
+            return range("training.early_stopping", versions, need);
+        }
+        Ok(())
     }
 
     /// Every number that the strategy uses lies in its range, and no other is there: what a person

@@ -17,6 +17,8 @@
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
+//! * [`tensors`]: which tensors travel, which are frozen, which stay at the site
+//! * [`variants`]: combinations of values to try against one another
 //! * [`preparation`]: what the sites count together before the first round trains
 
 pub mod augment;
@@ -32,7 +34,9 @@ pub mod preparation;
 pub mod sections;
 pub mod segments;
 pub mod strategy;
+pub mod tensors;
 pub mod tokens;
+pub mod variants;
 pub mod vocabulary;
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +57,6 @@ use crate::config;
 use crate::ids::{Digest, StudyId};
 use crate::signed::Document;
 use crate::tensor::flat::encode_model;
-use crate::tensor::layout::Layout;
 
 /// A study, draft or resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,7 +89,7 @@ pub struct Study {
     pub initial: Option<Initial>,
 }
 
-/// What the resolved study says about the initial model.
+/// What the resolved study says about the initial model, v0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Initial {
@@ -94,6 +97,13 @@ pub struct Initial {
     pub layout: Digest,
     /// Digest of v0.
     pub model: Digest,
+    /// v0 was given to `study sign --start`: it does not follow from spec and seed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub given: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Study {
@@ -116,9 +126,29 @@ impl Study {
     /// # Errors
     /// The spec gives no valid layout.
     pub fn resolve(mut self) -> Result<Self, StudyError> {
-        let layout = self.layout()?;
+        let layout = self.layout()?.digest();
         let model = Digest::of(&self.initial_model()?);
-        self.initial = Some(Initial { layout: layout.digest(), model });
+        self.initial = Some(Initial { layout, model, given: false });
+        Ok(self)
+    }
+
+    /// The same with this v0, in the order of the layout, in place of the seeded one.
+    ///
+    /// # Errors
+    /// The spec gives no valid layout, or the vector is none of it.
+    pub fn resolve_from(mut self, vector: &[f32]) -> Result<Self, StudyError> {
+        let layout = self.layout()?;
+        let (have, need) = (vector.len(), layout.len());
+        if have != need {
+            let need = format!("the layout has {need}");
+            return check::range("initial.model", format!("of {have} parameters"), &need);
+        }
+        if !vector.iter().all(|x| x.is_finite()) {
+            let need = "rounds start from finite numbers";
+            return check::range("initial.model", "NaN or infinity in places", need);
+        }
+        let model = Digest::of(&encode_model(&layout, vector));
+        self.initial = Some(Initial { layout: layout.digest(), model, given: true });
         Ok(self)
     }
 
@@ -136,37 +166,36 @@ impl Study {
         &self.header.name
     }
 
-    /// The layout of the model.
-    ///
-    /// # Errors
-    /// The spec gives no valid layout.
-    pub fn layout(&self) -> Result<Layout, StudyError> {
-        self.model.layout(&self.data)
-    }
-
-    /// v0's vector, in the order of the layout.
-    ///
-    /// # Errors
-    /// The spec gives no valid layout.
-    pub fn initial_vector(&self) -> Result<Vec<f32>, StudyError> {
-        self.model.initial(&self.data, self.header.seed)
-    }
-
-    /// Digest of the `[model]` section of a signed study: BLAKE3 of `consilium/model-spec/1` ‖ the
-    /// section as TOML with its keys sorted. It is taken from the signed bytes, so that a release with
-    /// new defaults does not change it. Equal digests mean equal layouts.
+    /// Digest of the `[model]` section of a signed study and of `frozen` and `local` in `[training]`,
+    /// if they are there: BLAKE3 of `consilium/model-spec/1` ‖ these as TOML with sorted keys. It is
+    /// taken from the signed bytes, so that a release with new defaults does not change it. Equal
+    /// digests mean equal layouts.
     ///
     /// # Errors
     /// The bytes are no TOML.
     pub fn spec_digest(signed: &[u8]) -> Result<Digest, StudyError> {
         let text = std::str::from_utf8(signed).map_err(|_| StudyError::NotText)?;
         let whole: toml::Table = config::parse(text, "signed study")?;
-        let section = toml::Table::from_iter(whole.into_iter().filter(|(name, _)| name == "model"));
-        let section = toml::to_string(&section).map_err(|e| StudyError::Write(e.to_string()))?;
+        let mut spec = toml::Table::new();
+        for (name, section) in whole {
+            match (&*name, section) {
+                ("model", section) => {
+                    spec.insert(name, section);
+                }
+                ("training", toml::Value::Table(mut training)) => {
+                    training.retain(|field, _| field == "frozen" || field == "local");
+                    if !training.is_empty() {
+                        spec.insert(name, training.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        let section = toml::to_string(&spec).map_err(|e| StudyError::Write(e.to_string()))?;
         Ok(Digest::of(format!("consilium/model-spec/1{section}").as_bytes()))
     }
 
-    /// v0 as a model file: 49 bytes of header and 4 bytes a parameter.
+    /// The v0 that follows from spec and seed, as a model file: 49 bytes of header and 4 bytes a parameter.
     ///
     /// # Errors
     /// The spec gives no valid layout.

@@ -1,5 +1,7 @@
 //! The sections of a study file, field by field, with their defaults.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Augment, ClassWeights};
@@ -53,6 +55,15 @@ pub struct Training {
     /// How pictures are changed for a training step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
+    /// The study is complete before that when its best version is so many versions old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<u64>,
+    /// Tensors that stay as v0 has them, by patterns over their names: `conv1.*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
+    /// Tensors that each site trains and keeps for itself, by patterns over their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub local: Vec<String>,
 }
 
 impl Default for Training {
@@ -67,6 +78,9 @@ impl Default for Training {
             class_weights: None,
             clip_gradient: None,
             augment: None,
+            early_stopping: None,
+            frozen: Vec::new(),
+            local: Vec::new(),
         }
     }
 }
@@ -273,6 +287,30 @@ pub enum Metric {
     Hr,
     /// The same, worth less further down (NDCG@10).
     Ndcg,
+}
+
+impl Metric {
+    /// Whether `score` is better than `than`; equal ones are not.
+    #[must_use]
+    pub fn is_better(self, score: f64, than: f64) -> bool {
+        match self {
+            Self::Accuracy | Self::Auc | Self::Hr | Self::Ndcg => score > than,
+            Self::Loss | Self::Rmse => score < than,
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accuracy => "accuracy",
+            Self::Loss => "loss",
+            Self::Auc => "auc",
+            Self::Rmse => "rmse",
+            Self::Hr => "hr",
+            Self::Ndcg => "ndcg",
+        })
+    }
 }
 
 /// Who sees a site's metrics.

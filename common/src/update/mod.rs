@@ -1,9 +1,11 @@
 //! What a site uploads for a round.
 //!
 //! [`delta`]: trained − base, its norm, the clip. [`grid`]: fixed point, so that sums are exact.
-//! [`words`]: weight, flags and metric sums beside it. [`measures`]: what the
-//! sums say. [`intervals`]: how people read it. [`groups`]: the same for groups of records. [`sections`]: the bytes of all of it.
+//! [`words`]: weight, flags and metric sums beside it. [`measures`]: what the sums say.
+//! [`intervals`]: how people read it. [`groups`]: the same for groups of records. [`best`]: which
+//! version they make the best. [`sections`]: the bytes of all of it.
 
+pub mod best;
 pub mod delta;
 pub mod grid;
 pub mod groups;

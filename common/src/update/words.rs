@@ -5,6 +5,8 @@
 //! to [`SITES_MAX`](crate::limits::SITES_MAX) sites a limb stays below 2^32, so the ring of 32 bits
 //! carries it. Floats are made at display.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::groups::Group;
@@ -151,6 +153,12 @@ impl Schema {
     #[must_use]
     pub fn get(&self, metrics: &Metrics, name: &str) -> Option<u64> {
         metrics.0.get(self.position(name)?).copied()
+    }
+
+    /// The sums of this schema among those that a roll call names; 0 for what it does not name.
+    #[must_use]
+    pub fn pick(&self, sums: &BTreeMap<String, u64>) -> Metrics {
+        Metrics(self.names.iter().map(|name| sums.get(name).copied().unwrap_or(0)).collect())
     }
 
     /// Where the sum called `name` stands.

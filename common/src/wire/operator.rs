@@ -1,6 +1,6 @@
 //! Operators' requests, ALPN `consilium-op/1`: one stream a request, one frame up; down come
 //! `Part` frames (a JSON document in pieces) and one `End`. Model files are fetched by digest on
-//! blob streams, as agents do.
+//! blob streams, as agents do, and the v0 that a study was given is pushed on one.
 
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,11 @@ pub enum Request {
     Report {
         /// Which.
         study: StudyId,
+    },
+    /// Is the v0 that this study was given at the coordinator? If not, it is taken from now on.
+    InitialOffer {
+        /// Kept bytes and signatures.
+        signed: Signed<Study>,
     },
 }
 

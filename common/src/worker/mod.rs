@@ -90,6 +90,11 @@ pub struct Task {
     /// The study's preparation, where it has one and the task trains, scores or predicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PathBuf>,
+    /// Leave the hold-out alone: this share of the training records is scored in its place and not
+    /// trained on or counted, the same in every task of the study. Above 0, below 1. For choosing
+    /// hyper-parameters; never in a study's rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
 }
 
 /// What a task asks of the worker.

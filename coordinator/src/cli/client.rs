@@ -13,7 +13,7 @@ use consilium_common::wire::codec;
 use consilium_common::wire::operator::{self, End, KIND_END, KIND_PART, KIND_REQUEST, Request};
 use consilium_io::SystemClock;
 use consilium_io::disk::{Blobs, Durability};
-use consilium_io::net::transfer::{Pace, PartialSink, fetch};
+use consilium_io::net::transfer::{Pace, PartialSink, Source, fetch, push};
 use consilium_io::net::{
     Carrier, CarrierError, Closed, ClosedBy, ConnectError, FrameReader, FrameWriter, QuicDialer,
     StreamKind,
@@ -114,6 +114,21 @@ impl Client {
             .map_err(Failure::failed)?;
         let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress };
         fetch(&*self.carrier, &mut sink, &mut pace).await.map_err(Failure::failed)?;
+        Ok(())
+    }
+
+    /// Brings a model that the coordinator awaits.
+    ///
+    /// # Errors
+    /// The coordinator does not take it, or the connection is lost.
+    pub async fn push(
+        &self,
+        source: &Source,
+        digest: Digest,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), Failure> {
+        let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress };
+        push(&*self.carrier, digest, &[], source, &mut pace).await.map_err(Failure::failed)?;
         Ok(())
     }
 

@@ -137,11 +137,13 @@ mod tests {
             vec!["ca", "issue", "--ca", "ca", "coordinator", "--host", "localhost"],
             vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
             vec!["study", "sign", "demo.toml", "--key", "operator.key", "--out", "signed"],
+            vec!["study", "sign", "demo.toml", "--key", "operator.key", "--start", "m.safetensors"],
         ] {
             Cli::try_parse_from(std::iter::once("consilium").chain(words)).unwrap();
         }
         for words in [
             vec!["study", "submit", "demo.study.toml"],
+            vec!["study", "submit", "demo.study.toml", "--start", "m.safetensors"],
             vec!["study", "start", "demo", "--json"],
             vec!["study", "list"],
             vec!["status", "--watch"],
@@ -149,6 +151,7 @@ mod tests {
             vec!["model", "list", "demo"],
             vec!["report", "demo", "--out", "demo.html"],
             vec!["model", "export", "demo", "--version", "v3", "--out", "m.safetensors"],
+            vec!["model", "export", "demo", "--best"],
         ] {
             let words = std::iter::once("consilium").chain(words).chain(base);
             Cli::try_parse_from(words).unwrap();

@@ -43,6 +43,9 @@ pub(super) struct ExportArgs {
     /// Which version, such as v3; the newest if not given.
     #[arg(long, id = "model_version", value_name = "VERSION")]
     version: Option<Version>,
+    /// The version with the best score by the study's metric
+    #[arg(long, conflicts_with = "model_version")]
+    best: bool,
     /// The file; NAME-vN.safetensors if not given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -56,7 +59,11 @@ pub(super) fn run(command: ModelCommand) -> Result<(), Failure> {
     match command {
         ModelCommand::List { study, connection, format } => {
             let list: ModelListDocument = study::ask(&connection, &Request::ModelList { study })?;
-            output::show(format, &list, |list| status::version_table(&list.versions))
+            output::show(format, &list, |list| {
+                let table = status::version_table(&list.versions);
+                let best = list.best.map(|best| format!("\nbest version {best}"));
+                table + &best.unwrap_or_default()
+            })
         }
         ModelCommand::Export(args) => export(&args),
     }
@@ -114,7 +121,8 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
 /// The model's description and its bytes, whose digest was checked.
 async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failure> {
     let client = Client::connect(&args.connection).await?;
-    let request = Request::ModelShow { study: args.study.clone(), version: args.version };
+    let version = if args.best { Some(best(&client, &args.study).await?) } else { args.version };
+    let request = Request::ModelShow { study: args.study.clone(), version };
     let document: ModelShowDocument = client.ask(&request).await?;
     let beside = args.out.as_deref().and_then(Path::parent);
     let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
@@ -133,8 +141,17 @@ async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failur
     Ok((document, model))
 }
 
+async fn best(client: &Client, study: &StudyId) -> Result<Version, Failure> {
+    let list: ModelListDocument = client.ask(&Request::ModelList { study: study.clone() }).await?;
+    list.best.ok_or_else(|| {
+        Failure::refused(format!(
+            "no version of study {study} was scored yet: there is no best one"
+        ))
+    })
+}
+
 /// A bar on a terminal, nothing elsewhere.
-fn progress_bar(bytes: u64) -> ProgressBar {
+pub(super) fn progress_bar(bytes: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

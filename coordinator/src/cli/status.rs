@@ -13,7 +13,8 @@ use super::client::Client;
 use super::output::{self, Format};
 use super::{Connection, Failure};
 use crate::document::{
-    QuarantinedSite, RoundStatus, SiteStatus, StatusDocument, StudyStatus, VersionStatus,
+    BestStatus, QuarantinedSite, RoundStatus, SiteStatus, StatusDocument, StudyStatus,
+    VersionStatus,
 };
 
 /// Versions and rounds of a study on one screen.
@@ -106,8 +107,9 @@ fn quarantine_text(site: &QuarantinedSite) -> String {
 
 /// One study: what goes on, its sites, its metrics, its last rounds.
 pub(super) fn study_text(study: &StudyStatus) -> String {
+    let why = study.completion.map(|why| format!(" ({why})")).unwrap_or_default();
     let mut text = format!(
-        "study {}: {}, {} of v{}",
+        "study {}: {}{why}, {} of v{}",
         study.study, study.state, study.version, study.rounds_goal
     );
     if let Some(task) = study.task {
@@ -117,6 +119,9 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
     }
     if let Some(remaining) = study.remaining_ms {
         text += &format!(", {} left", output::span(remaining));
+    }
+    if let Some(BestStatus { version, score, .. }) = &study.best {
+        text += &format!("\nbest version {version}: {} {score:.4}", study.metric);
     }
     if !study.waiting_for.is_empty() {
         text += &format!("\nwaiting for {}", study.waiting_for.join("; "));

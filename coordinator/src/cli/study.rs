@@ -6,20 +6,24 @@ use clap::{Args, Subcommand};
 use consilium_certs::consortium::{CONSORTIUM_FILE, Consortium};
 use consilium_certs::signed_file::SignedFileError;
 use consilium_certs::{keys, signed_file};
-use consilium_common::ids::StudyId;
+use consilium_common::ids::{Digest, StudyId};
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
+use consilium_common::tensor::flat::encode_model;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::operator::Request;
-use consilium_io::disk::{create_folder, read_text};
+use consilium_io::disk::{create_folder, read_safetensors, read_text};
+use consilium_io::net::transfer::Source;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::Client;
 use super::output::{self, Format};
-use super::{Connection, Failure, status};
-use crate::document::{CommandDocument, StudyLine, StudyListDocument, StudyShowDocument};
+use super::{Connection, Failure, model, status};
+use crate::document::{
+    CommandDocument, InitialDocument, StudyLine, StudyListDocument, StudyShowDocument,
+};
 
 const RESOLVED: &str = ".study.toml";
 
@@ -32,6 +36,9 @@ pub(super) enum StudyCommand {
     Submit {
         /// The signed file, `NAME.study.toml`; its `.sig` lies beside it.
         file: PathBuf,
+        /// The model that the study was signed with, if it was with one
+        #[arg(long, value_name = "MODEL.safetensors")]
+        start: Option<PathBuf>,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
@@ -62,6 +69,10 @@ pub(super) struct SignArgs {
     /// The operator's key, `operator.key`.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// A model to start from in place of the seeded one: exactly the study's tensors, as
+    /// `consilium model export` writes them
+    #[arg(long, value_name = "MODEL.safetensors")]
+    start: Option<PathBuf>,
     /// Where the signed files go; beside the draft if not given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -83,7 +94,9 @@ pub(super) struct OneStudy {
 pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
     match command {
         StudyCommand::Sign(args) => sign(&args),
-        StudyCommand::Submit { file, connection, format } => submit(&file, &connection, format),
+        StudyCommand::Submit { file, start, connection, format } => {
+            submit(&file, start.as_deref(), &connection, format)
+        }
         StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
         StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
         StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
@@ -138,14 +151,18 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
     let target = folder.join(format!("{}{RESOLVED}", study.id()));
     let (id, version) = (study.id().clone(), study.header.version);
     if study.initial.is_some() {
+        if args.start.is_some() {
+            let told = "--start goes with a draft: this study is signed with the model that it has";
+            return Err(Failure::usage(told));
+        }
         // Resolved already: these bytes are what is signed, with whatever signatures it has.
         if target != args.file {
             let signed = already_signed(&args.file, &text)?;
             signed_file::store(&target, &signed).map_err(Failure::failed)?;
         }
     } else {
-        let resolved =
-            study.resolve().and_then(|study| study.to_text()).map_err(Failure::refused)?;
+        let resolved = resolve(study, args.start.as_deref())?;
+        let resolved = resolved.to_text().map_err(Failure::refused)?;
         let same = read_text(&target, STUDY_BYTES_MAX).is_ok_and(|known| known == resolved);
         if !same {
             signed_file::store_unsigned(&target, resolved.as_bytes()).map_err(Failure::failed)?;
@@ -172,6 +189,16 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
     })
 }
 
+/// Fills in the digests: of the seeded v0, or of the one in the file.
+fn resolve(study: Study, start: Option<&Path>) -> Result<Study, Failure> {
+    let Some(file) = start else {
+        return study.resolve().map_err(Failure::refused);
+    };
+    let layout = study.layout().map_err(Failure::refused)?;
+    let vector = read_safetensors(file, &layout).map_err(Failure::refused)?;
+    study.resolve_from(&vector).map_err(Failure::refused)
+}
+
 /// A resolved study with the signatures beside it, if there are any.
 fn already_signed(file: &Path, text: &str) -> Result<Signed<Study>, Failure> {
     match signed_file::load(file) {
@@ -183,7 +210,12 @@ fn already_signed(file: &Path, text: &str) -> Result<Signed<Study>, Failure> {
     }
 }
 
-fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Failure> {
+fn submit(
+    file: &Path,
+    start: Option<&Path>,
+    connection: &Connection,
+    format: Format,
+) -> Result<(), Failure> {
     let signed: Signed<Study> = signed_file::load(file).map_err(|error| match error {
         SignedFileError::NotSigned { .. }
         | SignedFileError::Changed { .. }
@@ -192,7 +224,16 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
         | SignedFileError::Malformed { .. }
         | SignedFileError::TooMany { .. } => Failure::failed(error),
     })?;
-    let changed: CommandDocument = ask(connection, &Request::StudySubmit { signed })?;
+    let model = start.map(|start| given_model(start, &signed)).transpose()?;
+    let changed: CommandDocument = super::on_runtime(async {
+        let client = Client::connect(connection).await?;
+        if let Some((digest, model)) = model {
+            bring(&client, &signed, digest, model).await?;
+        }
+        let answer = client.ask(&Request::StudySubmit { signed }).await;
+        client.close().await;
+        answer
+    })?;
     output::show(format, &changed, |changed| {
         let study = format!("{} ({})", changed.study, changed.digest);
         if changed.state == RunState::Submitted {
@@ -200,6 +241,41 @@ fn submit(file: &Path, connection: &Connection, format: Format) -> Result<(), Fa
         }
         format!("{study} was submitted before and is {}", changed.state)
     })
+}
+
+/// The model of a file, as the bytes that the signed study names.
+fn given_model(start: &Path, signed: &Signed<Study>) -> Result<(Digest, Vec<u8>), Failure> {
+    let study = signed.parse_unverified().map_err(Failure::refused)?;
+    let layout = study.layout().map_err(Failure::refused)?;
+    let vector = read_safetensors(start, &layout).map_err(Failure::refused)?;
+    let model = encode_model(&layout, &vector);
+    let digest = Digest::of(&model);
+    match study.initial {
+        Some(initial) if initial.model == digest => Ok((digest, model)),
+        _ => Err(Failure::refused(format!(
+            "{} is model {digest}, and the study was not signed with it",
+            start.display()
+        ))),
+    }
+}
+
+/// Brings the model, unless the coordinator has it.
+async fn bring(
+    client: &Client,
+    signed: &Signed<Study>,
+    digest: Digest,
+    model: Vec<u8>,
+) -> Result<(), Failure> {
+    let request = Request::InitialOffer { signed: signed.clone() };
+    let offered: InitialDocument = client.ask(&request).await?;
+    if !offered.wanted {
+        return Ok(());
+    }
+    let bar = model::progress_bar(offered.bytes);
+    let mut through = |at| bar.set_position(at);
+    client.push(&Source::Bytes(model.into()), digest, &mut through).await?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Bundles of sites and of the coordinator hold other keys than operators' ones, and beside them the

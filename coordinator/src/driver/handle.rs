@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use consilium_common::audit::record::PlanMade;
+use consilium_common::audit::record::{Completion, PlanMade};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::study::Study;
 use consilium_common::wire::messages::{RunState, StudyOffer, StudyState};
@@ -66,6 +66,8 @@ struct Inner {
 pub struct View {
     /// As it is in the log.
     pub state: RunState,
+    /// Why it is complete, if it is.
+    pub completion: Option<Completion>,
     /// The open round, and the blobs that its sites fetch.
     pub serving: Option<Serving>,
     /// From the roll calls.

@@ -321,7 +321,8 @@ impl Driver {
             },
             Some(Record::StudyState(set)) => {
                 tracing::info!(study = %set.study, state = %set.state, by = set.by, "study state");
-                self.handle.view().state = set.state;
+                let mut view = self.handle.view();
+                (view.state, view.completion) = (set.state, set.completion);
             }
             _ => {}
         }

@@ -165,7 +165,7 @@ async fn bench_of(model: &str) -> Bench {
         signatures: signed.signatures,
     };
     let (events, queue) = mpsc::channel(64);
-    let view = View { state: RunState::Submitted, serving: None, summary };
+    let view = View { state: RunState::Submitted, completion: None, serving: None, summary };
     let handle = Handle::new(Arc::new(study.clone()), offer, events, view);
     let (sender, letters) = mpsc::channel(256);
     let store = Arc::new(Fake::default());

@@ -87,13 +87,17 @@ impl Engine {
             return;
         };
         ending.told = true;
+        let score = || self.terms.schema.score(&open.words.metrics);
         match &ending.outcome {
             Outcome::Committed { version, model, strategy_state, .. } => {
+                self.best.note(self.version, score());
                 (self.version, self.model) = (*version, *model);
                 self.strategy_state = *strategy_state;
+                self.attempts.made_a_version();
                 self.attempts.try_again(self.now);
             }
             Outcome::Evaluated { .. } => {
+                self.best.note(self.version, score());
                 self.attempts.evaluated = true;
                 self.attempts.try_again(self.now);
             }

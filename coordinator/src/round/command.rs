@@ -1,7 +1,7 @@
 //! What operators ask of a study, and what a study asks of itself.
 
 use consilium_common::audit::Record;
-use consilium_common::audit::record::StudyStateSet;
+use consilium_common::audit::record::{Completion, StudyStateSet};
 use consilium_common::ids::StudyId;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{RunState, StudyState};
@@ -9,6 +9,9 @@ use consilium_common::wire::messages::{RunState, StudyState};
 use super::action::ActionId;
 use super::engine::Engine;
 use super::outbox::Awaited;
+
+/// Who commands when the engine does so itself.
+const COORDINATOR: &str = "coordinator";
 
 /// An operator's command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +64,22 @@ impl Engine {
             (Command::Pause, _) => return Err(CommandError::NotRunning(study())),
             (Command::Stop, _) => RunState::Stopped,
         };
-        self.ask_for_state(state, by);
+        self.ask_for_state(state, by, None);
         self.advance();
         Ok(())
     }
 
+    /// The study has all the versions that it is to have.
+    pub(super) fn complete(&mut self, why: Completion) {
+        self.ask_for_state(RunState::Complete, COORDINATOR, Some(why));
+    }
+
     /// Writes a new state to the log; it holds once it is durable.
-    pub(super) fn ask_for_state(&mut self, state: RunState, by: &str) {
+    fn ask_for_state(&mut self, state: RunState, by: &str, completion: Option<Completion>) {
         self.target = state;
-        let record =
-            StudyStateSet { study: self.terms.study.id().clone(), state, by: by.to_owned() };
-        let awaited = Awaited::StudyState(state, by.to_owned());
-        self.outbox.persist(awaited, Record::StudyState(record));
+        let (study, by) = (self.terms.study.id().clone(), by.to_owned());
+        let record = StudyStateSet { study, state, by: by.clone(), completion };
+        self.outbox.persist(Awaited::StudyState(state, by), Record::StudyState(record));
     }
 
     /// The new state is durable: the sites hear of it, and a stop ends the open round.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_common::ids::{Digest, Round, SiteId, Version};
 use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
+use consilium_common::update::best::Best;
 use consilium_common::wire::messages::{
     Message, PlanAnswer, Progress, RunState, TaskFailed, UpdateOffer,
 };
@@ -73,6 +74,10 @@ pub struct Engine {
     pub(super) model: Digest,
     /// The newest version's.
     pub(super) strategy_state: Option<Digest>,
+    /// What the scores in the log say.
+    pub(super) best: Best,
+    /// The newest version when this file of the study was submitted: early stopping counts from here.
+    pub(super) begun: Version,
     /// What the sites counted before the first round, once they have.
     pub(super) preparation: Option<Digest>,
     pub(super) next_round: Round,

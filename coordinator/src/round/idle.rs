@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use consilium_common::audit::Record;
-use consilium_common::audit::record::PlanMade;
+use consilium_common::audit::record::{Completion, PlanMade};
 use consilium_common::ids::SiteId;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{RunState, TaskKind};
@@ -13,8 +13,6 @@ use super::engine::Engine;
 use super::open_round::{OpenRound, Phase};
 use super::outbox::Awaited;
 
-/// Who commands when the engine does so itself.
-pub(super) const COORDINATOR: &str = "coordinator";
 /// Abandoned evaluate rounds in a row after which the study is complete without a last score.
 pub(super) const EVALUATIONS_MAX: u32 = 3;
 
@@ -38,6 +36,11 @@ impl Attempts {
         self.not_before = now;
     }
 
+    /// There is a newest version that nobody has scored yet.
+    pub(super) fn made_a_version(&mut self) {
+        (self.evaluated, self.evaluations_abandoned) = (false, 0);
+    }
+
     /// The last version was scored, or could not be, often enough.
     fn evaluation_is_over(&self) -> bool {
         self.evaluated || self.evaluations_abandoned >= EVALUATIONS_MAX
@@ -57,11 +60,24 @@ impl Engine {
     pub(super) fn next_task(&self) -> TaskKind {
         if self.terms.prepares() && self.preparation.is_none() {
             TaskKind::Prepare
-        } else if self.version.0 >= self.terms.study.training.rounds {
+        } else if self.completion().is_some() {
             TaskKind::Evaluate
         } else {
             TaskKind::Train
         }
+    }
+
+    /// Why no more versions are made, as far as the scores in the log go. The newest version has none
+    /// yet when it is made: it is scored before the study is complete, and if it is the best after all,
+    /// rounds go on.
+    fn completion(&self) -> Option<Completion> {
+        let training = &self.terms.study.training;
+        if self.version.0 >= training.rounds {
+            return Some(Completion::Rounds);
+        }
+        let (most, best) = (training.early_stopping?, self.best.get()?);
+        let age = self.version.0.saturating_sub(best.version.max(self.begun).0);
+        (age >= most).then_some(Completion::EarlyStopping)
     }
 
     /// Rounds run, and no operator has asked otherwise meanwhile.
@@ -75,8 +91,11 @@ impl Engine {
             return;
         }
         let task = self.next_task();
-        if task == TaskKind::Evaluate && self.attempts.evaluation_is_over() {
-            self.ask_for_state(RunState::Complete, COORDINATOR);
+        if let Some(why) = self.completion()
+            && task == TaskKind::Evaluate
+            && self.attempts.evaluation_is_over()
+        {
+            self.complete(why);
             return;
         }
         let ready = self.ready_sites();

@@ -9,6 +9,7 @@ use consilium_common::planted::{self, Bug};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Study, StudyError};
 use consilium_common::time::Millis;
+use consilium_common::update::best::Best;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
 
@@ -37,6 +38,10 @@ pub struct Setup {
     pub model: Digest,
     /// Digest of its strategy's state; none before the strategy's first version.
     pub strategy_state: Option<Digest>,
+    /// The best version, from the roll calls.
+    pub best: Best,
+    /// The newest version when the study's file was submitted.
+    pub begun: Version,
     /// Digest of the preparation, once the sites have counted.
     pub preparation: Option<Digest>,
     /// The newest version was scored.
@@ -106,6 +111,8 @@ impl Engine {
             version: setup.version,
             model: setup.model,
             strategy_state: setup.strategy_state.filter(|_| !planted::has(Bug::FreshState)),
+            best: setup.best,
+            begun: setup.begun,
             preparation: setup.preparation,
             next_round: setup.next_round,
             attempts: Attempts {

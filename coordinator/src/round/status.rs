@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use consilium_common::ids::{Round, SiteId, StudyId, Version};
 use consilium_common::time::Millis;
+use consilium_common::update::best::Scored;
 use consilium_common::wire::messages::{RunState, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
 
@@ -13,7 +14,7 @@ use super::open_round::{OpenRound, Phase};
 use super::site::{Session, Site, SiteState};
 
 /// A study, now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Which study.
     pub study: StudyId,
@@ -27,6 +28,8 @@ pub struct Status {
     pub task: TaskKind,
     /// The version that it starts from: the newest.
     pub base_version: Version,
+    /// The best of the versions that were scored.
+    pub best: Option<Scored>,
     /// Until uploads close, milliseconds; only in an open round.
     pub remaining_ms: Option<u64>,
     /// What has to happen for the study to go on, in words; empty when nothing is waited for.
@@ -84,6 +87,7 @@ impl Engine {
             round: open.map_or(self.next_round, |open| open.plan.round),
             task: open.map_or_else(|| self.next_task(), |open| open.plan.task),
             base_version: open.map_or(self.version, |open| open.plan.base_version),
+            best: self.best.get(),
             remaining_ms: remaining.map(|open| open.remaining(now).0),
             waiting_for: self.waiting_for(now),
             sites: self.roster.iter().map(|site| self.site_status(site, now)).collect(),

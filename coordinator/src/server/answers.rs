@@ -3,15 +3,16 @@
 use consilium_common::audit::Outcome;
 use consilium_common::ids::{SiteId, StudyId, Version};
 use consilium_common::tensor::flat::model_bytes_len;
+use consilium_common::update::best::Scored;
 use consilium_common::wire::messages::Answer;
 
 use super::operator_session::Fault;
 use super::{PROGRAM, Server};
 use crate::conduct::Term;
 use crate::document::{
-    CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite, ReportDocument,
-    SiteStatus, StatusDocument, StudyLine, StudyListDocument, StudyShowDocument, StudyStatus,
-    VersionStatus,
+    BestStatus, CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite,
+    ReportDocument, SiteStatus, StatusDocument, StudyLine, StudyListDocument, StudyShowDocument,
+    StudyStatus, VersionStatus,
 };
 use crate::driver::{Event, Handle};
 use crate::limits::ROUNDS_SHOWN_MAX;
@@ -68,6 +69,7 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
     let asked = handle.ask(|answer| Event::Status { answer }).await;
     let now = asked.map_err(Fault::failed)?;
     let sites = now.sites.iter().map(|site| site_status(server, handle.id(), site)).collect();
+    let best = best(server, handle, now.best).await?;
     let view = handle.view();
     let newest: Vec<_> = view.summary.versions().rev().take(ROUNDS_SHOWN_MAX).collect();
     let head = view.summary.head();
@@ -78,18 +80,34 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
         study_version: handle.study().header.version,
         digest: handle.digest(),
         state: now.state,
+        completion: view.completion,
         phase: phase_word(now.phase).to_owned(),
         round: if open { now.round } else { last.unwrap_or_default() },
         task: open.then_some(now.task),
         version: head.version,
         model: head.model,
         rounds_goal: handle.study().training.rounds,
+        metric: handle.study().evaluation.metric,
+        best,
         remaining_ms: now.remaining_ms,
         waiting_for: now.waiting_for,
         sites,
         versions: newest.into_iter().rev().cloned().collect(),
         rounds: view.summary.rounds().cloned().collect(),
     })
+}
+
+/// The best version with its model.
+async fn best(
+    server: &Server,
+    handle: &Handle,
+    best: Option<Scored>,
+) -> Result<Option<BestStatus>, Fault> {
+    let Some(Scored { version, score }) = best else {
+        return Ok(None);
+    };
+    let found = version_status(server, handle, version).await?;
+    Ok(found.map(|found| BestStatus { version, model: found.model, score }))
 }
 
 fn phase_word(phase: PhaseName) -> &'static str {
@@ -196,11 +214,15 @@ pub(super) async fn report(server: &Server, study: &StudyId) -> Result<ReportDoc
     })
 }
 
-pub(super) fn model_list(server: &Server, study: &StudyId) -> Result<ModelListDocument, Fault> {
+pub(super) async fn model_list(
+    server: &Server,
+    study: &StudyId,
+) -> Result<ModelListDocument, Fault> {
     let handle = find(server, study)?;
-    let view = handle.view();
-    let versions = view.summary.versions().cloned().collect();
-    Ok(ModelListDocument { study: study.clone(), versions })
+    let asked = handle.ask(|answer| Event::Status { answer }).await;
+    let best = asked.map_err(Fault::failed)?.best.map(|best| best.version);
+    let versions = handle.view().summary.versions().cloned().collect();
+    Ok(ModelListDocument { study: study.clone(), versions, best })
 }
 
 pub(super) async fn model_show(
@@ -211,11 +233,7 @@ pub(super) async fn model_show(
     let handle = find(server, study)?;
     let head = handle.view().summary.head();
     let version = version.unwrap_or(head.version);
-    let known = handle.view().summary.version(version).cloned();
-    let found = match known {
-        Some(known) => Some(known),
-        None => committed(server, study, version).await?,
-    };
+    let found = version_status(server, &handle, version).await?;
     let unknown = || {
         let newest = head.version;
         Fault::refused(format!("study {study} has no version {version}: its newest is {newest}"))
@@ -229,6 +247,19 @@ pub(super) async fn model_show(
         bytes: model_bytes_len(&layout),
         study_text: study_text(server, &handle).await?,
     })
+}
+
+/// A version, with its metrics if they are in memory.
+async fn version_status(
+    server: &Server,
+    handle: &Handle,
+    version: Version,
+) -> Result<Option<VersionStatus>, Fault> {
+    let known = handle.view().summary.version(version).cloned();
+    match known {
+        Some(known) => Ok(Some(known)),
+        None => committed(server, handle.id(), version).await,
+    }
 }
 
 /// A version that is no more in memory, from the log.

@@ -17,7 +17,7 @@ use consilium_common::wire::operator::{
     self, End, KIND_END, KIND_PART, KIND_REQUEST, PART_BYTES, Request,
 };
 use consilium_common::wire::reject::Code;
-use consilium_io::net::transfer::{self, Incoming, Refusal};
+use consilium_io::net::transfer::{self, Incoming, Pace, PushRequest, Refusal};
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError, Stream, StreamKind};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ use crate::document::CommandDocument;
 use crate::driver::{Event, Handle};
 use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, OPERATOR_STREAMS, TRANSFER_IDLE_MAX};
 use crate::round::Command;
+use crate::studies::SubmitError;
 
 /// How a request failed.
 pub(super) enum Fault {
@@ -78,7 +79,7 @@ pub(super) async fn run(
         streams.spawn(async move {
             match stream.kind {
                 StreamKind::Request => request(&server, &identity, stream).await,
-                StreamKind::Blob => blob(&server, stream).await,
+                StreamKind::Blob => blob(&server, &identity, stream).await,
                 StreamKind::Control => {
                     tracing::info!(peer = %identity, "operators have no control stream");
                 }
@@ -87,14 +88,40 @@ pub(super) async fn run(
     }
 }
 
-async fn blob(server: &Server, stream: Stream) {
+async fn blob(server: &Server, identity: &Identity, stream: Stream) {
     match transfer::receive(stream, TRANSFER_IDLE_MAX).await {
         Ok(Incoming::Fetch(fetch)) => {
             // Nothing is held against operators.
             let _served = distribute::serve(server, None, fetch).await;
         }
-        Ok(Incoming::Push(push)) => push.refuse(Refusal::Code(Code::WrongRole)).await,
+        Ok(Incoming::Push(push)) if commander(identity).is_err() => {
+            push.refuse(Refusal::Code(Code::WrongRole)).await;
+        }
+        Ok(Incoming::Push(push)) => take_initial(server, identity, push).await,
         Err(error) => tracing::info!(%error, "an operator's blob stream broke off"),
+    }
+}
+
+/// Takes the v0 of a study, if it was offered before: nothing else is brought by operators.
+async fn take_initial(server: &Server, identity: &Identity, push: PushRequest) {
+    let (model, bytes) = (push.digest, push.length);
+    if !server.studies.awaits(model, bytes) {
+        return push.refuse(Refusal::Code(Code::Unexpected)).await;
+    }
+    let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress: &mut |_| {} };
+    let taken = match server.blobs.sink(model, bytes).await {
+        Ok(mut sink) => push.take(&mut sink, &mut pace).await,
+        Err(error) => {
+            push.refuse(Refusal::Failed).await;
+            Err(error)
+        }
+    };
+    match taken {
+        Ok(()) => {
+            server.studies.brought(model);
+            tracing::info!(by = %identity, ?model, bytes, "an operator brought a model");
+        }
+        Err(error) => tracing::info!(by = %identity, ?model, %error, "a model was not brought"),
     }
 }
 
@@ -144,7 +171,7 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         Request::StudyList => json(&answers::study_list(server)),
         Request::StudyShow { study } => json(&answers::study_show(server, &study).await?),
         Request::Report { study } => json(&answers::report(server, &study).await?),
-        Request::ModelList { study } => json(&answers::model_list(server, &study)?),
+        Request::ModelList { study } => json(&answers::model_list(server, &study).await?),
         Request::ModelShow { study, version } => {
             json(&answers::model_show(server, &study, version).await?)
         }
@@ -154,6 +181,11 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
             // A study that was submitted before may run already.
             let state = outcome.as_ref().map_or(RunState::Submitted, |study| study.view().state);
             changed(server, identity, words, outcome, state).await
+        }
+        Request::InitialOffer { signed } => {
+            commander(identity)?;
+            let offered = server.studies.offer_initial(&signed).await;
+            json(&offered.map_err(submit_fault)?)
         }
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
@@ -178,11 +210,11 @@ async fn submit(
 ) -> Result<Handle, Fault> {
     let by = commander(identity)?;
     let submitted = server.studies.submit(signed, &by).await;
-    submitted.map_err(
-        |error| {
-            if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
-        },
-    )
+    submitted.map_err(submit_fault)
+}
+
+fn submit_fault(error: SubmitError) -> Fault {
+    if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
 }
 
 /// Start, pause or stop.

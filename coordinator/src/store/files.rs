@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use consilium_common::ids::Digest;
 use consilium_io::IoError;
 use consilium_io::disk::{self, BlobError, BlobWriter, Durability};
-use consilium_io::net::transfer::{Source, TransferError};
+use consilium_io::net::transfer::{PartialSink, Source, TransferError};
 
 use super::{Blobs, ReadBlob, WriteBlob};
 
@@ -49,6 +49,10 @@ impl Blobs for Files {
 
     async fn source(&self, digest: Digest) -> Result<Source, TransferError> {
         Source::blob(&self.0, digest).await
+    }
+
+    async fn sink(&self, digest: Digest, bytes_max: u64) -> Result<PartialSink, TransferError> {
+        PartialSink::resume(&self.0, digest, bytes_max, Durability::Lasting).await
     }
 
     fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError> {

@@ -24,7 +24,7 @@ use consilium_common::signed::Signed;
 use consilium_common::wire::codec::CodecError;
 use consilium_io::IoError;
 use consilium_io::disk::{BlobError, LockError, LogError};
-use consilium_io::net::transfer::{Source, TransferError};
+use consilium_io::net::transfer::{PartialSink, Source, TransferError};
 use tokio::sync::oneshot;
 
 pub use index::IndexError;
@@ -183,6 +183,13 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// # Errors
     /// It is not here, or the disk refused.
     async fn source(&self, digest: Digest) -> Result<Source, TransferError>;
+
+    /// Takes a blob that a peer sends, of at most `bytes_max` bytes, from where an earlier transfer of
+    /// it ended; durable when it is complete.
+    ///
+    /// # Errors
+    /// It is being taken already, or the disk refused.
+    async fn sink(&self, digest: Digest, bytes_max: u64) -> Result<PartialSink, TransferError>;
 
     /// Opens a blob for positioned reads. Blocks: for compute threads.
     ///

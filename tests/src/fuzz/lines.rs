@@ -102,6 +102,7 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         local: Some("/t/local".into()),
         local_out: Some("/t/next-local".into()),
         preparation: Some("/t/preparation".into()),
+        validation: Some(0.2),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {

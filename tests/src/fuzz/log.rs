@@ -173,7 +173,12 @@ pub(super) fn histories() -> Vec<Vec<u8>> {
     let study = "tiny".parse().unwrap();
     let begun = [
         Record::StudySubmitted(StudySubmitted { signed: documents::signed_study(), by: by() }),
-        Record::StudyState(StudyStateSet { study, state: RunState::Running, by: by() }),
+        Record::StudyState(StudyStateSet {
+            study,
+            state: RunState::Running,
+            by: by(),
+            completion: None,
+        }),
     ];
     let begun = begun.iter().map(|record| (record.kind(), record.payload().unwrap()));
     let row = |records: &mut dyn Iterator<Item = (u16, Vec<u8>)>| {

@@ -187,7 +187,7 @@ pub(super) fn resolved_ones() -> Vec<Vec<u8>> {
     let seal = |study: &str| {
         let mut study = Study::read(study, "seed.toml").unwrap();
         let zero = Digest([0; 32]);
-        study.initial = Some(Initial { layout: zero, model: zero });
+        study.initial = Some(Initial { layout: zero, model: zero, given: false });
         let text = study.to_text().unwrap();
         text.replacen(&zero.to_string(), "LAYOUT", 1).into_bytes()
     };

@@ -87,7 +87,7 @@ impl Coordinator {
             let (signed, submitter) = (terms.signed.clone(), by.clone());
             let submitted = StudySubmitted { signed, by: submitter };
             coordinator.append(Record::StudySubmitted(submitted), Millis::ZERO);
-            let started = StudyStateSet { study, state, by };
+            let started = StudyStateSet { study, state, by, completion: None };
             coordinator.append(Record::StudyState(started), Millis::ZERO);
         }
         coordinator.disk.take_copy(Millis::ZERO);

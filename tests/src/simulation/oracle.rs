@@ -99,6 +99,7 @@ pub(crate) fn check(world: &mut World) -> Coverage {
         local_states_moved_with_what_counted(world, terms, &roll_calls);
         every_round_ends_once(world, terms, &roll_calls);
         versions_are_exact_sums(world, terms, &roll_calls);
+        ends_by_its_scores(world, terms, &roll_calls);
         preparations_are_exact_sums(world, terms, &roll_calls);
         what_counted_was_receipted(world, terms, &roll_calls);
         sites_settled_by_their_roll_calls(world, terms, &roll_calls);
@@ -201,7 +202,41 @@ fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]
         head = *model;
     }
     if world.coordinator.study(terms).state == RunState::Complete {
-        assert_eq!(versions, terms.study.training.rounds, "the study is complete");
+        let rounds = terms.study.training.rounds;
+        let early = versions < rounds && terms.study.training.early_stopping.is_some();
+        assert!(versions == rounds || early, "the study is complete");
+    }
+}
+
+/// A study trains as long as it lacks versions and its best one is young enough, scores the newest
+/// version when it is not, and is complete only then: by fractions of the roll calls' sums.
+fn ends_by_its_scores(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
+    let training = &terms.study.training;
+    let mut scores: BTreeMap<u64, (u128, u128)> = BTreeMap::new();
+    let mut newest = 0;
+    let ends = |newest: u64, scores: &BTreeMap<u64, (u128, u128)>| {
+        let mut best: Option<(u64, (u128, u128))> = None;
+        for (version, (loss, records)) in scores {
+            if best.is_none_or(|(_, (least, of))| loss * of < least * records) {
+                best = Some((*version, (*loss, *records)));
+            }
+        }
+        let age = best.map(|(version, _)| newest - version);
+        let old = age.zip(training.early_stopping).is_some_and(|(age, most)| age >= most);
+        newest >= training.rounds || old
+    };
+    for call in roll_calls.iter().filter(|call| call.task != TaskKind::Prepare) {
+        let evaluates = call.task == TaskKind::Evaluate;
+        assert_eq!(evaluates, ends(newest, &scores), "the task of round {}", call.round);
+        let committed = matches!(call.outcome, Outcome::Committed { .. });
+        if committed || matches!(call.outcome, Outcome::Evaluated { .. }) {
+            let sum = |name: &str| u128::from(call.metrics[name]);
+            scores.insert(call.base_version.0, (sum("loss"), sum("total")));
+        }
+        newest += u64::from(committed);
+    }
+    if world.coordinator.study(terms).state == RunState::Complete {
+        assert!(ends(newest, &scores), "{} is complete too early", terms.study.id());
     }
 }
 

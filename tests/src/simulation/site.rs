@@ -109,6 +109,11 @@ fn judged(terms: &Terms) -> Judged {
     }
 }
 
+/// What a version is worth on 100 records, the same at every site: its digest decides.
+fn loss_of(base: Digest) -> u64 {
+    65_536 * (1 + u64::from(base.0[0]))
+}
+
 fn of_plan(plan: &Plan) -> Of {
     (plan.study.clone(), plan.round)
 }
@@ -428,7 +433,7 @@ impl Site {
         let said = Words {
             weight: if is_bad { 1_001 } else { honest },
             clipped: if counts { 0 } else { u64::from(seed[31] & 1) },
-            metrics: Metrics(if counts { vec![0, 0] } else { vec![100, 65_536] }),
+            metrics: Metrics(if counts { vec![0, 0] } else { vec![100, loss_of(plan.base)] }),
         };
         let words = terms.schema.encode(&said);
         let exponent = step_exponent(terms.study.aggregation.clip_norm);

@@ -29,31 +29,41 @@ pub(crate) struct Terms {
     pub(crate) roster: Vec<SiteId>,
 }
 
-/// The studies of a federation of some sites. Strategies and what they prepare have sources of chance
-/// of their own: a seed without either is the federation that it was before there were any.
+/// The studies of a federation of some sites. Strategies, what they prepare and how early they end
+/// have sources of chance of their own: a seed without these is the federation that it was before them.
 pub(crate) fn draw(seed: u64, sim: &mut Sim) -> Vec<Terms> {
     let mut strategies = Generator::new("simulation/strategies", &seed.to_le_bytes());
     let sites = sim.between(1, 6);
     let studies = if sim.happens(400) { sim.between(2, 3) } else { 1 };
+    let mut patience = Generator::new("simulation/patience", &seed.to_le_bytes());
     let mut preparations = Generator::new("simulation/prepare", &seed.to_le_bytes());
     let names = NAMES.iter().zip(0..studies).map(|(name, _)| *name);
     let mut one = |name| {
         let strategy = STRATEGIES[strategies.below(5) as usize];
         let prepare = if preparations.below(3) == 0 { 1 + preparations.below(9) } else { 0 };
-        one(name, sites, (strategy, prepare), sim)
+        let patience = if patience.below(3) == 0 { Some(1 + patience.below(3)) } else { None };
+        one(name, sites, (strategy, prepare, patience), sim)
     };
     names.map(&mut one).collect()
 }
 
-fn one(name: &str, sites: u64, (strategy, prepare): (&str, u32), sim: &mut Sim) -> Terms {
+fn one(
+    name: &str,
+    sites: u64,
+    (strategy, prepare, patience): (&str, u32, Option<u32>),
+    sim: &mut Sim,
+) -> Terms {
     let min_sites = sim.between(1, sites);
     let rounds = sim.between(2, 8);
+    let patience =
+        patience.map(|versions| format!("early_stopping = {versions}\n")).unwrap_or_default();
     let text = format!(
         "[study]\nname = \"{name}\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 5\n\
-         prepare = {prepare}\n[training]\nrounds = {rounds}\n[aggregation]\nclip_norm = 10.0\n\
+         prepare = {prepare}\n[training]\nrounds = {rounds}\n{patience}[aggregation]\nclip_norm = 10.0\n\
          strategy = \"{strategy}\"\n\
          [cohort]\nmin_sites = {min_sites}\nmax_examples = 1000\ndeadline = \"60s\"\n\
-         idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\""
+         idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\"\n\
+         [evaluation]\nmetric = \"loss\""
     );
     let study = Study::read(&text, "demo.toml").unwrap().resolve().unwrap();
     let key = SecretKey::from_seed(&[9; 32]);

@@ -95,7 +95,7 @@ struct Trainer {
 impl Trainer {
     fn work(&mut self, task: &Task) -> Result<Outcome, Failure> {
         let (study, sizes) = read_study(&task.study)?;
-        let (examples, holdout) = claim(&task.source);
+        let (examples, holdout) = claim(&task.source, task.validation);
         if examples < study.data.min_examples {
             let need = study.data.min_examples;
             let message = format!("{examples} training records, the study asks for {need}");
@@ -213,24 +213,28 @@ pub fn optimum(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
     pull::optima(study_seed, source).take(len).collect()
 }
 
-/// Training and hold-out records of a source.
-fn claim(source: &Source) -> (u64, u64) {
+/// Training records of a source, and those of its hold-out, or of the validation part in its place.
+fn claim(source: &Source, validation: Option<f64>) -> (u64, u64) {
     let all = source.examples.unwrap_or(EXAMPLES_DEFAULT);
-    match &source.holdout {
+    let (train, holdout) = match &source.holdout {
         Holdout::Own(_) | Holdout::Where(_) | Holdout::Every(_) | Holdout::OfUser(_) => {
             (all, all.div_ceil(5))
         }
-        Holdout::Fraction(fraction) => {
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a count of records times a fraction, rounded down"
-            )]
-            let holdout = (all as f64 * fraction.clamp(0.0, 1.0)) as u64;
-            (all - holdout.min(all), holdout)
-        }
-    }
+        Holdout::Fraction(fraction) => apart(all, *fraction),
+    };
+    validation.map_or((train, holdout), |fraction| apart(train, fraction))
+}
+
+/// What a fraction of so many records leaves, and the fraction, rounded down.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of records times a share"
+)]
+fn apart(all: u64, fraction: f64) -> (u64, u64) {
+    let part = (all as f64 * fraction.clamp(0.0, 1.0)) as u64;
+    (all - part.min(all), part)
 }
 
 /// A loss summed over the hold-out, in units of 2^-16.

@@ -9,7 +9,7 @@ use consilium_common::worker::{FailureCode, Holdout};
 use super::contract::Trouble;
 use super::groups::{self, Member, Places};
 use super::select::check_part;
-use super::split::{deal, hold_out};
+use super::split::{deal, hold_out, validate};
 use super::users::{self, Of};
 use crate::failure::Failure;
 use crate::family::Job;
@@ -137,7 +137,10 @@ impl<'a, T> Picking<'a, T> {
     ) -> Result<Records<T>, Failure> {
         self.within_tolerance()?;
         let of: Vec<Of> = self.records.iter().filter_map(of).collect();
-        let (train, held) = self.split(&of)?;
+        let (train, held) = match self.job.validation {
+            None => self.split(&of)?,
+            Some(fraction) => self.validate(self.split(&of)?.0, &of, fraction),
+        };
         let mut findings = std::mem::take(&mut self.named);
         if self.unreadable > findings.len() as u64 {
             let more = self.unreadable - findings.len() as u64;
@@ -194,10 +197,7 @@ impl<'a, T> Picking<'a, T> {
             Holdout::Fraction(fraction) if (0.0..1.0).contains(fraction) => {
                 let seed = self.job.study.header.seed;
                 let mine = dealt("train", all.collect());
-                Ok(match self.patients.is_empty() {
-                    true => hold_out(mine, *fraction, seed),
-                    false => self.hold_out_patients(&mine, *fraction, seed),
-                })
+                Ok(self.apart(mine, |all| hold_out(all, *fraction, seed)))
             }
             Holdout::Own(_) if self.job.source.test_path.is_none() => no_test_files(),
             Holdout::Where(_) | Holdout::Every(_) | Holdout::Own(OwnTest::Test) => {
@@ -216,13 +216,31 @@ impl<'a, T> Picking<'a, T> {
         }
     }
 
-    /// A fraction of the patients with all of their records.
-    fn hold_out_patients(&self, mine: &[u32], fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    /// Of the records to train on those for validation, in the way of the hold-out.
+    fn validate(&self, train: Vec<u32>, of: &[Of], fraction: f64) -> (Vec<u32>, Vec<u32>) {
+        let seed = self.job.study.header.seed;
+        match &self.job.source.holdout {
+            Holdout::OfUser(OfUser::Last) => users::last(of, &train),
+            Holdout::Fraction(_) | Holdout::Own(_) | Holdout::Where(_) | Holdout::Every(_) => {
+                self.apart(train, |all| validate(all, fraction, seed))
+            }
+        }
+    }
+
+    /// Splits records, or patients with all of their records.
+    fn apart(
+        &self,
+        mine: Vec<u32>,
+        split: impl Fn(Vec<u32>) -> (Vec<u32>, Vec<u32>),
+    ) -> (Vec<u32>, Vec<u32>) {
+        if self.patients.is_empty() {
+            return split(mine);
+        }
         let patient = |number: &u32| self.patients.get(*number as usize).copied().unwrap_or(0);
         let mut patients: Vec<u32> = mine.iter().map(patient).collect();
         patients.sort_unstable();
         patients.dedup();
-        let (_, held) = hold_out(patients, fraction, seed);
+        let (_, held) = split(patients);
         mine.iter().partition(|number| held.binary_search(&patient(number)).is_err())
     }
 }

@@ -1,13 +1,16 @@
 //! From labels alone: which records of which file are for training, and which are held out. Images
 //! are read after this, and only these are kept.
 
+use std::collections::BTreeMap;
+
 use consilium_common::limits::SITES_MAX;
 use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Part, Source, SourceKind};
 
 use super::pictures;
-use super::split::{deal, hold_out};
+use super::split::{deal, hold_out, validate};
 use crate::failure::Failure;
+use crate::family::Job;
 
 /// A pair of files, or of arrays: images and their labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +74,32 @@ pub(crate) struct Selection {
     pub(crate) holdout: Picks,
 }
 
-/// Reads labels and deals. `classes` are the study's, `seed` its own, `with_train` whether the task
-/// needs training records.
+/// Reads labels and deals. `classes` are the study's, `with_train` is whether the task needs training
+/// records.
 pub(crate) fn select(
+    job: &Job<'_>,
+    classes: &[String],
+    with_train: bool,
+) -> Result<Selection, Failure> {
+    let (source, seed) = (job.source, job.study.header.seed);
+    let Some(fraction) = job.validation else {
+        return held_out(source, classes, seed, with_train);
+    };
+    let Selection { kind, train, .. } = held_out(source, classes, seed, true)?;
+    let Some(Picks { files, of, records, labels }) = train else {
+        return Err(Failure::new(FailureCode::Internal, "the training records were not selected"));
+    };
+    let label: BTreeMap<u32, u8> = records.iter().copied().zip(labels).collect();
+    let picks = |records: Vec<u32>| {
+        let labels = records.iter().filter_map(|record| label.get(record).copied()).collect();
+        Picks { files, of, records, labels }
+    };
+    let (train, validation) = validate(records, fraction, seed);
+    Ok(Selection { kind, train: with_train.then(|| picks(train)), holdout: picks(validation) })
+}
+
+/// The records to train on and those of the hold-out.
+fn held_out(
     source: &Source,
     classes: &[String],
     seed: u64,

@@ -32,8 +32,17 @@ pub(crate) fn deal(part: &Part, file: &str, labels: &[u8], classes: usize) -> Ve
 
 /// Splits off the hold-out: `fraction` of `records`, rounded down, chosen by `seed`, which stays
 /// the same over the rounds of a study: what was once held out is never trained on. Both ascending.
-pub(crate) fn hold_out(mut records: Vec<u32>, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
-    Generator::new("holdout", &seed.to_le_bytes()).shuffle(&mut records);
+pub(crate) fn hold_out(records: Vec<u32>, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    apart("holdout", records, fraction, seed)
+}
+
+/// The same for the validation part of what the hold-out leaves to train on.
+pub(crate) fn validate(records: Vec<u32>, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    apart("validation", records, fraction, seed)
+}
+
+fn apart(purpose: &str, mut records: Vec<u32>, fraction: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    Generator::new(purpose, &seed.to_le_bytes()).shuffle(&mut records);
     let mut train = records.split_off(portion(records.len(), fraction, f64::floor));
     train.sort_unstable();
     records.sort_unstable();
@@ -208,6 +217,13 @@ mod tests {
             assert!((mean / alpha - 1.0).abs() < 0.03, "mean {mean} of {alpha}");
             assert!((variance / alpha - 1.0).abs() < 0.06, "variance {variance} of {alpha}");
         }
+    }
+
+    #[test]
+    fn the_validation_part_is_another_choice_than_the_hold_outs() {
+        let (train, part) = validate((0..101).collect(), 0.2, 9);
+        assert_eq!((train.len(), part.len()), (81, 20));
+        assert_ne!(part, hold_out((0..101).collect(), 0.2, 9).1);
     }
 
     #[test]

@@ -26,19 +26,18 @@ impl Images<'_> {
 
 impl Family for Images<'_> {
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
-        let selection = select(job.source, &self.0.classes, job.study.header.seed, true)?;
+        let selection = select(job, &self.0.classes, true)?;
         check(job.study, self.files(job), &selection, link)
     }
 
     fn classes(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<usize>, Failure> {
-        let selection = select(job.source, &self.0.classes, job.study.header.seed, true)?;
+        let selection = select(job, &self.0.classes, true)?;
         let labels = selection.train.into_iter().flat_map(|train| train.labels);
         Ok(labels.map(usize::from).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
-        let seed = job.study.header.seed;
-        let selection = select(job.source, &self.0.classes, seed, with_train)?;
+        let selection = select(job, &self.0.classes, with_train)?;
         if let Some(train) = &selection.train {
             enough(job.study, train.records.len())?;
         }

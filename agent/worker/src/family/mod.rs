@@ -17,7 +17,7 @@ use tch::nn::VarStore;
 use crate::data::asked::Questions;
 use crate::data::dataset::Loaded;
 use crate::failure::Failure;
-use crate::local;
+use crate::local::Kept;
 use crate::model::Network;
 use crate::protocol::Link;
 
@@ -31,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) preparation: Option<&'a Preparation>,
     /// What the site kept of the study's last round that counted.
     pub(crate) local: Option<&'a Path>,
+    /// The share of the training records that stands in the hold-out's place, if one does.
+    pub(crate) validation: Option<f64>,
 }
 
 /// One of the families, with its spec.
@@ -65,7 +67,7 @@ pub(crate) trait Family {
 
     /// Gives [`Network::local`] the values that the site kept in `state`.
     fn restore_local(&self, state: &Path, store: &VarStore) -> Result<(), Failure> {
-        local::read(state, store)
+        Kept::of(store).read(state)
     }
 
     /// Gives [`Network::local`] its values where the site has no local state yet; without this they

@@ -223,7 +223,7 @@ fn id_of(limbs: &[f32]) -> Option<UserId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local;
+    use crate::local::Kept;
 
     fn study(name: &str) -> Study {
         let text = format!(
@@ -257,13 +257,13 @@ mod tests {
         let first = users(4, &["ann", "bob"]);
         let tensors = first.store(Device::Cpu).unwrap();
         let _ = no_grad(|| tensors.weight.get(1).fill_(0.25));
-        local::write(&path, &tensors.store).unwrap();
+        Kept::of(&tensors.store).write(&path).unwrap();
         let mut later = users(4, &[]).read(&path).unwrap();
         let (cyd, _) = row(&mut later, "cyd");
         assert_eq!((cyd, later.len()), (2, 3));
         assert_eq!(row(&mut later, "bob"), (1, vec![0.25; 4]));
         assert_eq!(row(&mut later, "ann"), row(&mut users(4, &["ann"]), "ann"));
-        local::write(&path, &later.store(Device::Cpu).unwrap().store).unwrap();
+        Kept::of(&later.store(Device::Cpu).unwrap().store).write(&path).unwrap();
         assert_eq!(users(4, &[]).read(&path).unwrap().len(), 3);
     }
 
@@ -287,7 +287,7 @@ mod tests {
         let put = |change: &dyn Fn(&VarStore)| {
             let tensors = users(4, &["ann", "bob"]).store(Device::Cpu).unwrap();
             change(&tensors.store);
-            local::write(&path, &tensors.store).unwrap();
+            Kept::of(&tensors.store).write(&path).unwrap();
         };
         let set = |store: &VarStore, name: &str, value: f64| {
             let _ = no_grad(|| store.variables()[name].shallow_clone().fill_(value));

@@ -6,7 +6,9 @@ use crate::support::{REST, Room, Worker, bytes_of, idx, mnist, put, run};
 use consilium_common::tensor::file::from_safetensors;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::OwnTest;
-use consilium_common::worker::{FailureCode, Holdout, Part, Phase, Reply, Request, Split, Work};
+use consilium_common::worker::{
+    FailureCode, Holdout, Part, Phase, Reply, Request, Split, Task, Work,
+};
 
 const SGD: &str = "optimizer = \"sgd\"\nlearning_rate = 0.05\nlocal_epochs = 3";
 
@@ -104,6 +106,25 @@ fn parts_of_the_test_files_add_up_to_the_whole() {
         }
     }
     assert_eq!(sum, whole.0);
+}
+
+#[test]
+fn a_validation_part_of_the_training_pictures_is_scored_in_the_hold_outs_place() {
+    let room = Room::tiny("");
+    for (holdout, train) in [(Holdout::Fraction(0.2), 256), (Holdout::Own(OwnTest::Test), 320)] {
+        let mut task = room.task(Work::Train);
+        task.source.holdout = holdout;
+        let held_out = run(&task).unwrap();
+        assert_eq!(held_out.examples, train);
+        task.validation = Some(0.25);
+        let validated = run(&task).unwrap();
+        assert_eq!((validated.examples, validated.holdout), (train - train / 4, train / 4));
+        assert_ne!(validated.metrics, held_out.metrics);
+        // Scored alone, it is the same part.
+        let alone =
+            run(&Task { work: Work::Evaluate, out: None, local_out: None, ..task }).unwrap();
+        assert_eq!(alone.metrics, validated.metrics);
+    }
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod series;
 mod sources;
 mod support;
 mod tables;
+mod tensors;
 mod text;

@@ -210,6 +210,7 @@ impl Room {
             local: None,
             local_out: (work == Work::Train).then(|| self.folder.path().join("next-local.state")),
             preparation: None,
+            validation: None,
         }
     }
 }

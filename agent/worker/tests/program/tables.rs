@@ -134,6 +134,29 @@ fn rows_are_held_out_by_what_they_say_by_their_number_and_by_patient() {
     }
 }
 
+#[test]
+fn a_validation_part_is_taken_from_the_training_rows_and_the_hold_out_is_in_neither() {
+    let patient = format!("{CONTRACT}\npatient = \"id\"");
+    for (contract, holdout) in [
+        (CONTRACT, Holdout::Where(by("split", "test"))),
+        (CONTRACT, Holdout::Fraction(0.2)),
+        (patient.as_str(), Holdout::Fraction(0.5)),
+    ] {
+        let room = classifier(contract);
+        let mut task = task(&room, Work::Check, rows(200).as_bytes());
+        task.source.holdout = holdout;
+        let whole = run(&task).unwrap();
+        task.validation = Some(0.25);
+        let split = run(&task).unwrap();
+        assert_eq!(split.examples + split.holdout, whole.examples);
+        let near = split.holdout.abs_diff(whole.examples / 4);
+        assert!(near <= 8, "{split:?} of {whole:?}");
+        assert_eq!(run(&task).unwrap(), split, "the same in every task");
+        task.validation = Some(1.0);
+        assert_eq!(refusal(&task).0, FailureCode::ModelMismatch);
+    }
+}
+
 fn by(column: &str, equals: &str) -> Where {
     Where { column: column.to_owned(), equals: equals.to_owned() }
 }

@@ -7,6 +7,7 @@ pub mod blobs;
 mod folder;
 pub mod lock;
 pub mod log;
+pub mod model;
 pub mod replace;
 pub mod text;
 
@@ -14,5 +15,6 @@ pub use blobs::{BlobError, BlobWriter, Blobs, Durability, Partial};
 pub use folder::{create_folder, sync_folder};
 pub use lock::{LockError, StateLock};
 pub use log::{Log, LogError, LogReport, RecordRef};
+pub use model::{ModelFileError, read_safetensors};
 pub use replace::{Access, replace, replace_private, replace_with, sweep_temporary};
 pub use text::{TextError, read_text};

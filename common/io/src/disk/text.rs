@@ -48,6 +48,15 @@ pub enum TextError {
 /// # Errors
 /// One variant of [`TextError`] per cause.
 pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, TextError> {
+    String::from_utf8(read_file(path, bytes_max)?)
+        .map_err(|e| TextError::NotText { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
+}
+
+/// Reads any file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// One variant of [`TextError`] per cause.
+pub fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, TextError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -64,8 +73,7 @@ pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, TextError> {
     if bytes.len() > bytes_max {
         return Err(TextError::TooLarge { path: path.to_owned(), max: bytes_max });
     }
-    String::from_utf8(bytes)
-        .map_err(|e| TextError::NotText { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
+    Ok(bytes)
 }
 
 #[cfg(test)]

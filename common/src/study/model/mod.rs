@@ -107,10 +107,15 @@ impl Parameter {
     pub(crate) fn new(name: impl Into<String>, shape: impl Into<Vec<u32>>, init: Init) -> Self {
         Self { name: name.into(), shape: shape.into(), init }
     }
+
+    /// How many numbers it has, where a layout could have them.
+    pub(crate) fn elements(&self) -> usize {
+        self.shape.iter().fold(1, |elements, size| elements.saturating_mul(*size as usize))
+    }
 }
 
 impl ModelSpec {
-    fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
+    pub(super) fn parameters(&self, data: &Data) -> Result<Vec<Parameter>, StudyError> {
         match self {
             Self::Cnn(spec) => spec.parameters(),
             Self::Recommender(spec) => spec.parameters(data),
@@ -183,7 +188,7 @@ impl ModelSpec {
         }
     }
 
-    /// The layout over inputs of this contract.
+    /// The layout over inputs of this contract, all tensors trained together.
     ///
     /// # Errors
     /// Sizes that fit no model.
@@ -192,21 +197,26 @@ impl ModelSpec {
         Ok(Layout::new(specs.into_iter().map(|p| (p.name, p.shape, Kind::Weight)))?)
     }
 
-    /// v0's vector, in the order of the layout.
+    /// The values that all of these tensors start with, in order.
     ///
     /// # Errors
     /// Sizes that fit no model.
     pub fn initial(&self, data: &Data, seed: u64) -> Result<Vec<f32>, StudyError> {
-        let layout = self.layout(data)?;
-        let mut vector = vec![0.0; layout.len()];
-        for (tensor, parameter) in layout.tensors().iter().zip(self.parameters(data)?) {
-            let range = tensor.offset..tensor.offset + tensor.len;
-            if let Some(values) = vector.get_mut(range) {
-                fill(parameter.init, &tensor.name, seed, values);
-            }
-        }
-        Ok(vector)
+        self.layout(data)?;
+        Ok(started(&self.parameters(data)?, seed))
     }
+}
+
+/// The values that tensors start with, one after another.
+pub(super) fn started(tensors: &[Parameter], seed: u64) -> Vec<f32> {
+    let mut vector = vec![0.0; tensors.iter().map(Parameter::elements).sum()];
+    let mut rest = vector.as_mut_slice();
+    for tensor in tensors {
+        let (values, behind) = rest.split_at_mut(tensor.elements());
+        fill(tensor.init, &tensor.name, seed, values);
+        rest = behind;
+    }
+    vector
 }
 
 /// Classes where there must be some, and none where they mean nothing.

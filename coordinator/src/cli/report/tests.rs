@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, Version};
+use consilium_common::study::sections::Metric;
 use consilium_common::time::WallMillis;
 use consilium_common::update::measures::score_bin;
 use consilium_common::update::words::Schema;
@@ -84,12 +85,15 @@ fn document() -> ReportDocument {
         study_version: 1,
         digest: Digest([1; 32]),
         state: RunState::Complete,
+        completion: None,
         phase: "idle".to_owned(),
         round: Round(3),
         task: None,
         version: Version(3),
         model: Digest([7; 32]),
         rounds_goal: 3,
+        metric: Metric::Auc,
+        best: None,
         remaining_ms: None,
         waiting_for: vec!["<u>nobody".to_owned()],
         sites: vec![site("charite", "ready"), site("st-mary", "ready")],

@@ -1,102 +1,26 @@
 //! What the records of a log add up to: a pure fold, from which engines are opened and against which
 //! an index can be checked.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use consilium_common::audit::record::{PlanMade, RosterSet, StudySubmitted, TrainingBegun};
+use consilium_common::audit::record::{
+    Completion, PlanMade, RosterSet, StudySubmitted, TrainingBegun,
+};
 use consilium_common::audit::{Outcome, Receipt, Record, RollCall};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::limits::STUDIES_MAX;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
+use consilium_common::update::best::Best;
+use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::{RunState, TaskKind};
+
+pub use error::HistoryError;
 
 use super::action::Head;
 use super::resume::{Interrupted, Setup};
-
-/// Why a record does not fit what was before it. In a log that this program wrote none occurs; a
-/// submission is held against the same rules before it is written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
-    /// A signed document that cannot be read.
-    #[error("a {record} record cannot be read: {why}")]
-    Unreadable {
-        /// Kind of record.
-        record: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A record of a study that was never submitted.
-    #[error("a {record} record names study {study}, which was never submitted")]
-    UnknownStudy {
-        /// Kind of record.
-        record: &'static str,
-        /// Which study.
-        study: StudyId,
-    },
-    /// A record of a round that cannot be there.
-    #[error("a {record} record of study {study} is about round {have}, {need} expected")]
-    Round {
-        /// Kind of record.
-        record: &'static str,
-        /// Which study.
-        study: StudyId,
-        /// The record's round.
-        have: Round,
-        /// What would fit.
-        need: String,
-    },
-    /// A second receipt of a site for other bytes.
-    #[error("site {site} has two receipts of study {study} round {round} for different updates")]
-    SecondReceipt {
-        /// Which study.
-        study: StudyId,
-        /// Which round.
-        round: Round,
-        /// Which site.
-        site: SiteId,
-    },
-    /// A committed version that does not follow the newest.
-    #[error("round {round} of study {study} committed {have}, {need} expected")]
-    Version {
-        /// Which study.
-        study: StudyId,
-        /// Which round.
-        round: Round,
-        /// The roll call's version.
-        have: Version,
-        /// The one that follows.
-        need: Version,
-    },
-    /// A plan that does not name the study's preparation.
-    #[error("round {round} of study {study} names preparation {have:?}, {need:?} is in force")]
-    Preparation {
-        /// Which study.
-        study: StudyId,
-        /// Which round.
-        round: Round,
-        /// In the plan.
-        have: Option<Digest>,
-        /// From the roll calls.
-        need: Option<Digest>,
-    },
-    /// The study is known in this version or a later one.
-    #[error("study {study} is known in version {known}: give the changed file `version = {}`", known + 1)]
-    OldStudyVersion {
-        /// Which study.
-        study: StudyId,
-        /// Its version so far.
-        known: u64,
-    },
-    /// A changed study with another model.
-    #[error(
-        "study {0} has versions of another layout: a changed model needs a study of its own name"
-    )]
-    LayoutChanged(StudyId),
-    /// More studies than are served.
-    #[error("there are {STUDIES_MAX} studies already, which is the most that is served")]
-    TooManyStudies,
-}
 
 /// All that a log says.
 #[derive(Debug, Clone, Default)]
@@ -118,8 +42,16 @@ pub struct StudyHistory {
     pub state: RunState,
     /// Who set that state.
     pub state_by: String,
+    /// Why it is complete, if it is.
+    pub completion: Option<Completion>,
     /// The newest version. v0 is the study's `initial.model`.
     pub head: Head,
+    /// The best version that was scored with the study's metric.
+    pub best: Best,
+    /// The newest version when this file of the study was submitted.
+    pub begun: Version,
+    /// What the roll calls' sums mean.
+    schema: Schema,
     /// No round has this number yet.
     pub next_round: Round,
     /// The round that has a plan and no roll call.
@@ -154,6 +86,7 @@ impl History {
                 let study = self.known(name, &set.study)?;
                 study.state = set.state;
                 study.state_by.clone_from(&set.by);
+                study.completion = set.completion;
                 Ok(())
             }
             Record::Plan(plan) => self.known(name, &plan.study)?.plan(name, plan),
@@ -223,11 +156,15 @@ impl History {
                 strategy_state: None,
                 preparation: None,
             },
+            best: Best::new(study.evaluation.metric),
+            begun: Version(0),
+            schema: Schema::of(&study),
             study,
             signed: submitted.signed.clone(),
             submitted_by: submitted.by.clone(),
             state: RunState::Submitted,
             state_by: submitted.by.clone(),
+            completion: None,
             next_round: Round(1),
             interrupted: None,
             evaluated: false,
@@ -256,6 +193,8 @@ impl StudyHistory {
             version: self.head.version,
             model: self.head.model,
             strategy_state: self.head.strategy_state,
+            best: self.best,
+            begun: self.begun,
             preparation: self.head.preparation,
             evaluated: self.evaluated,
             evaluations_abandoned: self.evaluations_abandoned,
@@ -285,11 +224,17 @@ impl StudyHistory {
         if study.preparation_terms() != self.study.preparation_terms() {
             self.head.preparation = None;
         }
+        if study.evaluation.metric != self.best.metric() {
+            // What the versions were worth by another metric says nothing.
+            self.best = Best::new(study.evaluation.metric);
+        }
+        (self.schema, self.begun) = (Schema::of(&study), self.head.version);
         self.study = study;
         self.signed = submitted.signed.clone();
         self.submitted_by.clone_from(&submitted.by);
         self.state = RunState::Submitted;
         self.state_by.clone_from(&submitted.by);
+        self.completion = None;
         self.evaluated = false;
         self.evaluations_abandoned = 0;
         Ok(())
@@ -348,6 +293,7 @@ impl StudyHistory {
     ) -> Result<(), HistoryError> {
         self.open_round(record, roll_call.round)?;
         let evaluates = roll_call.task == TaskKind::Evaluate;
+        let score = || self.schema.score(&self.schema.pick(&roll_call.metrics));
         match &roll_call.outcome {
             Outcome::Committed { version, model, strategy_state, .. } => {
                 let need = self.head.version.next();
@@ -359,10 +305,15 @@ impl StudyHistory {
                         need,
                     });
                 }
+                self.best.note(self.head.version, score());
                 (self.head.version, self.head.model) = (*version, *model);
                 self.head.strategy_state = *strategy_state;
+                (self.evaluated, self.evaluations_abandoned) = (false, 0);
             }
-            Outcome::Evaluated { .. } => self.evaluated = true,
+            Outcome::Evaluated { .. } => {
+                self.best.note(self.head.version, score());
+                self.evaluated = true;
+            }
             Outcome::Prepared { preparation, .. } => self.head.preparation = Some(*preparation),
             Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),
         }

@@ -138,6 +138,7 @@ fn an_open_round_is_interrupted_with_its_receipts_until_its_roll_call() {
         study: demo(),
         state: RunState::Running,
         by: "olga".to_owned(),
+        completion: None,
     });
     let open =
         [submission(str::to_owned), running, plan(1), training, receipt(1, 4), receipt(1, 4)];

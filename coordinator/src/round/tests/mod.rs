@@ -5,6 +5,7 @@
 )]
 
 mod audit;
+mod best;
 mod crash;
 mod delivery;
 mod golden;

@@ -30,6 +30,8 @@ use crate::cli::{Connection, Exit, Failure};
 use crate::config::Coordinator;
 use crate::document::{CommandDocument, StatusDocument};
 
+mod given;
+
 const WAIT: Duration = Duration::from_secs(20);
 
 /// A consortium with a running coordinator. Site `newcomer` has a certificate and is not in the
