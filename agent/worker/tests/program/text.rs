@@ -152,7 +152,7 @@ fn the_same_task_gives_the_same_bits_and_padding_stays_zero() {
 #[test]
 fn the_same_letters_in_another_encoding_give_the_same_model() {
     let room = room(MEAN, "");
-    let text = letters(60) + &notes(60).split_once('\n').unwrap().1;
+    let text = letters(60) + notes(60).split_once('\n').unwrap().1;
     run(&prepared(&room, Work::Train, text.as_bytes())).unwrap();
     let first = bytes_of(&room.out());
     let (gb18030, _, _) = encoding_rs::GB18030.encode(&text);
