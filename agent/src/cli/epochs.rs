@@ -1,4 +1,5 @@
-//! A model on its way through epochs at this site alone, one "round" an epoch, and the best of them.
+//! A model on its way at this site alone, through the study's rounds or so many epochs, and the best of
+//! them.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -69,6 +70,16 @@ pub(super) struct BestEpoch {
     pub(super) epoch: u64,
     pub(super) score: f64,
     pub(super) model_digest: Digest,
+}
+
+/// How many times is trained and scored: the study's rounds, each of its own local epochs, as a federation
+/// of this site alone would; or so many epochs, each a round of its own. A schedule of the learning rate
+/// goes over them.
+pub(super) fn rounds(study: &mut Study, epochs: Option<u64>) -> u64 {
+    if let Some(epochs) = epochs {
+        (study.training.local_epochs, study.training.rounds) = (1, epochs);
+    }
+    study.training.rounds
 }
 
 /// The vector that training starts from.

@@ -16,7 +16,7 @@ use consilium_io::SystemClock;
 use consilium_io::disk::read_text;
 use serde::{Deserialize, Serialize};
 
-use super::epochs::{Training, start};
+use super::epochs::{Training, rounds, start};
 use super::local::Options;
 use super::results::Results;
 use super::workbench::{Workbench, programs};
@@ -52,7 +52,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         let told = format!("--validation {}: a share above 0 and below 1", options.validation);
         return Err(Failure::Usage(told));
     }
-    let axes = axes(&options.grid)?;
+    let axes = axes(options)?;
     let text = read_text(&options.study, STUDY_BYTES_MAX).map_err(Failure::usage)?;
     let origin = options.study.display().to_string();
     let study = Study::read(&text, &origin).map_err(Failure::usage)?;
@@ -91,9 +91,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
 }
 
 /// Each word is a field with its values, or names a file of them.
-fn axes(words: &[String]) -> Result<Axes, Failure> {
+fn axes(options: &Options) -> Result<Axes, Failure> {
     let mut axes = Axes::default();
-    for word in words {
+    for word in &options.grid {
         if word.contains('=') {
             axes.add(word).map_err(Failure::usage)?;
         } else {
@@ -101,8 +101,9 @@ fn axes(words: &[String]) -> Result<Axes, Failure> {
             axes.add_file(&text, word).map_err(Failure::usage)?;
         }
     }
-    if axes.fields().any(|field| field == "training.local_epochs") {
-        let told = "`training.local_epochs` has no say here: an epoch is a round of its own";
+    if options.epochs.is_some() && axes.fields().any(|field| field == "training.local_epochs") {
+        let told =
+            "`training.local_epochs` has no say beside --epochs: an epoch is a round of its own";
         return Err(Failure::Usage(told.to_owned()));
     }
     Ok(axes)
@@ -120,8 +121,7 @@ async fn one(
     let clock = SystemClock::open();
     let began = clock.now();
     let mut study = variant.study.clone();
-    let epochs = options.epochs.unwrap_or(study.training.rounds);
-    (study.training.local_epochs, study.training.rounds) = (1, epochs);
+    let epochs = rounds(&mut study, options.epochs);
     let start = start(&study, options.start.as_deref())?;
     let of = follows_from(&study, source, &start, options)?;
     if let Some(known) = results.get(of) {

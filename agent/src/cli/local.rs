@@ -1,5 +1,5 @@
-//! `train --local`: the study's training on this site's records with no coordinator, one "round" an
-//! epoch. What the study prepares is counted on these records alone. For trying a study out, for
+//! `train --local`: the study's training on this site's records with no coordinator: its rounds, as a
+//! federation of this site alone would, or so many epochs. What the study prepares is counted on these records alone. For trying a study out, for
 //! choosing `clip_norm`, and as the yardstick of a federation.
 //! The best epoch is kept, and the training ends early, as a federation's versions would.
 //! The family's local state goes on from epoch to epoch, each of which counts, and ends with the
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use consilium_common::study::sections::Metric;
 
-use super::epochs::{BestEpoch, Epoch, Training, start};
+use super::epochs::{BestEpoch, Epoch, Training, rounds, start};
 use super::workbench::{Workbench, programs, read_study};
 use super::{Common, Failure, grid, output, source};
 
@@ -28,7 +28,7 @@ pub(super) struct Options {
     /// The model to start from, where the study was signed with one, or in place of the seeded one
     #[arg(long, value_name = "MODEL.safetensors")]
     pub(super) start: Option<PathBuf>,
-    /// Passes over the records; by default as many as the study has rounds
+    /// Passes over the records, each scored; by default the study's rounds, each of its local epochs
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) epochs: Option<u64>,
     /// Print the L2 norm of each epoch's delta, and a `clip_norm` to start with
@@ -70,9 +70,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         return grid::run(common, options).await;
     }
     let mut study = read_study(&options.study)?;
-    let epochs = options.epochs.unwrap_or(study.training.rounds);
-    // An epoch is a round: a schedule of the learning rate goes over those of this command.
-    (study.training.local_epochs, study.training.rounds) = (1, epochs);
+    let epochs = rounds(&mut study, options.epochs);
     let source = options.source.resolve(common, study.id())?;
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
@@ -82,6 +80,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     if let Some(path) = &options.out_preparation {
         training.write_preparation(path)?;
     }
+    let word = if study.training.local_epochs == 1 { "epoch" } else { "round" };
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;
@@ -89,12 +88,12 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
             row.norm = None;
         } else if !common.json {
             output::line(format!(
-                "epoch {epoch}: norm of the delta {:.4}",
+                "{word} {epoch}: norm of the delta {:.4}",
                 row.norm.unwrap_or(0.0)
             ));
         }
         if !common.json {
-            show(&row, epochs, study.evaluation.metric);
+            show(&row, (word, epochs), study.evaluation.metric);
         }
         rows.push(row);
         if training.is_over(epoch) {
@@ -114,7 +113,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     output::line(format!("model {}", report.last.model_digest));
     if let Some(BestEpoch { epoch, score, model_digest }) = &report.best {
         let metric = study.evaluation.metric;
-        output::line(format!("best epoch {epoch}: {metric} {score:.4}, model {model_digest}"));
+        output::line(format!("best {word} {epoch}: {metric} {score:.4}, model {model_digest}"));
     }
     if let Some(clip) = report.suggested_clip_norm {
         output::line(format!(
@@ -124,7 +123,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     Ok(())
 }
 
-fn show(row: &Epoch, epochs: u64, metric: Metric) {
+fn show(row: &Epoch, (word, epochs): (&str, u64), metric: Metric) {
     let score = match metric {
         Metric::Auc => format!("AUC {}, ", output::decimal(row.score)),
         Metric::Rmse => format!("RMSE {}, ", output::decimal(row.score)),
@@ -134,7 +133,7 @@ fn show(row: &Epoch, epochs: u64, metric: Metric) {
         Metric::Accuracy | Metric::Loss => String::new(),
     };
     output::line(format!(
-        "epoch {}/{epochs}: {score}accuracy {}, loss {}, training loss {}, {} records, {:.1} s",
+        "{word} {}/{epochs}: {score}accuracy {}, loss {}, training loss {}, {} records, {:.1} s",
         row.epoch,
         output::percent(row.accuracy),
         output::decimal(row.loss),

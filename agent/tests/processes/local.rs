@@ -243,9 +243,10 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
             "with model.parameters = 0: `model.parameters` is 0",
         ),
         (
-            "train --local --study load.toml --source synthetic --grid training.local_epochs=1,2",
+            "train --local --study load.toml --source synthetic --epochs 3 --grid \
+             training.local_epochs=1,2",
             2,
-            "has no say here",
+            "has no say beside --epochs",
         ),
         ("train --local --study load.toml --source npz", 2, "--path, the file or folder"),
         ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),

@@ -89,6 +89,8 @@ pub const KINDS: [Kind; 24] = [
 fn share(kind: Kind) -> u32 {
     match kind {
         Kind::DiesBefore | Kind::DiesAfter => 30,
+        // Its refusal is acted on once or twice, and deaths must meet that too.
+        Kind::BadUpdate => 25,
         Kind::Stop => 4,
         Kind::OldBackup
         | Kind::Cut
@@ -104,7 +106,6 @@ fn share(kind: Kind) -> u32 {
         | Kind::StageLost
         | Kind::ClockJump
         | Kind::Pause
-        | Kind::BadUpdate
         | Kind::PowerCut
         | Kind::LogRot
         | Kind::BlobRot

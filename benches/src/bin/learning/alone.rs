@@ -49,10 +49,8 @@ fn seeded(case: &Case, programs: &Programs, only: &str, seed: u64) -> anyhow::Re
         case.study_name(seed)
     );
     std::fs::write(&agent, text)?;
-    let training = case.study(seed)?.training;
-    let epochs = training.rounds * u64::from(training.local_epochs);
     let output = Command::new(&programs.agent)
-        .args(["train", "--local", "--json", "--epochs", &epochs.to_string(), "--study"])
+        .args(["train", "--local", "--json", "--study"])
         .arg(&study)
         .arg("--config")
         .arg(&agent)
