@@ -2,18 +2,15 @@
 //! that people know.
 
 use clap::Args;
-use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::ids::{Digest, StudyId};
 use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Measure;
 use consilium_common::update::words::{Metrics, Schema};
 use consilium_common::worker::Work;
 use serde::Serialize;
 
-use super::progress::Bar;
 use super::version_in_use as version;
-use super::workbench::Job;
 use super::{Common, Failure, output, source};
-use crate::update::task_seed;
 
 /// Classes of which the confusion matrix fits a screen.
 const CONFUSION_SHOWN_MAX: usize = 12;
@@ -57,22 +54,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let used = options.version.open(config.as_ref())?;
     let study = &used.study;
     let source = options.source.resolve(common, study.id())?;
-    let site: SiteId = "local".parse().map_err(Failure::failed)?;
-    let bar = Bar::new("evaluate".to_owned());
-    let job = Job {
-        work: Work::Evaluate,
-        study,
-        source: &source,
-        seed: task_seed(study.header.seed, Round(0), &site),
-        round: 0,
-        base: Some(&used.vector),
-        local: used.local.path(),
-        preparation: used.preparation.as_deref(),
-        validation: None,
-    };
-    let done = used.bench.run(job, &mut |moved| bar.moved(&moved)).await;
-    let (outcome, _) = done.map_err(Failure::failed)?;
-    drop(bar);
+    let (outcome, _) = used.run(Work::Evaluate, &source).await?;
     let schema = Schema::of(study);
     let report = Report {
         study: study.id().clone(),

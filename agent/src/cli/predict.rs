@@ -6,18 +6,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::ids::{Digest, StudyId};
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
 use consilium_common::study::Objective;
 use consilium_common::worker::{Holdout, Prediction, Source, SourceKind, Work, from_line};
 use consilium_io::disk::{Access, replace_with};
 
-use super::progress::Bar;
 use super::version_in_use as version;
-use super::workbench::Job;
 use super::{Common, Failure, output};
 use crate::config::AgentConfig;
-use crate::update::task_seed;
 
 /// Records that are named one by one where they cannot be read; of the others there is a count.
 const NAMED_MAX: usize = 20;
@@ -51,22 +48,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
                                    quite those of this site"
         ));
     }
-    let site: SiteId = "local".parse().map_err(Failure::failed)?;
-    let bar = Bar::new("predict".to_owned());
-    let job = Job {
-        work: Work::Predict,
-        study,
-        source: &source,
-        seed: task_seed(study.header.seed, Round(0), &site),
-        round: 0,
-        base: Some(&used.vector),
-        local: used.local.path(),
-        preparation: used.preparation.as_deref(),
-        validation: None,
-    };
-    let done = used.bench.run(job, &mut |moved| bar.moved(&moved)).await;
-    let (_, files) = done.map_err(Failure::failed)?;
-    drop(bar);
+    let (_, files) = used.run(Work::Predict, &source).await?;
     let sheet = Sheet {
         study: study.id(),
         model_digest: used.digest(),

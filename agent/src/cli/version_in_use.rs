@@ -6,18 +6,22 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use consilium_common::ids::{Digest, StudyId};
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::limits::SAFETENSORS_HEAD_BYTES_MAX;
 use consilium_common::study::preparation::PREPARATION_BYTES_MAX;
 use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::file::from_safetensors;
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::tensor::layout::Layout;
+use consilium_common::worker::{Outcome, Source, Work};
 
-use super::workbench::{Workbench, programs, read_study};
+use super::progress::Bar;
+use super::workbench::{Job, Workbench, programs, read_study};
 use super::{CONFIG_DEFAULT, Common, Failure};
 use crate::config::AgentConfig;
 use crate::state::{StateError, local, look_at_local, look_at_studies, look_for_preparation};
+use crate::update::task_seed;
+use crate::worker::TaskFolder;
 
 /// Options of `evaluate` and `predict`.
 #[derive(Debug, Args)]
@@ -84,6 +88,28 @@ impl Local {
 }
 
 impl InUse {
+    /// Has a worker do `work` with it; what it said, and what it left.
+    pub(super) async fn run(
+        &self,
+        work: Work,
+        source: &Source,
+    ) -> Result<(Outcome, TaskFolder), Failure> {
+        let site: SiteId = "local".parse().map_err(Failure::failed)?;
+        let bar = Bar::new(self.study.id().to_string());
+        let job = Job {
+            work,
+            study: &self.study,
+            source,
+            seed: task_seed(self.study.header.seed, Round(0), &site),
+            round: 0,
+            base: Some(&self.vector),
+            local: self.local.path(),
+            preparation: self.preparation.as_deref(),
+            validation: None,
+        };
+        self.bench.run(job, &mut |moved| bar.moved(&moved)).await.map_err(Failure::failed)
+    }
+
     /// Digest of the model, as the coordinator names it.
     pub(super) fn digest(&self) -> Digest {
         Digest::of(&encode_model(&self.layout, &self.vector))
