@@ -8,6 +8,7 @@
 
 pub mod machine;
 pub mod process;
+pub mod studies;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;

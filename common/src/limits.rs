@@ -46,6 +46,9 @@ pub const FACTORS_MAX: u32 = 1024;
 pub const CATALOGUE_MAX: u32 = 1 << 18;
 /// Items drawn against each that was chosen: more than pairwise losses gain from.
 pub const NEGATIVES_MAX: u32 = 64;
+/// Scores of one training step over a whole catalogue, batch × items: half a gibibyte, and as much again
+/// for their gradient.
+pub const BATCH_SCORES_MAX: u64 = 1 << 27;
 /// 32-bit words beside an update: weight, flags and metric sums in 16-bit limbs (a confusion matrix
 /// and two histograms of 256 bins a class).
 pub const WORDS_MAX: usize = 4 * (CLASSES_MAX * (CLASSES_MAX + 512) + 64);

@@ -10,6 +10,7 @@ use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
 use consilium_common::study::sections::Metric;
 use consilium_common::time::WallMillis;
 use consilium_common::update::groups::GroupRow;
+use consilium_common::update::operating_point::OperatingPoint;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,9 @@ pub struct VersionStatus {
     pub score: Option<f64>,
     /// The integer sums behind them over all records, without the histograms of scores.
     pub metrics: BTreeMap<String, u64>,
+    /// Of two classes where AUC decides: the best threshold on the hold-outs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operating_point: Option<OperatingPoint>,
     /// The study's own measure for each of its groups, once scored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupRow>,

@@ -41,6 +41,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         loss: None,
         score: None,
         metrics: BTreeMap::new(),
+        operating_point: None,
         groups: Vec::new(),
     }
 }
@@ -100,6 +101,7 @@ impl Summary {
         base.accuracy = self.schema.accuracy(&metrics);
         base.loss = self.schema.loss(&metrics);
         base.score = self.schema.score(&metrics);
+        base.operating_point = self.schema.best_operating_point(&metrics);
         base.groups = self.schema.group_rows(&metrics);
         let sum = |name: &str| Some((name.to_owned(), *call.metrics.get(name)?));
         base.metrics = self.schema.plain_names().filter_map(sum).collect();

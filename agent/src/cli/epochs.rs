@@ -12,6 +12,8 @@ use consilium_common::tensor::flat::encode_model;
 use consilium_common::time::Clock;
 use consilium_common::update::best::{Best, Scored};
 use consilium_common::update::groups::GroupRow;
+use consilium_common::update::intervals::Measure;
+use consilium_common::update::operating_point::OperatingPoint;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::{Outcome, Source, Work};
 use consilium_io::SystemClock;
@@ -38,12 +40,18 @@ pub(super) struct Epoch {
     pub(super) examples: u64,
     pub(super) holdout: u64,
     pub(super) seconds: f64,
+    /// Of them those that the passes over the records took.
+    train_seconds: Option<f64>,
     /// L2 norm of this epoch's delta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) norm: Option<f64>,
     /// The study's own measure for each group.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<GroupRow>,
+    #[serde(skip)]
+    measures: Vec<Measure>,
+    #[serde(skip)]
+    operating_point: Option<OperatingPoint>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +70,11 @@ pub(super) struct Last {
     pub(super) score: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) loss: Option<f64>,
+    /// All that its sums say.
+    pub(super) measures: Vec<Measure>,
+    /// Of two classes where AUC decides: the best threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operating_point: Option<OperatingPoint>,
     pub(super) model_digest: Digest,
 }
 
@@ -115,8 +128,6 @@ pub(super) struct Training<'a> {
     schema: Schema,
     site: SiteId,
     clock: SystemClock,
-    /// The share of the training records that is scored in the hold-out's place, if one is.
-    validation: Option<f64>,
     vector: Vec<f32>,
     /// Epochs count as versions do.
     best: Best,
@@ -134,7 +145,6 @@ impl<'a> Training<'a> {
         source: &'a Source,
         bench: &'a Workbench,
         vector: Vec<f32>,
-        validation: Option<f64>,
     ) -> Result<Self, Failure> {
         Ok(Self {
             schema: Schema::of(study),
@@ -145,7 +155,6 @@ impl<'a> Training<'a> {
             best_vector: None,
             local: None,
             preparation: None,
-            validation,
             study,
             source,
             bench,
@@ -171,7 +180,7 @@ impl<'a> Training<'a> {
     pub(super) async fn epoch(&mut self, epoch: u64) -> Result<Epoch, Failure> {
         let began = self.clock.now();
         let title = format!("epoch {epoch}");
-        let (trained, files) = self.work(Work::Train, epoch, &title).await?;
+        let (trained, files) = self.work(Work::TrainAlone, epoch, &title).await?;
         let layout = self.study.layout().map_err(Failure::failed)?;
         let result = files.read_result().map_err(Failure::failed)?;
         let next = from_safetensors(&result, &layout).map_err(Failure::failed)?;
@@ -180,20 +189,22 @@ impl<'a> Training<'a> {
         if let Some(left) = self.bench.keep_local(&files).map_err(Failure::failed)? {
             self.local = Some(left);
         }
-        let (scored, _) = self.work(Work::Evaluate, epoch, &title).await?;
-        let score = self.schema.score(&scored.metrics);
+        let score = self.schema.score(&trained.metrics);
         self.keep_best(epoch, score, before);
         Ok(Epoch {
             epoch,
             score,
-            accuracy: self.schema.accuracy(&scored.metrics),
-            loss: self.schema.loss(&scored.metrics),
+            accuracy: self.schema.accuracy(&trained.metrics),
+            loss: self.schema.loss(&trained.metrics),
             train_loss: trained.train_loss,
+            train_seconds: trained.train_seconds,
             examples: trained.examples,
-            holdout: scored.holdout,
+            holdout: trained.holdout,
             seconds: self.clock.now().since(began).as_secs_f64(),
             norm: Some(norm),
-            groups: self.schema.group_rows(&scored.metrics),
+            groups: self.schema.group_rows(&trained.metrics),
+            measures: self.schema.measures(&trained.metrics),
+            operating_point: self.schema.best_operating_point(&trained.metrics),
         })
     }
 
@@ -235,7 +246,6 @@ impl<'a> Training<'a> {
             base: (work != Work::Prepare).then_some(self.vector.as_slice()),
             local: self.local.as_deref(),
             preparation: self.preparation.as_deref(),
-            validation: self.validation,
         };
         let bar = Bar::new(title.to_owned());
         let done = self.bench.run(job, &mut |moved| bar.moved(&moved)).await;
@@ -258,6 +268,8 @@ impl<'a> Training<'a> {
             score: last.and_then(|epoch| epoch.score),
             accuracy: last.and_then(|epoch| epoch.accuracy),
             loss: last.and_then(|epoch| epoch.loss),
+            measures: last.map(|epoch| epoch.measures.clone()).unwrap_or_default(),
+            operating_point: last.and_then(|epoch| epoch.operating_point),
             model_digest,
         };
         Ok(Report { epochs, last, best, suggested_clip_norm })

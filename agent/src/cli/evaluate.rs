@@ -5,6 +5,7 @@ use clap::Args;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Measure;
+use consilium_common::update::operating_point::OperatingPoint;
 use consilium_common::update::words::{Metrics, Schema};
 use consilium_common::worker::Work;
 use serde::Serialize;
@@ -35,6 +36,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     local_state: Option<String>,
     measures: Vec<Measure>,
+    /// Of two classes where AUC decides: the best threshold on these records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operating_point: Option<OperatingPoint>,
     /// The study's own measure for each group.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<GroupRow>,
@@ -62,6 +66,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         holdout: outcome.holdout,
         local_state: used.local.note().map(str::to_owned),
         measures: schema.measures(&outcome.metrics),
+        operating_point: schema.best_operating_point(&outcome.metrics),
         groups: schema.group_rows(&outcome.metrics),
         confusion: confusion(&schema, study.model.classes(), &outcome.metrics),
     };
@@ -90,6 +95,15 @@ fn show(report: &Report) {
         return;
     }
     output::line(measure_table(&report.measures));
+    if let Some(point) = &report.operating_point {
+        let OperatingPoint { threshold, sensitivity, specificity } = point;
+        output::line(format!(
+            "best threshold on these records: {threshold:.3}, with a sensitivity of {} and a \
+             specificity of {}",
+            output::percent(Some(*sensitivity)),
+            output::percent(Some(*specificity))
+        ));
+    }
     if !report.groups.is_empty() {
         output::line(output::group_table(&report.groups));
     }

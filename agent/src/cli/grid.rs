@@ -22,6 +22,9 @@ use super::results::Results;
 use super::workbench::{Workbench, programs};
 use super::{Common, Failure, output};
 
+/// The part of the training records that combinations are scored on, where nobody says.
+const VALIDATION_DEFAULT: f64 = 0.2;
+
 /// One combination, as printed and as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
@@ -48,16 +51,13 @@ struct Report {
 }
 
 pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
-    if !(options.validation > 0.0 && options.validation < 1.0) {
-        let told = format!("--validation {}: a share above 0 and below 1", options.validation);
-        return Err(Failure::Usage(told));
-    }
     let axes = axes(options)?;
     let text = read_text(&options.study, STUDY_BYTES_MAX).map_err(Failure::usage)?;
     let origin = options.study.display().to_string();
     let study = Study::read(&text, &origin).map_err(Failure::usage)?;
     let variants = axes.variants(&text, &origin).map_err(Failure::usage)?;
-    let source = options.source.resolve(common, study.id())?;
+    let mut source = options.records(common, study.id())?;
+    source.validation = source.validation.or(Some(VALIDATION_DEFAULT));
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let mut results = Results::open(options.results.clone())?;
@@ -123,12 +123,11 @@ async fn one(
     let mut study = variant.study.clone();
     let epochs = rounds(&mut study, options.epochs);
     let start = start(&study, options.start.as_deref())?;
-    let of = follows_from(&study, source, &start, options)?;
+    let of = follows_from(&study, source, &start)?;
     if let Some(known) = results.get(of) {
         return Ok(known.clone());
     }
-    let validation = Some(options.validation);
-    let mut training = Training::new(&study, source, bench, start, validation)?;
+    let mut training = Training::new(&study, source, bench, start)?;
     let mut row = Row {
         values: variant.values.clone(),
         score: None,
@@ -154,15 +153,10 @@ async fn one(
 }
 
 /// Digest of all that a combination's worth follows from, but the machine.
-fn follows_from(
-    study: &Study,
-    source: &Source,
-    start: &[f32],
-    options: &Options,
-) -> Result<Digest, Failure> {
+fn follows_from(study: &Study, source: &Source, start: &[f32]) -> Result<Digest, Failure> {
     let mut text = study.to_text().map_err(Failure::failed)?;
     text += &serde_json::to_string(source).map_err(Failure::failed)?;
-    text += &format!("{} {}", study.training.rounds, options.validation);
+    text += &study.training.rounds.to_string();
     let mut bytes = text.into_bytes();
     le::extend_f32(&mut bytes, start);
     Ok(Digest::of(&bytes))

@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use consilium_common::ids::StudyId;
 use consilium_common::study::sections::Metric;
+use consilium_common::worker::Source;
 
 use super::epochs::{BestEpoch, Epoch, Training, rounds, start};
 use super::workbench::{Workbench, programs, read_study};
@@ -39,9 +41,10 @@ pub(super) struct Options {
     /// the hold-out is not looked at
     #[arg(long, value_name = "FIELD=VALUES|FILE", conflicts_with_all = ["out", "report_norms"])]
     pub(super) grid: Vec<String>,
-    /// The part of the training records that a `--grid` is scored on
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2, requires = "grid")]
-    pub(super) validation: f64,
+    /// Leave the hold-out to `evaluate`: score on this part of the training records, which is not trained
+    /// on [default: as [data.NAME] says; 0.2 with `--grid`]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    validation: Option<f64>,
     /// Keep what the combinations of a `--grid` are worth in this file, and try only those that it lacks
     #[arg(long, value_name = "FILE.jsonl", requires = "grid")]
     pub(super) results: Option<PathBuf>,
@@ -65,17 +68,30 @@ pub(super) struct Options {
     pub(super) worker: Option<PathBuf>,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "write a share above 0 and below 1, such as 0.2".to_owned())
+}
+
+impl Options {
+    /// The records that are meant, and which of them score.
+    pub(super) fn records(&self, common: &Common, study: &StudyId) -> Result<Source, Failure> {
+        let source = self.source.resolve(common, study)?;
+        Ok(Source { validation: self.validation.or(source.validation), ..source })
+    }
+}
+
 pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     if !options.grid.is_empty() {
         return grid::run(common, options).await;
     }
     let mut study = read_study(&options.study)?;
     let epochs = rounds(&mut study, options.epochs);
-    let source = options.source.resolve(common, study.id())?;
+    let source = options.records(common, study.id())?;
     let programs = programs(options.worker.clone())?;
     let bench = Workbench::new(programs, options.device.clone(), options.threads)?;
     let start = start(&study, options.start.as_deref())?;
-    let mut training = Training::new(&study, &source, &bench, start, None)?;
+    let mut training = Training::new(&study, &source, &bench, start)?;
     training.prepare().await?;
     if let Some(path) = &options.out_preparation {
         training.write_preparation(path)?;
@@ -125,10 +141,9 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
 
 fn show(row: &Epoch, (word, epochs): (&str, u64), metric: Metric) {
     let score = match metric {
-        Metric::Auc => format!("AUC {}, ", output::decimal(row.score)),
-        Metric::Rmse => format!("RMSE {}, ", output::decimal(row.score)),
-        Metric::Hr => format!("HR@10 {}, ", output::decimal(row.score)),
-        Metric::Ndcg => format!("NDCG@10 {}, ", output::decimal(row.score)),
+        Metric::Auc | Metric::Rmse | Metric::Hr | Metric::Ndcg => {
+            format!("{} {}, ", metric.title(), output::decimal(row.score))
+        }
         // They stand in the line as it is.
         Metric::Accuracy | Metric::Loss => String::new(),
     };

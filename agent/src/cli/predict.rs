@@ -53,6 +53,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         study: study.id(),
         model_digest: used.digest(),
         classes: study.model.classes(),
+        threshold: study.evaluation.threshold,
         classifies: study.model.objective() == Some(Objective::Classify),
         json: common.json,
     };
@@ -195,6 +196,8 @@ struct Sheet<'a> {
     study: &'a StudyId,
     model_digest: Digest,
     classes: &'a [String],
+    /// The study's, of two classes.
+    threshold: Option<f64>,
     classifies: bool,
     json: bool,
 }
@@ -244,7 +247,12 @@ impl Sheet<'_> {
     }
 
     fn class(&self, prediction: &Prediction) -> Option<&str> {
-        self.classes.get(prediction.class()?).map(String::as_str)
+        let likelier = prediction.class()?;
+        let class = match (self.threshold, prediction.outputs.as_deref()) {
+            (Some(threshold), Some([_, second])) => usize::from(*second >= threshold),
+            _ => likelier,
+        };
+        self.classes.get(class).map(String::as_str)
     }
 
     fn head_csv(&self, out: &mut impl Write) -> io::Result<()> {
@@ -324,12 +332,33 @@ mod tests {
             study: &study,
             model_digest: Digest([7; 32]),
             classes: &classes,
+            threshold: None,
             classifies: true,
             json,
         };
         let mut out = Vec::new();
         let seen = sheet.write(lines().into_iter(), &mut out).unwrap();
         (String::from_utf8(out).unwrap(), seen)
+    }
+
+    #[test]
+    fn of_two_classes_the_second_is_said_from_the_studys_threshold_on() {
+        let classes = ["well", "ill"].map(str::to_owned);
+        let study: StudyId = "xray".parse().unwrap();
+        let said = |threshold, second: f64| {
+            let model_digest = Digest([7; 32]);
+            let (study, classes) = (&study, classes.as_slice());
+            let sheet =
+                Sheet { study, model_digest, classes, threshold, classifies: true, json: false };
+            let outputs = Some(vec![1.0 - second, second]);
+            sheet
+                .class(&Prediction { id: "1".to_owned(), outputs, trouble: None })
+                .map(str::to_owned)
+        };
+        assert_eq!(said(None, 0.6).as_deref(), Some("ill"));
+        assert_eq!(said(Some(0.7), 0.6).as_deref(), Some("well"));
+        assert_eq!(said(Some(0.7), 0.7).as_deref(), Some("ill"));
+        assert_eq!(said(Some(0.7), f64::NAN), None);
     }
 
     #[test]
@@ -355,8 +384,14 @@ mod tests {
     fn a_worker_that_says_too_little_is_not_believed() {
         let study: StudyId = "ward".parse().unwrap();
         let model_digest = Digest([7; 32]);
-        let sheet =
-            Sheet { study: &study, model_digest, classes: &[], classifies: false, json: false };
+        let sheet = Sheet {
+            study: &study,
+            model_digest,
+            classes: &[],
+            threshold: None,
+            classifies: false,
+            json: false,
+        };
         for outputs in [Some(vec![1.0, 2.0]), Some(Vec::new()), None] {
             let line = Prediction { id: "9".to_owned(), outputs, trouble: None };
             let error = sheet.write([Ok(line)].into_iter(), &mut Vec::new()).unwrap_err();

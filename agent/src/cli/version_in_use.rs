@@ -96,6 +96,8 @@ impl InUse {
     ) -> Result<(Outcome, TaskFolder), Failure> {
         let site: SiteId = "local".parse().map_err(Failure::failed)?;
         let bar = Bar::new(self.study.id().to_string());
+        // What the rounds did not look at is what is asked for here.
+        let source = &Source { validation: None, ..source.clone() };
         let job = Job {
             work,
             study: &self.study,
@@ -105,7 +107,6 @@ impl InUse {
             base: Some(&self.vector),
             local: self.local.path(),
             preparation: self.preparation.as_deref(),
-            validation: None,
         };
         self.bench.run(job, &mut |moved| bar.moved(&moved)).await.map_err(Failure::failed)
     }

@@ -39,8 +39,6 @@ pub(super) struct Job<'a> {
     pub(super) local: Option<&'a Path>,
     /// The study's preparation, where it has one and the work needs it.
     pub(super) preparation: Option<&'a [u8]>,
-    /// The share of the training records that is scored in the hold-out's place, if one is.
-    pub(super) validation: Option<f64>,
 }
 
 impl Workbench {
@@ -90,15 +88,14 @@ impl Workbench {
             round: job.round,
             base: job.base.map(|_| files.base()),
             out: match job.work {
-                Work::Train => Some(files.result()),
+                Work::Train | Work::TrainAlone => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
                 Work::Predict => Some(files.predictions()),
                 Work::Evaluate | Work::Check => None,
             },
             local: job.local.map(Path::to_owned),
-            local_out: (job.work == Work::Train).then(|| files.local_out()),
+            local_out: job.work.trains().then(|| files.local_out()),
             preparation: job.preparation.map(|_| files.preparation()),
-            validation: job.validation,
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

@@ -237,6 +237,11 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         let need = "a fraction from 0 to below 1, \"test\" or \"val\"";
         return Some(("holdout", fraction.to_string(), need));
     }
+    if let Some(share) = source.validation
+        && !(share > 0.0 && share < 1.0)
+    {
+        return Some(("validation", share.to_string(), "a share above 0 and below 1"));
+    }
     if let Holdout::Every(every) = &source.holdout
         && every.every < 2
     {

@@ -145,8 +145,10 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         TaskKind::Prepare => (Work::Prepare, Some(folder.counts())),
     };
     let local = match work {
-        Work::Train | Work::Evaluate => local::give(shared, &kept, folder.local()).await?,
         Work::Prepare | Work::Check | Work::Predict => None,
+        Work::Train | Work::TrainAlone | Work::Evaluate => {
+            local::give(shared, &kept, folder.local()).await?
+        }
     };
     let task = Task {
         protocol: WORKER_PROTOCOL,
@@ -160,9 +162,8 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         base: (work != Work::Prepare).then(|| folder.base()),
         out,
         local,
-        local_out: (work == Work::Train).then(|| folder.local_out()),
+        local_out: work.trains().then(|| folder.local_out()),
         preparation: plan.preparation.map(|_| folder.preparation()),
-        validation: None,
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };

@@ -72,14 +72,13 @@ impl Bench {
             round: 1,
             base: Some(files.base()),
             out: match work {
-                Work::Train => Some(files.result()),
+                Work::Train | Work::TrainAlone => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
                 Work::Evaluate | Work::Check | Work::Predict => None,
             },
             local: None,
-            local_out: (work == Work::Train).then(|| files.local_out()),
+            local_out: work.trains().then(|| files.local_out()),
             preparation: None,
-            validation: None,
         };
         Self {
             _folder: folder,

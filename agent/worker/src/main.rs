@@ -167,7 +167,9 @@ fn do_task(task: &Task, link: &mut Link) -> Result<Outcome, Failure> {
 fn choose_device(task: &Task) -> Result<Device, Failure> {
     match task.work {
         Work::Check | Work::Prepare => Ok(Device::Cpu),
-        Work::Train | Work::Evaluate | Work::Predict => device::choose(&task.device),
+        Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => {
+            device::choose(&task.device)
+        }
     }
 }
 

@@ -22,8 +22,10 @@ use crate::task::incomplete;
 /// trained nor scored without it.
 pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Failure> {
     let needs = match task.work {
-        Work::Train | Work::Evaluate | Work::Predict => study.preparation_len().is_some(),
         Work::Check | Work::Prepare => return Ok(None),
+        Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => {
+            study.preparation_len().is_some()
+        }
     };
     let path = match &task.preparation {
         Some(path) => path,

@@ -7,7 +7,9 @@ use std::path::Path;
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
 use consilium_common::tensor::layout::{Kind, Layout};
+use consilium_common::time::Clock as _;
 use consilium_common::worker::{FailureCode, Outcome, Phase, Task, Work};
+use consilium_io::SystemClock;
 use tch::{Device, Tensor};
 
 use crate::data::dataset::{Dataset, Loaded};
@@ -34,11 +36,11 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     let preparation = preparation::read(task, &study)?;
     let preparation = preparation.as_ref();
     let local = task.local.as_deref();
-    if task.validation.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+    let source = &task.source;
+    if source.validation.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
         return Err(incomplete("has a validation part that is no share"));
     }
-    let validation = task.validation;
-    let job = Job { study: &study, source: &task.source, device, local, preparation, validation };
+    let job = Job { study: &study, source, device, local, preparation };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
     match task.work {
         Work::Check => return family.check(&job, link),
@@ -48,7 +50,7 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
             preparation::write(task, &study, &units)?;
             return Ok(Outcome::default());
         }
-        Work::Train | Work::Evaluate | Work::Predict => prepare_libtorch(task),
+        Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => prepare_libtorch(task),
     }
     if task.work == Work::Predict {
         return ask(task, &job, &*family, link);
@@ -66,12 +68,17 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
         (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
         (None, None) => {}
     }
-    let metrics = score::score(&*model.network, &study, &holdout, link)?;
-    let scored = Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() };
-    match train {
-        None => Ok(scored),
-        Some(train) => model.train(&job, task, &train, scored, link),
-    }
+    let scored = |link: &mut Link| -> Result<Outcome, Failure> {
+        let metrics = score::score(&*model.network, &study, &holdout, link)?;
+        Ok(Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() })
+    };
+    let Some(train) = train else {
+        return scored(link);
+    };
+    let of_base = if task.work == Work::Train { Some(scored(link)?) } else { None };
+    let trained = model.train(&job, task, &train, link)?;
+    let Outcome { holdout, metrics, .. } = of_base.map_or_else(|| scored(link), Ok)?;
+    Ok(Outcome { holdout, metrics, ..trained })
 }
 
 /// Says what the base makes of each record. Of a local state that the site does not have yet nothing
@@ -135,13 +142,12 @@ impl Model {
         weights.map(|(_, variable)| variable.shallow_clone()).collect()
     }
 
-    /// Trains and saves: what travels, and what stays. `scored` is what the base was worth.
+    /// Trains and saves: what travels, and what stays.
     fn train(
-        self,
+        &self,
         job: &Job<'_>,
         task: &Task,
         records: &Dataset,
-        scored: Outcome,
         link: &mut Link,
     ) -> Result<Outcome, Failure> {
         let Some(out) = &task.out else {
@@ -164,7 +170,9 @@ impl Model {
         let network = &*self.network;
         let loss = Loss::new(study, preparation::class_weights(job)?);
         let descent = Descent { loss, optimizer };
+        let clock = SystemClock::open();
         let loss = fit::train(network, records, study, task.seed, descent, link)?;
+        let train_seconds = Some(clock.now().as_secs_f64());
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
         let flat = weights::gather(&self.shared, &self.layout)?;
         weights::all_finite(&flat)?;
@@ -172,7 +180,8 @@ impl Model {
             kept.write(out)?;
         }
         weights::write(out, &self.layout, &flat, "the model")?;
-        Ok(Outcome { examples: records.len() as u64, train_loss: Some(loss), ..scored })
+        let (examples, train_loss) = (records.len() as u64, Some(loss));
+        Ok(Outcome { examples, train_loss, train_seconds, ..Outcome::default() })
     }
 }
 

@@ -5,7 +5,9 @@ use super::strategy::Use;
 use super::{DataKind, ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
-use crate::limits::{EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
+use crate::limits::{
+    BATCH_SCORES_MAX, EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX,
+};
 use crate::tensor::layout::LayoutError;
 
 /// Why a study was refused.
@@ -170,6 +172,14 @@ impl Study {
             let need = "this model has no such metric (regress: rmse, loss; rank: hr, ndcg)";
             return range("evaluation.metric", word(&metric), need);
         }
+        if let Some(threshold) = self.evaluation.threshold {
+            let of_two = self.model.objective() == Some(Objective::Classify)
+                && self.model.classes().len() == 2;
+            if !(of_two && threshold > 0.0 && threshold < 1.0) {
+                let need = "a probability above 0 and below 1, of the second of two classes";
+                return range("evaluation.threshold", threshold.to_string(), need);
+            }
+        }
         self.data.check(self.model.classes())?;
         self.check_normalize()
     }
@@ -199,6 +209,17 @@ impl Study {
         }
         if !(1..=1 << 20).contains(&t.batch_size) {
             return range("training.batch_size", t.batch_size, "1 to 1048576 is accepted");
+        }
+        if let ModelSpec::Recommender(spec) = &self.model
+            && spec.is_multinomial()
+            && u64::from(t.batch_size) * (u64::from(spec.items) + 1) > BATCH_SCORES_MAX
+        {
+            let need = format!(
+                "with `loss = \"multinomial\"` at most {} records of {} items are accepted",
+                BATCH_SCORES_MAX / (u64::from(spec.items) + 1),
+                spec.items
+            );
+            return range("training.batch_size", t.batch_size, &need);
         }
         if !(1..=10_000).contains(&t.local_epochs) {
             return range("training.local_epochs", t.local_epochs, "1 to 10000 is accepted");

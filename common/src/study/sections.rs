@@ -253,13 +253,17 @@ pub enum Mode {
 }
 
 /// `[evaluation]`: what is measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluation {
     /// The metric that decides which version is best.
     pub metric: Metric,
     /// Who sees a site's metrics.
     pub share: Share,
+    /// Of two classes the second is said from this probability on; without it from one half, as the
+    /// likelier of both. Above 0, below 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// For whom versions are scored apart ([`super::groups`]).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -267,12 +271,12 @@ pub struct Evaluation {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { metric: Metric::Accuracy, share: Share::Sum, groups: Vec::new() }
+        Self { metric: Metric::Accuracy, share: Share::Sum, threshold: None, groups: Vec::new() }
     }
 }
 
 /// The metric that decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// Correct ÷ total.
@@ -290,12 +294,29 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Accuracy, Self::Loss, Self::Auc, Self::Rmse, Self::Hr, Self::Ndcg];
+
     /// Whether `score` is better than `than`; equal ones are not.
     #[must_use]
     pub fn is_better(self, score: f64, than: f64) -> bool {
         match self {
             Self::Accuracy | Self::Auc | Self::Hr | Self::Ndcg => score > than,
             Self::Loss | Self::Rmse => score < than,
+        }
+    }
+
+    /// As people write it; [`fmt::Display`] gives the word of a study's file.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::Loss => "loss",
+            Self::Auc => "AUC",
+            Self::Rmse => "RMSE",
+            Self::Hr => "HR@10",
+            Self::Ndcg => "NDCG@10",
         }
     }
 }

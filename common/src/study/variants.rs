@@ -124,6 +124,11 @@ impl Axes {
         }
     }
 
+    /// Leaves the fields that `is_wanted` names.
+    pub fn keep(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        self.0.retain(|field, _| is_wanted(field));
+    }
+
     /// The fields, sorted.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -33,10 +33,19 @@ pub fn score_bin(log_odds: f64) -> usize {
     ((log_odds * BINS_PER_NAT).floor() + middle).clamp(0.0, SCORE_BINS as f64 - 1.0) as usize
 }
 
-/// The probability in the middle of a bin.
+/// Where a bin starts, as log-odds.
 #[expect(clippy::cast_precision_loss, reason = "256 is exact")]
+pub(super) fn bin_edge(bin: usize) -> f64 {
+    (bin as f64 - SCORE_BINS as f64 / 2.0) / BINS_PER_NAT
+}
+
+/// The probability in the middle of a bin.
 fn bin_probability(bin: usize) -> f64 {
-    let log_odds = (bin as f64 + 0.5 - SCORE_BINS as f64 / 2.0) / BINS_PER_NAT;
+    probability(bin_edge(bin) + 0.5 / BINS_PER_NAT)
+}
+
+/// Log-odds → probability.
+pub(super) fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 

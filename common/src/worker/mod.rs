@@ -84,17 +84,12 @@ pub struct Task {
     /// site's rounds that counted. Absent before the first, and for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<PathBuf>,
-    /// Where the next local state goes. Present for `train` alone.
+    /// Where the next local state goes. Present where a model comes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_out: Option<PathBuf>,
     /// The study's preparation, where it has one and the task trains, scores or predicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PathBuf>,
-    /// Leave the hold-out alone: this share of the training records is scored in its place and not
-    /// trained on or counted, the same in every task of the study. Above 0, below 1. For choosing
-    /// hyper-parameters; never in a study's rounds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<f64>,
 }
 
 /// What a task asks of the worker.
@@ -103,6 +98,8 @@ pub struct Task {
 pub enum Work {
     /// Score the base on the hold-out, then train from it.
     Train,
+    /// Train from the base, then score what came of it: where nobody averages, that is the next version.
+    TrainAlone,
     /// Score the base on the hold-out.
     Evaluate,
     /// Hold the data against the study's contract; nothing trains.
@@ -111,6 +108,14 @@ pub enum Work {
     Prepare,
     /// Say what the base makes of each record; nothing trains.
     Predict,
+}
+
+impl Work {
+    /// Whether a model comes of it.
+    #[must_use]
+    pub fn trains(self) -> bool {
+        matches!(self, Self::Train | Self::TrainAlone)
+    }
 }
 
 /// Worker → daemon.
@@ -163,6 +168,9 @@ pub struct Outcome {
     /// Mean training loss of the last epoch (train).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_loss: Option<f64>,
+    /// Seconds that the passes over the records took (train).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_seconds: Option<f64>,
     /// What `check` found, a line each; stays at the site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,

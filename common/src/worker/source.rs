@@ -22,6 +22,11 @@ pub struct Source {
     /// Records kept for scoring.
     #[serde(default)]
     pub holdout: Holdout,
+    /// Leave the hold-out to `evaluate`: this share of the training records scores versions in its
+    /// place, and is not trained on or counted; the same records in every task of a study. Above 0,
+    /// below 1. Who chooses a version or a hyper-parameter by scores needs other records to judge it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// Take one part of the records, dealt without copies (tests and demonstrations).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
@@ -49,6 +54,7 @@ impl Source {
             path,
             test_path: None,
             holdout: Holdout::default(),
+            validation: None,
             part: None,
             only: None,
             columns: BTreeMap::new(),

@@ -285,6 +285,7 @@ async fn committed(
         loss: None,
         score: None,
         metrics: std::collections::BTreeMap::new(),
+        operating_point: None,
         groups: Vec::new(),
     }))
 }

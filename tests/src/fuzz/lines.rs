@@ -84,6 +84,7 @@ pub(super) fn lines(bytes: &[u8]) {
 pub(super) fn worker_lines() -> Vec<Vec<u8>> {
     let records = source::Source {
         holdout: Holdout::Own(source::OwnTest::Test),
+        validation: Some(0.2),
         part: Some(source::Part { of: 4, index: 1, split: source::Split::Dirichlet(0.3), seed: 7 }),
         test_path: Some("/data/test.csv".into()),
         ..source::Source::new(source::SourceKind::Csv, "/data/train.csv".into())
@@ -102,13 +103,13 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         local: Some("/t/local".into()),
         local_out: Some("/t/next-local".into()),
         preparation: Some("/t/preparation".into()),
-        validation: Some(0.2),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {
         examples: 10,
         holdout: 2,
         train_loss: Some(0.25),
+        train_seconds: Some(1.5),
         findings: vec!["two records".to_owned()],
         ..Outcome::default()
     };

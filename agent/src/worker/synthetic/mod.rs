@@ -95,7 +95,7 @@ struct Trainer {
 impl Trainer {
     fn work(&mut self, task: &Task) -> Result<Outcome, Failure> {
         let (study, sizes) = read_study(&task.study)?;
-        let (examples, holdout) = claim(&task.source, task.validation);
+        let (examples, holdout) = claim(&task.source);
         if examples < study.data.min_examples {
             let need = study.data.min_examples;
             let message = format!("{examples} training records, the study asks for {need}");
@@ -108,7 +108,9 @@ impl Trainer {
                 Ok(Outcome { findings, ..outcome })
             }
             Work::Prepare => self.prepare(task, &study, &sizes, outcome),
-            Work::Train | Work::Evaluate => self.pull(task, &study, &sizes, outcome),
+            Work::Train | Work::TrainAlone | Work::Evaluate => {
+                self.pull(task, &study, &sizes, outcome)
+            }
             Work::Predict => {
                 let message = "the synthetic trainer predicts nothing".to_owned();
                 Err((FailureCode::ModelMismatch, message))
@@ -149,20 +151,26 @@ impl Trainer {
         counts::check(study, task.preparation.as_deref())?;
         let base = task.base.as_deref().ok_or_else(|| missing("base"))?;
         self.moved(Phase::Scoring, 0, 1, None)?;
-        let trains = task.work != Work::Evaluate;
-        let result = trains.then(|| ResultFile::create(task.out.as_deref())).transpose()?;
+        let result =
+            task.work.trains().then(|| ResultFile::create(task.out.as_deref())).transpose()?;
         let counters = Counters::read(task.local.as_deref(), sizes.local)?;
         let out = result.as_ref().map(|result| &result.file);
         let loss = pull(study, &task.source, base, counters.rounds(), out)?;
-        let metrics = Metrics(vec![holdout, fixed(loss, holdout)]);
+        let metrics = |loss| Metrics(vec![holdout, fixed(loss, holdout)]);
         let Some(result) = result else {
-            return Ok(Outcome { metrics, ..outcome });
+            return Ok(Outcome { metrics: metrics(loss), ..outcome });
         };
         self.batches(sizes, Phase::Training, Some(loss))?;
         self.moved(Phase::Saving, 0, 1, None)?;
         counters.write_next(task.local_out.as_deref())?;
         result.keep()?;
-        Ok(Outcome { metrics, train_loss: Some(loss), ..outcome })
+        let scored = match (task.work, &task.out) {
+            (Work::TrainAlone, Some(next)) => {
+                pull(study, &task.source, next, counters.rounds() + 1, None)?
+            }
+            _ => loss,
+        };
+        Ok(Outcome { metrics: metrics(scored), train_loss: Some(loss), ..outcome })
     }
 
     /// Takes its time, as training and counting do.
@@ -214,7 +222,7 @@ pub fn optimum(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
 }
 
 /// Training records of a source, and those of its hold-out, or of the validation part in its place.
-fn claim(source: &Source, validation: Option<f64>) -> (u64, u64) {
+fn claim(source: &Source) -> (u64, u64) {
     let all = source.examples.unwrap_or(EXAMPLES_DEFAULT);
     let (train, holdout) = match &source.holdout {
         Holdout::Own(_) | Holdout::Where(_) | Holdout::Every(_) | Holdout::OfUser(_) => {
@@ -222,7 +230,7 @@ fn claim(source: &Source, validation: Option<f64>) -> (u64, u64) {
         }
         Holdout::Fraction(fraction) => apart(all, *fraction),
     };
-    validation.map_or((train, holdout), |fraction| apart(train, fraction))
+    source.validation.map_or((train, holdout), |fraction| apart(train, fraction))
 }
 
 /// What a fraction of so many records leaves, and the fraction, rounded down.

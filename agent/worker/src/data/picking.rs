@@ -137,7 +137,7 @@ impl<'a, T> Picking<'a, T> {
     ) -> Result<Records<T>, Failure> {
         self.within_tolerance()?;
         let of: Vec<Of> = self.records.iter().filter_map(of).collect();
-        let (train, held) = match self.job.validation {
+        let (train, held) = match self.job.source.validation {
             None => self.split(&of)?,
             Some(fraction) => self.validate(self.split(&of)?.0, &of, fraction),
         };

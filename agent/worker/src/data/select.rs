@@ -82,7 +82,7 @@ pub(crate) fn select(
     with_train: bool,
 ) -> Result<Selection, Failure> {
     let (source, seed) = (job.source, job.study.header.seed);
-    let Some(fraction) = job.validation else {
+    let Some(fraction) = source.validation else {
         return held_out(source, classes, seed, with_train);
     };
     let Selection { kind, train, .. } = held_out(source, classes, seed, true)?;

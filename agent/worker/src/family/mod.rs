@@ -31,8 +31,6 @@ pub(crate) struct Job<'a> {
     pub(crate) preparation: Option<&'a Preparation>,
     /// What the site kept of the study's last round that counted.
     pub(crate) local: Option<&'a Path>,
-    /// The share of the training records that stands in the hold-out's place, if one does.
-    pub(crate) validation: Option<f64>,
 }
 
 /// One of the families, with its spec.

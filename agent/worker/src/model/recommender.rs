@@ -31,6 +31,8 @@ pub(crate) struct Factors {
     /// Items of the catalogue; rows behind them are nobody's.
     known: i64,
     negatives: i64,
+    /// Each choice is held against all items.
+    multinomial: bool,
     decay: f64,
     bias_decay: f64,
 }
@@ -71,6 +73,7 @@ impl Factors {
             ratings,
             known: known.into(),
             negatives: spec.negatives.into(),
+            multinomial: spec.is_multinomial(),
             decay: spec.decay,
             bias_decay: spec.bias_decay,
             store,
@@ -115,6 +118,7 @@ impl Network for Factors {
     /// that a site's update touches do not tell what its users chose.
     fn draw(&self, mut inputs: Vec<Tensor>, _: &mut Generator) -> Result<Vec<Tensor>, TchError> {
         if self.ratings.is_none()
+            && !self.multinomial
             && let Some(users) = inputs.first()
         {
             let size = [users.size().first().copied().unwrap_or(0), self.negatives];
@@ -125,7 +129,8 @@ impl Network for Factors {
     }
 
     /// Rows of users and of items (i64, records) to ratings (records); with rows of others (i64,
-    /// records × others) to how far each item scores above them (records × others).
+    /// records × others) to how far each item scores above them (records × others); in a training step
+    /// of the multinomial loss to how far above all rows, its own among them.
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
         let batch = self.batch(inputs)?;
         let met = batch.user.f_mul(&batch.item)?.f_sum_dim_intlist(1, false, Kind::Float)?;
@@ -133,6 +138,13 @@ impl Network for Factors {
         if let Some((others, bias)) = &batch.others {
             let met = others.f_matmul(&batch.user.f_unsqueeze(2)?)?.f_squeeze_dim(2)?;
             return score.f_unsqueeze(1)?.f_sub(&met.f_add(bias)?);
+        }
+        if self.multinomial && mode == Mode::Train {
+            let rows = self.known.saturating_add(1);
+            let (weight, bias) =
+                (self.weight.f_narrow(0, 0, rows)?, self.bias.f_narrow(0, 0, rows)?);
+            let all = batch.user.f_linear(&weight, Some(&bias))?;
+            return score.f_unsqueeze(1)?.f_sub(&all);
         }
         let (Some((global, ratings)), Some(bias)) = (&self.ratings, &batch.user_bias) else {
             return Ok(score);

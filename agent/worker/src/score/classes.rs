@@ -10,6 +10,8 @@ use crate::failure::Failure;
 /// Sums over logits and labels.
 pub(super) struct Classes {
     classes: i64,
+    /// How far the second of two classes must be above the first to be said, in log-odds.
+    threshold: f64,
     /// classes², row = truth.
     confusion: Tensor,
     loss: Fixed,
@@ -18,13 +20,19 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    pub(super) fn new(schema: &Schema, device: Device) -> Result<Self, TchError> {
+    /// `threshold` is the study's, a probability.
+    pub(super) fn new(
+        schema: &Schema,
+        threshold: Option<f64>,
+        device: Device,
+    ) -> Result<Self, TchError> {
         let classes = i64::try_from(schema.classes()).unwrap_or(i64::MAX);
         let zeros = |len: i64| Tensor::f_zeros([len], (Kind::Int64, device));
         let scored = schema.scored_classes().filter_map(|class| i64::try_from(class).ok());
         let scores = scored.map(|class| Ok((class, zeros(2 * BINS)?)));
         Ok(Self {
             classes,
+            threshold: threshold.map_or(0.0, |share| (share / (1.0 - share)).ln()),
             confusion: zeros(classes * classes)?,
             loss: Fixed::new(device)?,
             scores: scores.collect::<Result<_, TchError>>()?,
@@ -36,7 +44,7 @@ impl Classes {
         let losses =
             logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)?;
         self.loss.add(&losses)?;
-        let said = logits.f_argmax(1, false)?;
+        let said = self.said(logits)?;
         let cell = labels.f_mul_scalar(self.classes)?.f_add(&said)?;
         count(&mut self.confusion, &cell)?;
         for (class, sums) in &mut self.scores {
@@ -44,6 +52,15 @@ impl Classes {
             count(sums, &bins(logits, *class, self.classes)?.f_add(&others)?)?;
         }
         Ok(())
+    }
+
+    /// The class that is said of each record.
+    fn said(&self, logits: &Tensor) -> Result<Tensor, TchError> {
+        if self.threshold == 0.0 {
+            return logits.f_argmax(1, false);
+        }
+        let log_odds = logits.f_select(1, 1)?.f_sub(&logits.f_select(1, 0)?)?;
+        log_odds.f_ge(self.threshold)?.f_to_kind(Kind::Int64)
     }
 
     pub(super) fn finish(self) -> Result<Metrics, Failure> {
@@ -89,6 +106,22 @@ mod tests {
     use consilium_common::update::measures::score_bin;
 
     use super::*;
+
+    #[test]
+    fn the_second_class_is_said_from_the_threshold_on() {
+        let schema = Schema::of(&crate::score::tests::study());
+        let odds = [0.2_f64, 0.69, 0.71, 0.9].map(|share| (share / (1.0 - share)).ln());
+        let logits: Vec<f64> = odds.iter().flat_map(|odds| [1.0, 1.0 + odds]).collect();
+        let logits = Tensor::from_slice(&logits).view([4, 2]);
+        let said = |threshold| {
+            let sums = Classes::new(&schema, threshold, Device::Cpu).unwrap();
+            let said: Vec<i64> = sums.said(&logits).unwrap().try_into().unwrap();
+            said
+        };
+        assert_eq!(said(None), [0, 1, 1, 1]);
+        assert_eq!(said(Some(0.7)), [0, 0, 1, 1]);
+        assert_eq!(said(Some(0.1)), [1, 1, 1, 1]);
+    }
 
     #[test]
     fn a_bin_on_the_device_is_the_bin_of_the_schema() {

@@ -9,7 +9,7 @@ mod classes;
 mod numbers;
 mod rank;
 
-use consilium_common::study::{Objective, Study};
+use consilium_common::study::{ModelSpec, Objective, Study};
 use consilium_common::update::words::{LOSS_ONE, Metrics, Schema};
 use consilium_common::worker::{FailureCode, Phase};
 use tch::{Device, Kind, Reduction, TchError, Tensor, no_grad};
@@ -30,17 +30,23 @@ const UNITS_MAX: f64 = 274_877_906_944.0;
 /// What training goes down.
 pub(crate) struct Loss {
     objective: Objective,
+    /// Choices are held against all items at once.
+    multinomial: bool,
     /// How much a record of each class counts (f32, classes).
     class_weights: Option<Tensor>,
 }
 
 impl Loss {
     pub(crate) fn new(study: &Study, class_weights: Option<Tensor>) -> Self {
-        Self { objective: study.model.objective().unwrap_or_default(), class_weights }
+        let multinomial =
+            matches!(&study.model, ModelSpec::Recommender(spec) if spec.is_multinomial());
+        let objective = study.model.objective().unwrap_or_default();
+        Self { objective, multinomial, class_weights }
     }
 
-    /// The mean loss of a batch: cross-entropy over logits, squared error, or −ln σ of how far what was
-    /// chosen scores above what was not (Rendle et al. 2009, section 4.1). With class weights each
+    /// The mean loss of a batch: cross-entropy over logits, squared error, or, of margins m by which what
+    /// was chosen scores above others, −ln σ(m) (Rendle et al. 2009, section 4.1) or ln Σ exp(−m) over all
+    /// items (Liang et al. 2018, section 2.1: −ln of a softmax). With class weights each
     /// record's cross-entropy counts so many times, and the divisor is the number of records all the
     /// same: a batch of one class would else weigh nothing.
     pub(crate) fn of(&self, outputs: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
@@ -55,6 +61,10 @@ impl Loss {
                     .f_div_scalar(records)
             }
             (Objective::Regress, _) => outputs.f_mse_loss(labels, Reduction::Mean),
+            (Objective::Rank, _) if self.multinomial => {
+                let away = outputs.f_neg()?.f_logsumexp([1_i64].as_slice(), false)?;
+                away.f_mean(Kind::Float)
+            }
             (Objective::Rank, _) => outputs.f_log_sigmoid()?.f_mean(Kind::Float)?.f_neg(),
         }
     }
@@ -69,7 +79,7 @@ pub(crate) fn score(
 ) -> Result<Metrics, Failure> {
     let device = network.store().device();
     let schema = Schema::of(study);
-    let new = || Sums::new(study.model.objective(), &schema, device);
+    let new = || Sums::new(study, &schema, device);
     let mut sums = new()?;
     let mut apart: Vec<Sums> = schema.groups().iter().map(|_| new()).collect::<Result<_, _>>()?;
     let records = i64::try_from(holdout.len()).unwrap_or(i64::MAX);
@@ -107,13 +117,10 @@ enum Sums {
 }
 
 impl Sums {
-    fn new(
-        objective: Option<Objective>,
-        schema: &Schema,
-        device: Device,
-    ) -> Result<Self, TchError> {
-        Ok(match objective {
-            Some(Objective::Classify) => Self::Classes(Classes::new(schema, device)?),
+    fn new(study: &Study, schema: &Schema, device: Device) -> Result<Self, TchError> {
+        let threshold = study.evaluation.threshold;
+        Ok(match study.model.objective() {
+            Some(Objective::Classify) => Self::Classes(Classes::new(schema, threshold, device)?),
             Some(Objective::Rank) => Self::Ranks(Ranks::new(device)?),
             Some(Objective::Regress) | None => Self::Numbers(Numbers::new(device)?),
         })
@@ -180,13 +187,21 @@ fn whole(counts: &Tensor) -> Result<Vec<u64>, TchError> {
 mod tests {
     use super::*;
 
+    /// Two classes, told apart by one number.
+    pub(crate) fn study() -> Study {
+        let text = "[study]\nname = \"a\"\n[model]\nfamily = \"tabular\"\nclasses = [\"no\", \"yes\"]\n\
+                    [data]\nkind = \"table\"\ncolumns = [{ name = \"x\", min = 0, max = 1 }]\n\
+                    [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n";
+        Study::read(text, "a.toml").unwrap()
+    }
+
     #[test]
     fn a_record_counts_as_often_as_its_class_weighs_and_batches_add_up() {
         let logits = Tensor::from_slice(&[0.3_f32, -1.0, 2.0, 0.5, -0.7, 0.1]).view([3, 2]);
         let labels = Tensor::from_slice(&[0_i64, 1, 1]);
         let loss = |weights: Option<[f32; 2]>, from: i64, len: i64| {
             let class_weights = weights.map(|weights| Tensor::from_slice(&weights));
-            let loss = Loss { objective: Objective::Classify, class_weights };
+            let loss = Loss { objective: Objective::Classify, multinomial: false, class_weights };
             let (logits, labels) = (logits.narrow(0, from, len), labels.narrow(0, from, len));
             loss.of(&logits, &labels).unwrap().double_value(&[])
         };

@@ -116,7 +116,7 @@ fn a_validation_part_of_the_training_pictures_is_scored_in_the_hold_outs_place()
         task.source.holdout = holdout;
         let held_out = run(&task).unwrap();
         assert_eq!(held_out.examples, train);
-        task.validation = Some(0.25);
+        task.source.validation = Some(0.25);
         let validated = run(&task).unwrap();
         assert_eq!((validated.examples, validated.holdout), (train - train / 4, train / 4));
         assert_ne!(validated.metrics, held_out.metrics);

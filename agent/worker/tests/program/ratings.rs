@@ -34,7 +34,11 @@ fn ratings() -> Room {
 }
 
 fn choices() -> Room {
-    let text = study("objective = \"rank\"\nnegatives = 2", "", "ndcg");
+    choices_by("negatives = 2")
+}
+
+fn choices_by(loss: &str) -> Room {
+    let text = study(&format!("objective = \"rank\"\n{loss}"), "", "ndcg");
     let training = "[training]\nlearning_rate = 0.02\nlocal_epochs = 30\n[data]";
     Room::new(&text.replace("[data]", training), None)
 }
@@ -72,7 +76,7 @@ fn task(room: &Room, work: Work, text: &str, holdout: Holdout) -> Task {
     let source = Source { holdout, ..Source::new(SourceKind::Csv, room.data.join("films.csv")) };
     let task = Task { source, ..room.task(work) };
     match work {
-        Work::Train | Work::Evaluate => {
+        Work::Train | Work::TrainAlone | Work::Evaluate => {
             Task { preparation: Some(prepared(room, &task, text)), ..task }
         }
         Work::Prepare | Work::Check | Work::Predict => task,
@@ -131,15 +135,17 @@ fn ratings_are_learnt_from_who_meets_what() {
 
 #[test]
 fn choices_are_ranked_above_what_was_not_chosen() {
-    let room = choices();
-    let task = task(&room, Work::Train, &chosen(0..80), LAST);
-    let before = run(&task).unwrap();
-    assert_eq!(before.holdout, 80);
-    let schema = Schema::of(&room.study);
-    let after = scored(&room, &task, &left(&task)).metrics;
-    let (hits, gain) = (schema.hit_rate(&after).unwrap(), schema.ndcg(&after).unwrap());
-    let chance = schema.hit_rate(&before.metrics).unwrap();
-    assert!(chance < 0.3 && hits > 0.8 && gain > 0.4, "{chance}, then {hits} {gain}");
+    for loss in ["negatives = 2", "loss = \"multinomial\""] {
+        let room = choices_by(loss);
+        let task = task(&room, Work::Train, &chosen(0..80), LAST);
+        let before = run(&task).unwrap();
+        assert_eq!(before.holdout, 80);
+        let schema = Schema::of(&room.study);
+        let after = scored(&room, &task, &left(&task)).metrics;
+        let (hits, gain) = (schema.hit_rate(&after).unwrap(), schema.ndcg(&after).unwrap());
+        let chance = schema.hit_rate(&before.metrics).unwrap();
+        assert!(chance < 0.3 && hits > 0.8 && gain > 0.4, "{loss}: {chance}, then {hits} {gain}");
+    }
 }
 
 #[test]

@@ -200,17 +200,16 @@ impl Room {
             threads: 1,
             seed: 42,
             round: 1,
-            base: matches!(work, Work::Train | Work::Evaluate | Work::Predict)
+            base: (!matches!(work, Work::Check | Work::Prepare))
                 .then(|| self.folder.path().join("base.safetensors")),
             out: match work {
-                Work::Train => Some(self.out()),
+                Work::Train | Work::TrainAlone => Some(self.out()),
                 Work::Predict => Some(self.predictions()),
                 Work::Evaluate | Work::Check | Work::Prepare => None,
             },
             local: None,
-            local_out: (work == Work::Train).then(|| self.folder.path().join("next-local.state")),
+            local_out: work.trains().then(|| self.folder.path().join("next-local.state")),
             preparation: None,
-            validation: None,
         }
     }
 }

@@ -146,13 +146,13 @@ fn a_validation_part_is_taken_from_the_training_rows_and_the_hold_out_is_in_neit
         let mut task = task(&room, Work::Check, rows(200).as_bytes());
         task.source.holdout = holdout;
         let whole = run(&task).unwrap();
-        task.validation = Some(0.25);
+        task.source.validation = Some(0.25);
         let split = run(&task).unwrap();
         assert_eq!(split.examples + split.holdout, whole.examples);
         let near = split.holdout.abs_diff(whole.examples / 4);
         assert!(near <= 8, "{split:?} of {whole:?}");
         assert_eq!(run(&task).unwrap(), split, "the same in every task");
-        task.validation = Some(1.0);
+        task.source.validation = Some(1.0);
         assert_eq!(refusal(&task).0, FailureCode::ModelMismatch);
     }
 }

@@ -1,31 +1,22 @@
-//! The federation of a case: its seeds as studies side by side, each site an agent of its own.
+//! A case as a federation: each site an agent of its own, every process a real one.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use consilium_common::ids::Version;
+use consilium_common::study::Study;
+use consilium_common::study::sections::Metric;
 use consilium_common::time::Clock as _;
+use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::RunState;
-use consilium_coordinator::document::{StatusDocument, StudyStatus};
+use consilium_coordinator::document::{StatusDocument, VersionStatus};
 use consilium_coordinator::local::{Federation, Policy, Programs, SiteSpec};
 use consilium_io::SystemClock;
 use serde::Deserialize;
 
-use crate::case::Case;
-use crate::mean;
-
-/// What came of it.
-pub(crate) struct Federated {
-    /// The last version's score over all hold-outs, one a seed.
-    pub(crate) scores: Vec<f64>,
-    /// The same version's accuracy, where it tells classes apart.
-    pub(crate) accuracies: Vec<f64>,
-    /// Site → the same on its own hold-out, mean over seeds.
-    pub(crate) sites: BTreeMap<String, f64>,
-    pub(crate) seconds: f64,
-}
+use consilium_benches::studies::case::{Case, Draft};
+use consilium_benches::studies::scored::Scored;
 
 /// The part of an agent's `status --json` that is read here.
 #[derive(Debug, Deserialize)]
@@ -35,70 +26,68 @@ struct AgentStatus {
 
 #[derive(Debug, Deserialize)]
 struct AgentScore {
-    study: String,
     version: Version,
     score: Option<f64>,
 }
 
-/// Runs every seed to its end.
-pub(crate) fn train(case: &Case, programs: Programs, folder: &Path) -> anyhow::Result<Federated> {
-    let studies: Vec<String> = case.sites.seeds.iter().map(|seed| case.study_name(*seed)).collect();
+/// Runs the study to its end.
+pub(crate) fn train(case: &Case, programs: &Programs, draft: &Draft) -> anyhow::Result<Scored> {
+    let folder = tempfile::Builder::new().prefix(".bench-").tempdir()?;
     let spec = |(name, only): (&String, &String)| -> anyhow::Result<SiteSpec> {
-        let section = case.section(only);
-        let data = studies.iter().map(|study| (study.clone(), section.clone())).collect();
-        Ok(SiteSpec { name: name.parse()?, data })
+        let data = BTreeMap::from([(draft.name.clone(), case.section(only, draft))]);
+        Ok(SiteSpec { name: name.parse()?, data: data.into_iter().collect() })
     };
     let sites = case.sites.sites.iter().map(spec).collect::<anyhow::Result<_>>()?;
-    let root = folder.canonicalize()?.join("consortium");
-    let mut federation = Federation::create(&root, programs, sites, Policy::Within)?;
+    let root = folder.path().canonicalize()?.join("consortium");
+    let mut federation = Federation::create(&root, programs.clone(), sites, Policy::Within)?;
     federation.start()?;
     let clock = SystemClock::open();
-    for (study, seed) in studies.iter().zip(&case.sites.seeds) {
-        federation.run_study(study, &case.draft(*seed)?)?;
-    }
+    federation.run_study(&draft.name, &draft.text)?;
     let last = until_complete(&federation)?;
     let seconds = clock.now().as_secs_f64();
-    let ends = || studies.iter().filter_map(|study| last.get(study));
-    let scores: Option<Vec<f64>> = ends().map(|end| end.score).collect();
-    let scores = scores.context("a study ended without a score of its last version")?;
-    let accuracies = ends().filter_map(|end| end.accuracy).collect();
-    let mut by_site = BTreeMap::new();
+    let mut sites = BTreeMap::new();
     for (index, site) in federation.sites().iter().enumerate() {
         let status: AgentStatus = federation.agent_json(index, &["status"])?;
-        let is_last = |score: &&AgentScore| {
-            last.get(&score.study).is_some_and(|end| end.version == score.version)
-        };
-        let own: Vec<f64> =
-            status.scores.iter().filter(is_last).filter_map(|score| score.score).collect();
-        by_site.insert(site.name.to_string(), mean(&own));
+        let of_last = status.scores.iter().find(|score| score.version == last.version);
+        sites.extend(of_last.and_then(|score| Some((site.name.to_string(), score.score?))));
     }
     federation.stop()?;
-    Ok(Federated { scores, accuracies, sites: by_site, seconds })
+    let values = values(&draft.study()?, &last);
+    let VersionStatus { groups, operating_point, .. } = last;
+    Ok(Scored { values, sites, groups, operating_point, seconds })
 }
 
-/// A study's last version and what it was worth.
-struct End {
-    version: Version,
-    score: Option<f64>,
-    accuracy: Option<f64>,
-}
-
+/// The last version.
 #[expect(clippy::disallowed_methods, reason = "a program that waits; no runtime runs here")]
-fn until_complete(federation: &Federation) -> anyhow::Result<BTreeMap<String, End>> {
+fn until_complete(federation: &Federation) -> anyhow::Result<VersionStatus> {
     loop {
         let status: StatusDocument = federation.operator_json(&["status"])?;
-        if status.studies.iter().any(|study| study.state == RunState::Stopped) {
-            bail!("a study was stopped");
+        let [study] = status.studies.as_slice() else {
+            bail!("the coordinator knows {} studies, not one", status.studies.len());
+        };
+        match study.state {
+            RunState::Stopped => bail!("the study was stopped"),
+            RunState::Complete => return study.versions.last().cloned().context("no version"),
+            RunState::Submitted | RunState::Running | RunState::Paused => {
+                std::thread::sleep(Duration::from_millis(500));
+            }
         }
-        if status.studies.iter().all(|study| study.state == RunState::Complete) {
-            let end = |study: &StudyStatus| {
-                let last = study.versions.last();
-                let score = last.and_then(|version| version.score);
-                let accuracy = last.and_then(|version| version.accuracy);
-                (study.study.to_string(), End { version: study.version, score, accuracy })
-            };
-            return Ok(status.studies.iter().map(end).collect());
-        }
-        std::thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// What the version is worth: the study's own metric, and those that follow from plain sums.
+fn values(study: &Study, version: &VersionStatus) -> BTreeMap<Metric, f64> {
+    let schema = Schema::of(study);
+    let sums = schema.pick(&version.metrics);
+    let value = |metric: Metric| match metric {
+        metric if metric == study.evaluation.metric => version.score,
+        Metric::Accuracy => version.accuracy,
+        Metric::Loss => version.loss,
+        Metric::Rmse => schema.rmse(&sums),
+        Metric::Hr => schema.hit_rate(&sums),
+        Metric::Ndcg => schema.ndcg(&sums),
+        Metric::Auc => None,
+    };
+    let value = |metric| Some((metric, value(metric)?));
+    Metric::ALL.into_iter().filter_map(value).collect()
 }

@@ -1,24 +1,30 @@
-//! What a federation learns on public data: the score of the last version over all hold-outs, beside
-//! one process with all records and each site alone. Every process is a real one; the cases are TOML
-//! files below `tests/studies`, hyper-parameters and all.
+//! What a federation learns on public data: the last version's worth over all hold-outs, beside one
+//! process with all records and each site alone. Every process is a real one; the cases are TOML files
+//! below `tests/studies`, hyper-parameters and all, chosen with `--tune` on a part of the training
+//! records.
 //!
-//! Pooled and local trainings take the same number of passes over the records as the federation.
+//! Pooled and local trainings take as many passes over the records as the federation does, in steps of
+//! as many records.
 
 #![forbid(unsafe_code)]
 
-mod alone;
-mod case;
 mod federated;
+mod report;
+mod tune;
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use clap::Parser;
+use consilium_benches::studies::alone;
 use consilium_benches::{Row, print};
-use consilium_common::study::sections::Metric;
 use consilium_coordinator::local::Programs;
 
-use crate::case::Case;
+use crate::report::Measured;
+use consilium_benches::studies::case::Case;
+use consilium_benches::studies::scored::{Kept, Scored};
 
 /// Train the studies of tests/studies on public data
 #[derive(Debug, Parser)]
@@ -29,9 +35,18 @@ struct Args {
     /// Folder of public data [default: $CONSILIUM_DATA, or ../shared/data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Try the combinations of the case's [tune] on a part of the training records instead
+    #[arg(long)]
+    tune: bool,
+    /// The first so many of the case's seeds [default: all; one with --tune]
+    #[arg(long, value_name = "N")]
+    seeds: Option<usize>,
     /// The federation alone: no pooled and local trainings
     #[arg(long)]
     no_baselines: bool,
+    /// Where results are kept, by seed: what is there is not measured again [default: target/learning]
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
     /// One JSON array
     #[arg(long)]
     json: bool,
@@ -50,79 +65,88 @@ fn main() -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
     let programs = Programs::in_folder(own.parent().context("this program has no folder")?);
     programs.check(true)?;
+    let results = args.results.clone().unwrap_or_else(|| root.join("target/learning"));
+    let kept = Kept::open(results, &programs)?;
     let mut rows = Vec::new();
-    for case in Case::all(&root.join("tests/studies"), &data, args.only.as_deref())? {
-        rows.extend(measure(&case, &programs, &args)?);
+    for mut case in Case::all(&root.join("tests/studies"), &data, args.only.as_deref())? {
+        case.sites.seeds.truncate(args.seeds.unwrap_or(if args.tune { 1 } else { usize::MAX }));
+        rows.extend(if args.tune {
+            tune::tune(&case, &programs, &kept)?
+        } else {
+            measure(&case, &programs, &kept, args.no_baselines)?
+        });
     }
     print(&rows, args.json)
 }
 
-/// One case: a row for each figure.
-fn measure(case: &Case, programs: &Programs, args: &Args) -> anyhow::Result<Vec<Row>> {
-    let metric = case.study(1)?.evaluation.metric;
-    let unit = unit(metric);
-    let folder = tempfile::Builder::new().prefix(".bench-").tempdir()?;
-    let federated = federated::train(case, programs.clone(), folder.path())?;
-    let mean = mean(&federated.scores);
-    let name = |what: &str| format!("{}: {what}", case.name);
-    let mut rows = vec![
-        reached(name("federated"), mean, unit, case.sites.required, metric, "required"),
-        reached(name("federated, the goal"), mean, unit, case.sites.goal, metric, "goal"),
-        Row::plain(name("spread over seeds"), spread(&federated.scores), unit),
-        Row::plain(name("seconds"), federated.seconds, "s"),
-    ];
-    if let Some(bound) = case.sites.accuracy {
-        let (mean, metric) = (crate::mean(&federated.accuracies), Metric::Accuracy);
-        let name = name("federated, accuracy");
-        rows.push(reached(name, mean, "accuracy", bound, metric, "required"));
-    }
-    for (site, score) in &federated.sites {
-        rows.push(Row::plain(name(&format!("the federation's model at {site}")), *score, unit));
-    }
-    if !args.no_baselines {
-        for (who, score) in alone::train(case, programs)? {
-            rows.push(Row::plain(name(&who), score, unit));
+/// One case, seed by seed.
+#[expect(clippy::print_stderr, reason = "progress of a long measurement")]
+fn measure(
+    case: &Case,
+    programs: &Programs,
+    kept: &Kept,
+    no_baselines: bool,
+) -> anyhow::Result<Vec<Row>> {
+    let mut measured = Measured::default();
+    for seed in &case.sites.seeds {
+        let draft = case.federated(*seed)?;
+        let told = |who: &str, scored: &Scored| {
+            eprintln!("{} {who}: {:.4?}, {:.0} s", draft.name, scored.values, scored.seconds);
+        };
+        let train = || federated::train(case, programs, &draft);
+        let sites = serde_json::to_string(&case.sites.sites)?;
+        let records = case.section(&sites, &draft);
+        let scored = kept.or_measure(&["federated", &draft.text, &records], train)?;
+        told("federated", &scored);
+        measured.federated.push(scored);
+        if no_baselines {
+            continue;
+        }
+        let draft = case.alone(*seed)?;
+        let mut who = vec![("pooled", "")];
+        who.extend(case.sites.sites.iter().map(|(site, only)| (site.as_str(), only.as_str())));
+        let scored = side_by_side(&who, |(who, only)| {
+            let train = || alone::train(case, programs, &draft, only);
+            let records = case.section(only, &draft);
+            let scored = kept.or_measure(&["alone", &draft.text, &records], train)?;
+            told(who, &scored);
+            Ok(scored)
+        })?;
+        let mut scored = scored.into_iter();
+        measured.pooled.extend(scored.next());
+        for (site, scored) in case.sites.sites.keys().zip(scored) {
+            measured.alone.entry(site.clone()).or_default().push(scored);
         }
     }
-    Ok(rows)
+    let metric = case.federated(0)?.study()?.evaluation.metric;
+    Ok(report::rows(case, metric, &measured))
 }
 
-/// Whether smaller is better.
-fn is_error(metric: Metric) -> bool {
-    matches!(metric, Metric::Loss | Metric::Rmse)
-}
-
-fn unit(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Accuracy => "accuracy",
-        Metric::Loss => "loss",
-        Metric::Auc => "AUC",
-        Metric::Rmse => "RMSE",
-        Metric::Hr => "HR@10",
-        Metric::Ndcg => "NDCG@10",
-    }
-}
-
-fn reached(
-    name: String,
-    value: f64,
-    unit: &'static str,
-    bound: f64,
-    metric: Metric,
-    word: &str,
-) -> Row {
-    let (sign, ok) =
-        if is_error(metric) { ("≤", value <= bound) } else { ("≥", value >= bound) };
-    Row { name, value, unit, goal: format!("{word}: {sign} {bound}"), ok }
-}
-
-pub(crate) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Standard deviation of the sample.
-fn spread(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / values.len().saturating_sub(1).max(1) as f64).sqrt()
+/// The results of all jobs, in their order; as many at once as there are cores: each takes one.
+fn side_by_side<J: Sync, T: Send>(
+    jobs: &[J],
+    work: impl Fn(&J) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(number) else {
+                return anyhow::Ok(done);
+            };
+            done.push((number, work(job)?));
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut done = Vec::new();
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let lanes: Vec<_> = (0..cores).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            done.extend(lane.join().map_err(|_| anyhow::anyhow!("a training's thread broke"))??);
+        }
+        Ok(())
+    })?;
+    done.sort_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }

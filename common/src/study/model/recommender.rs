@@ -3,7 +3,8 @@
 //! * `regress`: a rating is mean + global bias + user bias + item bias + ⟨user, item⟩ (Koren, Bell &
 //!   Volinsky 2009, "Matrix factorization techniques for recommender systems", eq. 4), by squared error.
 //! * `rank`: an item's score is item bias + ⟨user, item⟩, and one that the user chose should score above
-//!   one drawn from the catalogue (BPR: Rendle et al. 2009, section 4).
+//!   one drawn from the catalogue (BPR: Rendle et al. 2009, section 4), or be the one that is drawn when
+//!   items are by their scores (the multinomial likelihood: Liang et al. 2018, section 2.1).
 //!
 //! Only the items are in the layout. What is learnt of a user is the site's local state: it never
 //! leaves (DESIGN.md §6). Row 0 stands for every item outside the catalogue, which the sites agree on
@@ -49,9 +50,23 @@ pub struct Recommender {
     /// The same of the squared biases of user and items; `rank` has no user bias.
     #[serde(default)]
     pub bias_decay: f64,
-    /// `rank`: items drawn from the catalogue, all alike, against each that was chosen.
+    /// `rank`: what is made small.
+    #[serde(default)]
+    pub loss: RankLoss,
+    /// `bpr`: items drawn from the catalogue, all alike, against each that was chosen.
     #[serde(default = "negatives")]
     pub negatives: u32,
+}
+
+/// What is made small so that choices rank high.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RankLoss {
+    /// −ln σ of how far a choice scores above an item that was drawn.
+    #[default]
+    Bpr,
+    /// −ln of the choice's share in a softmax over all items: slower, and surer.
+    Multinomial,
 }
 
 /// How a user meets an item.
@@ -81,6 +96,12 @@ impl Recommender {
     #[must_use]
     pub fn start_bound(&self) -> f64 {
         0.5 / f64::from(self.factors.max(1)).sqrt()
+    }
+
+    /// Whether each choice is held against all items at once.
+    #[must_use]
+    pub fn is_multinomial(&self) -> bool {
+        self.objective == Objective::Rank && self.loss == RankLoss::Multinomial
     }
 
     /// Smallest and largest rating, where the contract has ratings.
@@ -139,8 +160,16 @@ impl Recommender {
                 let need = "the recommender family takes \"regress\" or \"rank\"";
                 Err(ModelSpec::refuse("model.objective", "\"classify\"", need))
             }
-            Objective::Regress if self.negatives != negatives() => {
-                let need = "`objective = \"regress\"` draws none: leave it out";
+            Objective::Regress if self.loss != RankLoss::default() => {
+                let need = "`objective = \"regress\"` goes by the squared error: leave it out";
+                Err(ModelSpec::refuse("model.loss", word(&self.loss), need))
+            }
+            Objective::Regress | Objective::Rank
+                if self.negatives != negatives()
+                    && (self.objective == Objective::Regress || self.is_multinomial()) =>
+            {
+                let need =
+                    "only `objective = \"rank\"` with `loss = \"bpr\"` draws any: leave it out";
                 Err(ModelSpec::refuse("model.negatives", self.negatives, need))
             }
             Objective::Regress | Objective::Rank => Ok(()),
@@ -220,7 +249,9 @@ mod tests {
             ("objective = \"rank\"\nitems = 0", "", "hr", "`model.items` is 0: 1 to 262144"),
             (&format!("{rank}\ndecay = -0.1"), "", "hr", "`model.decay` is -0.1"),
             (&format!("{rank}\nnegatives = 65"), "", "hr", "`model.negatives` is 65"),
-            (&format!("{regress}\nnegatives = 2"), STARS, "rmse", "draws none"),
+            (&format!("{regress}\nnegatives = 2"), STARS, "rmse", "draws any"),
+            (&format!("{rank}\nloss = \"multinomial\"\nnegatives = 2"), "", "hr", "draws any"),
+            (&format!("{regress}\nloss = \"multinomial\""), STARS, "rmse", "squared error"),
             (
                 &format!("{rank}\nnetwork = \"ncf\""),
                 "",

@@ -232,13 +232,13 @@ fn curves(study: &Study, versions: &[VersionStatus]) -> String {
         versions.iter().filter_map(point).collect()
     };
     let metric = study.evaluation.metric;
-    let score = chart::over_versions(metric_title(metric), &points(|version| version.score));
+    let score = chart::over_versions(metric.title(), &points(|version| version.score));
     let loss = chart::over_versions("loss", &points(|version| version.loss));
     let drawn: Vec<String> =
         score.filter(|_| metric != Metric::Loss).into_iter().chain(loss).collect();
     let mut table = Table::new(
         "Versions, the newest first",
-        &["version", metric_title(metric), "loss", "round", "committed", "model"],
+        &["version", metric.title(), "loss", "round", "committed", "model"],
     );
     for version in versions.iter().rev() {
         table.row(&[
@@ -255,17 +255,6 @@ fn curves(study: &Study, versions: &[VersionStatus]) -> String {
         count => details(&format!("All {count} versions"), &table.end()),
     };
     section("Versions", &format!("<div class=\"pair\">{}</div>{table}", drawn.concat()))
-}
-
-fn metric_title(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Accuracy => "accuracy",
-        Metric::Loss => "loss",
-        Metric::Auc => "AUC",
-        Metric::Rmse => "RMSE",
-        Metric::Hr => "HR@10",
-        Metric::Ndcg => "NDCG@10",
-    }
 }
 
 /// Each site's part in the newest rounds, side by side.

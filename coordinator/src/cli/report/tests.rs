@@ -47,6 +47,7 @@ fn version(number: u64, score: Option<f64>) -> VersionStatus {
         loss: score.map(|score| 1.0 - score),
         score,
         metrics: BTreeMap::new(),
+        operating_point: None,
         groups: Vec::new(),
     }
 }
