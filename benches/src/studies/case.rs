@@ -33,6 +33,9 @@ pub struct Sites {
     tune: Table,
     /// A `[data.STUDY]` section; `{data}` and `{only}` are filled in.
     source: String,
+    /// Stands in its place for `--tune`, where the data brings records for validation.
+    #[serde(default)]
+    validation_source: Option<String>,
     /// Site → its `{only}`.
     pub sites: BTreeMap<String, String>,
 }
@@ -144,10 +147,13 @@ impl Case {
     /// The section of a site, or of all records with an empty `only`.
     pub fn section(&self, only: &str, draft: &Draft) -> String {
         let data = self.data.display().to_string();
-        let section = self.sites.source.replace("{data}", &data).replace("{only}", only);
-        match draft.validation {
-            None => section,
-            Some(share) => format!("{section}validation = {share:?}\n"),
+        let filled = |text: &str| text.replace("{data}", &data).replace("{only}", only);
+        match (draft.validation, &self.sites.validation_source) {
+            (None, _) => filled(&self.sites.source),
+            (Some(_), Some(source)) => filled(source),
+            (Some(share), None) => {
+                format!("{}validation = {share:?}\n", filled(&self.sites.source))
+            }
         }
     }
 }

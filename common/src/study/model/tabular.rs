@@ -8,6 +8,7 @@ use super::{ModelSpec, Objective, Parameter, StudyError};
 use crate::study::check::word;
 use crate::study::counts::MOMENTS_UNITS;
 use crate::study::{Data, Normalize};
+use crate::tensor::init::Init;
 
 /// A stack of dense layers over columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +60,11 @@ impl Tabular {
             return Err(ModelSpec::refuse("data.columns", "empty", need));
         }
         dense::check(&self.hidden, "model.hidden")?;
-        Ok(dense::parameters(inputs, &self.hidden, self.outputs()))
+        let mut parameters = dense::parameters(inputs, &self.hidden, self.outputs());
+        if self.hidden.is_empty() {
+            // A regression's loss is convex: a draw to start from would only leave its noise behind.
+            parameters.iter_mut().for_each(|parameter| parameter.init = Init::Zeros);
+        }
+        Ok(parameters)
     }
 }
