@@ -58,6 +58,11 @@ impl Counters {
         self.rounds
     }
 
+    /// The same after this round; a study without counters counts none.
+    pub(super) fn next_rounds(&self) -> u32 {
+        if self.len == 0 { 0 } else { self.rounds.wrapping_add(1) }
+    }
+
     /// Writes the state after this round; nothing where the study has no counters.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ impl Counters {
             return Ok(());
         }
         let mut next = ResultFile::create(Some(out.ok_or_else(|| missing("local_out"))?))?;
-        let (mut bytes, rounds) = (Vec::new(), self.rounds.wrapping_add(1));
+        let (mut bytes, rounds) = (Vec::new(), self.next_rounds());
         le::extend_u32(&mut bytes, &vec![rounds; self.len as usize]);
         next.file.write_all(&bytes).map_err(|error| {
             (FailureCode::Internal, format!("the next local state cannot be written: {error}"))

@@ -166,7 +166,7 @@ impl Trainer {
         result.keep()?;
         let scored = match (task.work, &task.out) {
             (Work::TrainAlone, Some(next)) => {
-                pull(study, &task.source, next, counters.rounds() + 1, None)?
+                pull(study, &task.source, next, counters.next_rounds(), None)?
             }
             _ => loss,
         };
