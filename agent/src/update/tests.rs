@@ -24,6 +24,7 @@ fn plan(task: TaskKind) -> Plan {
         base: Digest::of(&base(&study().layout().unwrap())),
         base_bytes: 65,
         preparation: None,
+        control: None,
         remaining: Millis(1000),
     }
 }
@@ -59,7 +60,9 @@ fn encoded(base: &[u8], result: &[u8], examples: u64) -> Result<Written, UpdateE
     let layout = study.layout().unwrap();
     let plan = plan(TaskKind::Train);
     let purpose = Purpose { study: &study, plan: &plan, site: &site };
-    training(purpose, &layout, &base, &result, &outcome(examples)).map(|update| written(&update))
+    let variates = Variates::default();
+    training(purpose, &layout, &base, &result, variates, &outcome(examples))
+        .map(|update| written(&update))
 }
 
 fn trained(values: [f32; 4], examples: u64) -> Result<Written, UpdateError> {

@@ -210,6 +210,7 @@ impl Room {
             local: None,
             local_out: work.trains().then(|| self.folder.path().join("next-local.state")),
             preparation: None,
+            correction: None,
         }
     }
 }
