@@ -1,8 +1,10 @@
 use consilium_common::ids::Version;
+use consilium_common::limits::GRID_MAX;
 use consilium_common::tensor::file::to_safetensors;
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::tensor::layout::Kind;
 use consilium_common::time::Millis;
+use consilium_common::update::delta::DeltaError;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32, decode_words};
 
 use super::*;
