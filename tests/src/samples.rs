@@ -106,7 +106,11 @@ impl Samples {
             base_version: Version(2),
             base: digest(2),
             base_bytes: 4_049,
-            preparation: Some(m::PreparationBlob { digest: digest(3), bytes: 99 }),
+            preparation: Some(m::NamedBlob { digest: digest(3), bytes: 99 }),
+            control: Some(m::ControlPlan {
+                common: Some(m::NamedBlob { digest: digest(8), bytes: 72 }),
+                own: Some(Round(2)),
+            }),
             remaining: Millis(7_200_000),
         }
     }
@@ -205,6 +209,7 @@ impl Samples {
                 base_version: Version(2),
                 base: digest(2),
                 preparation: Some(digest(3)),
+                control: Some(digest(8)),
                 invited: self.sites.to_vec(),
                 remaining: Millis(7_200_000),
             }),

@@ -7,7 +7,9 @@
     reason = "strategies that a study is refused for are in no federation"
 )]
 
-use consilium_common::ids::Digest;
+use std::collections::BTreeSet;
+
+use consilium_common::ids::{Digest, SiteId};
 use consilium_common::study::{Strategy, Study};
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::update::grid::step_exponent;
@@ -18,8 +20,10 @@ pub(crate) struct Expected {
     study: Study,
     /// The model.
     pub(crate) vector: Vec<f32>,
-    /// m and v of each coordinate. FedAvgM has no v.
+    /// m and v of each coordinate. FedAvgM has no v, SCAFFOLD c alone.
     moments: Option<Vec<[f32; 2]>>,
+    /// Sites whose control variate is part of SCAFFOLD's c.
+    members: BTreeSet<SiteId>,
 }
 
 impl Expected {
@@ -27,11 +31,37 @@ impl Expected {
     #[expect(clippy::unwrap_used, reason = "tests alone run this")]
     pub(crate) fn new(study: Study) -> Self {
         let vector = study.initial_vector().unwrap();
-        Self { study, vector, moments: None }
+        Self { study, vector, moments: None, members: BTreeSet::new() }
     }
 
-    /// The next version, from a round's sum of weight · grid units.
-    pub(crate) fn commit(&mut self, sum: &[i128], weight: u64) {
+    /// Whether the updates have a `control` section.
+    pub(crate) fn corrects(&self) -> bool {
+        self.study.aggregation.strategy == Strategy::Scaffold
+    }
+
+    /// SCAFFOLD's c; `None` while it is zero.
+    pub(crate) fn common(&self) -> Option<Vec<f32>> {
+        let kept = self.moments.as_ref().filter(|_| self.corrects())?;
+        Some(kept.iter().map(|[c, _]| *c).collect())
+    }
+
+    /// Whether a site's control variate is part of c.
+    pub(crate) fn has_member(&self, site: &SiteId) -> bool {
+        self.members.contains(site)
+    }
+
+    /// A site has lost its control variate: c begins anew.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.moments, self.members) = (None, BTreeSet::new());
+    }
+
+    /// The next version, from a round's sum of weight · grid units (under SCAFFOLD those of the change
+    /// of the control variates follow) over these sites.
+    pub(crate) fn commit(&mut self, sum: &[i128], weight: u64, counted: &[&SiteId]) {
+        let before = exact(self.members.len() as i128);
+        self.members.extend(counted.iter().map(|site| (*site).clone()));
+        let after = exact(self.members.len() as i128);
+        let (sum, changes) = sum.split_at(self.vector.len());
         let step = 2_f64.powi(step_exponent(self.study.aggregation.clip_norm));
         let tau = self.study.aggregation.tau.unwrap_or(0.0);
         let mut moments = self.moments.take().map(|kept| {
@@ -41,6 +71,14 @@ impl Expected {
         for ((value, moments), sum) in self.vector.iter_mut().zip(moments.iter_mut()).zip(sum) {
             let mean = exact(*sum) / exact(weight.into()) * step;
             *value = narrow(added(&self.study, moments, mean) + f64::from(*value));
+        }
+        let step = self
+            .study
+            .aggregation
+            .control_clip_norm
+            .map_or(0.0, |clip| 2_f64.powi(step_exponent(clip)));
+        for ([c, _], change) in moments.iter_mut().zip(changes) {
+            *c = (before * *c + exact(*change) * step) / after;
         }
         let kept = moments.iter().map(|[m, v]| [narrow(*m), narrow(*v)]);
         self.moments = Some(kept.collect());
@@ -56,7 +94,7 @@ impl Expected {
     #[expect(clippy::unwrap_used, reason = "tests alone run this")]
     pub(crate) fn strategy_state(&self) -> Option<Digest> {
         let values = match self.study.aggregation.strategy {
-            Strategy::Fedavgm => 1,
+            Strategy::Fedavgm | Strategy::Scaffold => 1,
             Strategy::Fedadam | Strategy::Fedyogi | Strategy::Fedadagrad => 2,
             _ => return None,
         };

@@ -88,6 +88,7 @@ fn an_update_has_its_golden_bytes_and_comes_back_equal() {
         base: Digest([2; 32]),
         layout: Digest([3; 32]),
         shared_len: 3,
+        control: None,
         words_len: 2,
     };
     let bytes = encode_update(&header, &[1, -1, 1 << 30], &[15_000, 0]);

@@ -45,6 +45,10 @@ pub(super) struct Epoch {
     /// L2 norm of this epoch's delta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) norm: Option<f64>,
+    /// The same by the sizes of its steps: what a site's control variate changes by in its first round
+    /// under SCAFFOLD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) control_norm: Option<f64>,
     /// The study's own measure for each group.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<GroupRow>,
@@ -63,6 +67,8 @@ pub(super) struct Report {
     pub(super) best: Option<BestEpoch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) suggested_clip_norm: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) suggested_control_clip_norm: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,6 +208,7 @@ impl<'a> Training<'a> {
             holdout: trained.holdout,
             seconds: self.clock.now().since(began).as_secs_f64(),
             norm: Some(norm),
+            control_norm: trained.steps.map(|steps| norm / steps),
             groups: self.schema.group_rows(&trained.metrics),
             measures: self.schema.measures(&trained.metrics),
             operating_point: self.schema.best_operating_point(&trained.metrics),
@@ -261,8 +268,12 @@ impl<'a> Training<'a> {
             score: best.score,
             model_digest: self.best_vector.as_deref().map_or(model_digest, digest),
         });
-        let norms = epochs.iter().filter_map(|epoch| epoch.norm);
-        let suggested_clip_norm = norms.reduce(f64::max).map(|norm| round_up(norm * CLIP_ROOM));
+        let suggested = |norm: fn(&Epoch) -> Option<f64>| {
+            let largest = epochs.iter().filter_map(norm).reduce(f64::max);
+            largest.map(|norm| round_up(norm * CLIP_ROOM))
+        };
+        let suggested_clip_norm = suggested(|epoch| epoch.norm);
+        let suggested_control_clip_norm = suggested(|epoch| epoch.control_norm);
         let last = epochs.last();
         let last = Last {
             score: last.and_then(|epoch| epoch.score),
@@ -272,7 +283,7 @@ impl<'a> Training<'a> {
             operating_point: last.and_then(|epoch| epoch.operating_point),
             model_digest,
         };
-        Ok(Report { epochs, last, best, suggested_clip_norm })
+        Ok(Report { epochs, last, best, suggested_clip_norm, suggested_control_clip_norm })
     }
 
     pub(super) fn write_preparation(&self, path: &Path) -> Result<(), Failure> {

@@ -3,7 +3,8 @@
 //! choosing `clip_norm`, and as the yardstick of a federation.
 //! The best epoch is kept, and the training ends early, as a federation's versions would.
 //! The family's local state goes on from epoch to epoch, each of which counts, and ends with the
-//! command; the daemon's own is not touched.
+//! command; the daemon's own is not touched. SCAFFOLD is plain descent here: of one site, c is its own
+//! control variate, and nothing is corrected.
 
 use std::path::PathBuf;
 
@@ -33,7 +34,8 @@ pub(super) struct Options {
     /// Passes over the records, each scored; by default the study's rounds, each of its local epochs
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) epochs: Option<u64>,
-    /// Print the L2 norm of each epoch's delta, and a `clip_norm` to start with
+    /// Print the L2 norm of each epoch's delta, and a `clip_norm` to start with; under SCAFFOLD a
+    /// `control_clip_norm` too
     #[arg(long)]
     report_norms: bool,
     /// Try every combination of these values, by turns with `FIELD=VALUE,VALUE` or in a TOML file with an
@@ -101,11 +103,13 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;
         if !options.report_norms {
-            row.norm = None;
+            (row.norm, row.control_norm) = (None, None);
         } else if !common.json {
+            let control = row.control_norm.map(|norm| format!(", by its steps {norm:.4}"));
             output::line(format!(
-                "{word} {epoch}: norm of the delta {:.4}",
-                row.norm.unwrap_or(0.0)
+                "{word} {epoch}: norm of the delta {:.4}{}",
+                row.norm.unwrap_or(0.0),
+                control.unwrap_or_default()
             ));
         }
         if !common.json {
@@ -134,6 +138,11 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     if let Some(clip) = report.suggested_clip_norm {
         output::line(format!(
             "suggested: `clip_norm = {clip}` in [aggregation] (a fifth above the largest norm)"
+        ));
+    }
+    if let Some(clip) = report.suggested_control_clip_norm {
+        output::line(format!(
+            "suggested: `control_clip_norm = {clip}` (a fifth above the largest norm by its steps)"
         ));
     }
     Ok(())

@@ -196,7 +196,7 @@ fn local_state(
     // The daemon may put the next one in its place between the look and the copy: once.
     for attempt in 0..2 {
         let found = look_at_local(&config.site.state, study.id()).map_err(Failure::failed)?;
-        let Some((path, state)) = found else {
+        let Some((path, state)) = found.filter(|(_, state)| state.is_of_worker()) else {
             return missing("this site has no local state");
         };
         if state.spec != spec {

@@ -96,6 +96,8 @@ impl Workbench {
             local: job.local.map(Path::to_owned),
             local_out: job.work.trains().then(|| files.local_out()),
             preparation: job.preparation.map(|_| files.preparation()),
+            // One site alone: c is its own variate.
+            correction: None,
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

@@ -14,6 +14,7 @@ use super::shared::{Shared, blocking};
 use super::task::site_fault;
 use crate::session::{Fault, NextLocal, Promotion, Stamp, promotion};
 use crate::state::{KeptStudy, StateError, local as files};
+use crate::update::Encoding;
 use crate::worker::TaskFolder;
 
 /// Copies the study's current state to `to` for a worker, if there is one that fits the study; where
@@ -30,7 +31,8 @@ pub(super) async fn give(
 fn try_give(shared: &Shared, kept: &KeptStudy, to: &Path) -> Result<bool, Fault> {
     let study = kept.study.id();
     let state = shared.state();
-    let Some(current) = state.local.get(study).cloned() else {
+    let current = state.local.get(study).filter(|current| current.is_of_worker()).cloned();
+    let Some(current) = current else {
         return Ok(false);
     };
     let path = state.local.path_of(study);
@@ -47,6 +49,8 @@ fn try_give(shared: &Shared, kept: &KeptStudy, to: &Path) -> Result<bool, Fault>
         Ok(()) => Ok(true),
         Err(why) if is_lost(&path, &why) => {
             shared.state().local.set_aside(study, &why).map_err(site_fault)?;
+            // What was copied of it is nothing that a worker was given.
+            let _none = std::fs::remove_file(to);
             tracing::warn!(
                 %study, round = %current.round,
                 "this site's local state is lost ({why}): it goes on as when it joined"
@@ -59,7 +63,7 @@ fn try_give(shared: &Shared, kept: &KeptStudy, to: &Path) -> Result<bool, Fault>
 
 /// Whether the bytes that were written to `path` are there no more, as opposed to a disk that refuses
 /// now.
-fn is_lost(path: &Path, why: &StateError) -> bool {
+pub(super) fn is_lost(path: &Path, why: &StateError) -> bool {
     match why {
         StateError::Damaged { .. } => true,
         StateError::Io(error) => error.source.kind() == ErrorKind::NotFound && error.path == *path,
@@ -74,7 +78,8 @@ fn is_lost(path: &Path, why: &StateError) -> bool {
 /// The next state that a worker left, or none, to be appended to its update.
 #[derive(Debug)]
 pub(super) struct Left {
-    path: PathBuf,
+    /// Where a worker leaves it, and where what it was given lies.
+    places: [PathBuf; 2],
     spec: Digest,
     from: Option<Stamp>,
 }
@@ -87,17 +92,26 @@ impl Left {
         kept: &KeptStudy,
         folder: &TaskFolder,
     ) -> Result<Self, Fault> {
-        let path = folder.local_out();
+        let places = [folder.local_out(), folder.local()];
         let worker_fault = |error: io::Error| Fault::lasting(Code::WorkerFailed, error.to_string());
-        files::left_at(&path).map_err(worker_fault)?;
+        files::left_at(&folder.local_out()).map_err(worker_fault)?;
         let spec = spec(kept)?;
         let from = shared.state().local.get(kept.study.id()).map(|current| current.stamp());
-        Ok(Self { path, spec, from })
+        Ok(Self { places, spec, from })
     }
 
-    /// Writes its bytes behind the update's.
-    pub(super) fn append(&self, out: &mut dyn Write) -> io::Result<Option<NextLocal>> {
-        files::append(&self.path, self.spec, self.from, out)
+    /// Writes its bytes behind the update's, and those of the next control variate if there is one.
+    pub(super) fn append(
+        &self,
+        update: &Encoding<'_>,
+        out: &mut dyn Write,
+    ) -> io::Result<Option<NextLocal>> {
+        let places = self.places.each_ref().map(PathBuf::as_path);
+        if !update.moves_control() {
+            return files::append(places[0], self.spec, self.from, out);
+        }
+        let control = |out: &mut dyn Write| update.write_next_control(out);
+        files::append_with_control(places, self.spec, self.from, control, out).map(Some)
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
 //! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
-//! updates. [`upload`]: push and settle. [`connection`]: one
+//! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle. [`connection`]: one
 //! connection from dialling to its end. [`asked`]: answers to people.
 
 mod asked;
 mod connection;
+mod control;
 mod local;
 pub mod shared;
 mod study;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, blocking};
-use super::{Event, local};
+use super::{Event, control, local};
 use crate::link::transfer;
 use crate::session::{ActionId, Fault, Retained, Trained};
 use crate::state::{KeptStudy, Record, retained};
@@ -57,7 +57,7 @@ fn idle_timeout(kept: &KeptStudy) -> Duration {
     Duration::from_millis(kept.study.cohort.idle_timeout.0)
 }
 
-/// Gets the plan's base and preparation into the cache.
+/// Gets the blobs that the plan names into the cache.
 pub(super) async fn fetch(
     context: &Context,
     carrier: Option<Arc<dyn Carrier>>,
@@ -72,10 +72,15 @@ pub(super) async fn fetch(
         return Err(Fault::lasting(Code::WrongShape, detail));
     }
     preparation_fits(plan, &kept.study)?;
-    let preparation = plan.preparation.map(|blob| (blob.digest, blob.bytes));
-    let all = plan.base_bytes.saturating_add(preparation.map_or(0, |(_, bytes)| bytes));
+    control::fits(plan, &kept.study, &layout)?;
+    let common = plan.control.and_then(|control| control.common);
+    let more = [plan.preparation, common].into_iter().flatten();
+    let base = [(plan.base, plan.base_bytes)];
+    let blobs: Vec<_> =
+        base.into_iter().chain(more.map(|blob| (blob.digest, blob.bytes))).collect();
+    let all = blobs.iter().fold(0_u64, |all, (_, bytes)| all.saturating_add(*bytes));
     let mut before = 0;
-    for (digest, bytes) in [(plan.base, plan.base_bytes)].into_iter().chain(preparation) {
+    for (digest, bytes) in blobs {
         let progress = &mut |through| context.moved(SitePhase::Fetching, before + through, all);
         fetch_blob(context, carrier.as_deref(), (digest, bytes), &kept, progress).await?;
         before += bytes;
@@ -138,7 +143,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
     let shared = &context.shared;
     let kept = context.kept(plan)?;
     let source = source(shared, plan)?;
-    let folder = prepare(context, plan, &kept).await?;
+    let (folder, corrected) = prepare(context, plan, &kept).await?;
     let (work, out) = match plan.task {
         TaskKind::Train => (Work::Train, Some(folder.result())),
         TaskKind::Evaluate => (Work::Evaluate, None),
@@ -164,6 +169,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         local,
         local_out: work.trains().then(|| folder.local_out()),
         preparation: plan.preparation.map(|_| folder.preparation()),
+        correction: corrected.then(|| folder.correction()),
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
@@ -180,17 +186,27 @@ fn source(shared: &Shared, plan: &Plan) -> Result<Source, Fault> {
     })
 }
 
-/// Makes the worker's folder: the study, and what the plan names.
-async fn prepare(context: &Context, plan: &Plan, kept: &KeptStudy) -> Result<TaskFolder, Fault> {
+/// Makes the worker's folder: the study, and what the plan names; and whether steps are corrected.
+async fn prepare(
+    context: &Context,
+    plan: &Plan,
+    kept: &KeptStudy,
+) -> Result<(TaskFolder, bool), Fault> {
     let shared = Arc::clone(&context.shared);
-    let (base, kept) = (plan.base, kept.clone());
+    let (base, kept, plan) = (plan.base, kept.clone(), plan.clone());
     let counts = plan.task == TaskKind::Prepare;
     let preparation = plan.preparation.map(|blob| blob.digest);
     blocking(move || {
         let layout = kept.study.layout().map_err(site_fault)?;
         let folder = TaskFolder::create(&shared.tasks, &kept.signed.bytes)?;
         if counts {
-            return Ok(folder);
+            return Ok((folder, false));
+        }
+        let control = control::Files::open(&shared, &plan, &layout)?;
+        let variates = control.variates();
+        if !variates.are_zero() {
+            variates.check(&layout).map_err(update_fault)?;
+            folder.write_correction(&layout, |out| variates.write_correction(&layout, out))?;
         }
         if let Some(digest) = preparation {
             let blobs = shared.cache.blobs();
@@ -206,7 +222,7 @@ async fn prepare(context: &Context, plan: &Plan, kept: &KeptStudy) -> Result<Tas
         })?;
         check_model_header(&header, &layout)
             .map_err(|error| Fault::lasting(Code::WrongShape, error.to_string()))?;
-        Ok(folder)
+        Ok((folder, !variates.are_zero()))
     })
     .await?
 }
@@ -223,7 +239,7 @@ pub(super) async fn encode(
         let record = shared.state().retained.insert(record);
         tracing::info!(
             study = %plan.study, round = %plan.round, bytes = record.bytes, norm = record.norm,
-            clipped = record.clipped, "update retained"
+            control_norm = record.control_norm, clipped = record.clipped, "update retained"
         );
         Ok(Retained {
             study: plan.study,
@@ -263,12 +279,14 @@ fn make_update(
     }
     let base = shared.cache.blobs().open_file(plan.base).map_err(site_fault)?;
     let result = folder.open_result()?;
-    let update = update::training(purpose, &layout, &base, &result, &trained.outcome);
+    let control = control::Files::open(shared, plan, &layout)?;
+    let (variates, outcome) = (control.variates(), &trained.outcome);
+    let update = update::training(purpose, &layout, &base, &result, variates, outcome);
     let update = update.map_err(update_fault)?;
     let left = local::Left::find(shared, &kept, &folder)?;
     let with_local = |out: &mut dyn Write| {
         let record = update.write(out)?;
-        Ok(Record { local: left.append(out)?, ..record })
+        Ok(Record { local: left.append(&update, out)?, ..record })
     };
     retained::write(&path, with_local).map_err(site_fault)
 }
@@ -298,8 +316,12 @@ fn update_fault(error: UpdateError) -> Fault {
         UpdateError::Delta(consilium_common::update::delta::DeltaError::NotFinite(_)) => {
             Code::Diverged
         }
+        UpdateError::Change => Code::Diverged,
         UpdateError::NoExamples => Code::TooFewExamples,
-        UpdateError::OtherBase { .. } | UpdateError::Io(_) => Code::SiteFault,
+        UpdateError::Common => Code::WrongShape,
+        UpdateError::OtherBase { .. } | UpdateError::Own { .. } | UpdateError::Io(_) => {
+            Code::SiteFault
+        }
         UpdateError::Delta(_)
         | UpdateError::Study(_)
         | UpdateError::Base(_)
@@ -307,6 +329,7 @@ fn update_fault(error: UpdateError) -> Fault {
         | UpdateError::Counts { .. }
         | UpdateError::Count { .. }
         | UpdateError::Nothing(_)
+        | UpdateError::Steps(_)
         | UpdateError::Metrics { .. } => Code::WorkerFailed,
     };
     Fault::lasting(code, error.to_string())

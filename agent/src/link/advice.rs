@@ -36,6 +36,10 @@ pub fn advice(code: Code) -> &'static str {
             "look at the worker's lines in this log; `consilium-agent check` tries it out"
         }
         Code::SiteFault => "look at this log for the disk or file that failed",
+        Code::ControlLost => {
+            "all sites begin with new control variates; was the state folder brought back from an old \
+             copy, or its disk damaged?"
+        }
         Code::Equivocation => {
             "another update of this round was receipted before: was the state folder copied?"
         }

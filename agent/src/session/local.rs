@@ -23,6 +23,26 @@ pub struct NextLocal {
     pub spec: Digest,
     /// Which state was current when it was trained.
     pub from: Option<Stamp>,
+    /// The site's next control variate, which follows the worker's bytes (SCAFFOLD).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlBytes>,
+}
+
+impl NextLocal {
+    /// Bytes of all of it.
+    #[must_use]
+    pub fn all_bytes(&self) -> Option<u64> {
+        self.bytes.checked_add(self.control.map_or(0, |control| control.bytes))
+    }
+}
+
+/// A control variate in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlBytes {
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// How many.
+    pub bytes: u64,
 }
 
 /// Whether a next state whose update counted has to become current.

@@ -51,7 +51,7 @@ use consilium_common::ids::{Digest, SiteId, StudyId};
 pub use action::{Action, ActionId, Decision, Done, Fault, Judged, Retained, Trained};
 pub use backoff::Backoff;
 pub use engine::Session;
-pub use local::{NextLocal, Promotion, Stamp, promotion};
+pub use local::{ControlBytes, NextLocal, Promotion, Stamp, promotion};
 pub use status::{
     Connection, ConnectionState, RetainedStatus, RollCallStatus, SCORES_MAX, Score, Status,
     StudyStatus, TaskStatus,

@@ -12,7 +12,7 @@ use consilium_io::disk::{BlobError, Blobs};
 
 use super::StateError;
 
-/// Blobs kept: the base in use, the next, a preparation, and a few for studies side by side.
+/// Blobs kept: the base in use, the next, a preparation, SCAFFOLD's c, and a few for studies side by side.
 pub const CACHED_MAX: usize = 8;
 
 /// The newest preparation of `study` among the blobs of a state folder that another process may hold:

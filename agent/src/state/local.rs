@@ -1,8 +1,8 @@
 //! Local states: what a family keeps at the site between rounds (DESIGN.md §6: user embeddings,
 //! personal heads), one file a study, unread by the daemon. Nothing of it leaves the site.
 //!
-//! `STUDY.local` is the worker's bytes, then what the site knows of them, as [`super::trailer`] writes
-//! it (format 1, magic "CLOC").
+//! `STUDY.local` is the worker's bytes, under SCAFFOLD the site's control variate after them, then what the
+//! site knows of both, as [`super::trailer`] writes it (format 1, magic "CLOC").
 //!
 //! # It moves with the update
 //! The next state lies *in* the retained update's file, behind the update's bytes, so that both become
@@ -20,13 +20,15 @@
 //! A state serves the study of its name alone, and only as long as the signed `[model]` section is the
 //! same ([`Study::spec_digest`](consilium_common::study::Study::spec_digest)): a new version of a study
 //! with other rounds or another optimizer keeps it, one with another model starts as the site did when
-//! it joined, and its first counted round takes the file's place.
+//! it joined, and its first counted round takes the file's place. The control variate is the daemon's own:
+//! it serves the round whose plan names the one that it is from, whatever `[model]` says.
 //!
 //! # Damage
 //! A state that is not what was written is set aside with a warning, and the site goes on as when it
 //! joined. To refuse the study would keep the site out until a person acts and would bring nothing
-//! back; what is lost is learnt again, and the clip bound holds for the updates on the way. A file of
-//! a newer release stops the start.
+//! back; what is lost is learnt again, and the clip bound holds for the updates on the way. A control
+//! variate that is lost is told to the coordinator (`control-lost`): the round goes on without this site,
+//! and all begin with new ones. A file of a newer release stops the start.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use super::retained::{self, Record};
 use super::trailer::{self, Kind, damaged};
 use super::{SetAside, StateError, entries};
-use crate::session::{NextLocal, Stamp};
+use crate::session::{ControlBytes, NextLocal, Stamp};
 
 const KIND: Kind = Kind { magic: *b"CLOC", format: 1, name: "local state" };
 const EXTENSION: &str = "local";
@@ -63,9 +65,18 @@ pub struct LocalState {
     pub digest: Digest,
     /// How many.
     pub bytes: u64,
+    /// The control variate that follows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlBytes>,
 }
 
 impl LocalState {
+    /// Whether a worker has left something in it.
+    #[must_use]
+    pub fn is_of_worker(&self) -> bool {
+        self.bytes > 0 || self.control.is_none()
+    }
+
     /// Its name among the states of its study.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
@@ -171,7 +182,48 @@ pub fn append(
     if bytes != have {
         return Err(io::Error::other("the worker's next local state changes while it is read"));
     }
-    Ok(Some(NextLocal { digest, bytes, spec, from }))
+    Ok(Some(NextLocal { digest, bytes, spec, from, control: None }))
+}
+
+/// The same with a control variate, which is there whatever the worker left: `control` writes it. A worker
+/// that left no next state has not changed `present`, the copy that it was given, if any.
+///
+/// # Errors
+/// As [`append`], and those of `control`.
+pub fn append_with_control(
+    [left, present]: [&Path; 2],
+    spec: Digest,
+    from: Option<Stamp>,
+    control: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    out: &mut dyn Write,
+) -> io::Result<NextLocal> {
+    let path = if left_at(left)?.is_some() { left } else { present };
+    let none = NextLocal { digest: Digest::of(&[]), bytes: 0, spec, from, control: None };
+    let next = append(path, spec, from, out)?.unwrap_or(none);
+    let mut out = Counting { out, hasher: blake3::Hasher::new(), bytes: 0 };
+    control(&mut out)?;
+    let control = ControlBytes { digest: out.hasher.finalize().into(), bytes: out.bytes };
+    Ok(NextLocal { control: Some(control), ..next })
+}
+
+/// Passes bytes on, hashes and counts them.
+struct Counting<'a> {
+    out: &'a mut dyn Write,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Makes the next state in the retained update `update` the current one, at `to`: atomic and synced.
@@ -187,6 +239,10 @@ pub fn promote(update: &Path, record: &Record, to: &Path) -> Result<LocalState, 
     let mut torn = false;
     let written = trailer::write(to, &KIND, |out| {
         torn = opened.pass(record.bytes, next.bytes, out)? != next.digest;
+        if let (false, Some(control)) = (torn, next.control) {
+            let at = record.bytes + next.bytes;
+            torn = opened.pass(at, control.bytes, out)? != control.digest;
+        }
         if torn {
             return Err(ErrorKind::InvalidData.into());
         }
@@ -197,6 +253,7 @@ pub fn promote(update: &Path, record: &Record, to: &Path) -> Result<LocalState, 
             round: record.round,
             digest: next.digest,
             bytes: next.bytes,
+            control: next.control,
         })
     });
     if torn {
@@ -206,6 +263,21 @@ pub fn promote(update: &Path, record: &Record, to: &Path) -> Result<LocalState, 
         ));
     }
     written
+}
+
+/// Opens the control variate of a current state, verified: the file, and where in it the variate begins.
+///
+/// # Errors
+/// The file is not what was written, has none, or the disk refused.
+pub fn open_control(path: &Path, state: &LocalState) -> Result<(File, u64), StateError> {
+    let mut opened = open(path)?;
+    let control = state.control.filter(|_| opened.record == *state);
+    let control = control.ok_or_else(|| damaged(path, "it has no control variate any more"))?;
+    let found = opened.pass(state.bytes, control.bytes, &mut io::sink());
+    if found.map_err(IoError::at("read", path))? != control.digest {
+        return Err(damaged(path, "the control variate does not have the digest of its record"));
+    }
+    Ok((opened.file, state.bytes))
 }
 
 /// Copies a current state for a worker, verified on the way. `to` is of no use after an error.
@@ -243,7 +315,8 @@ fn open(path: &Path) -> Result<trailer::Opened<LocalState>, StateError> {
     if path.file_name().is_none_or(|have| *have != *name) {
         return Err(damaged(path, "its record names another study"));
     }
-    if opened.record.bytes != opened.bytes {
+    let control = opened.record.control.map_or(0, |control| control.bytes);
+    if opened.record.bytes.checked_add(control) != Some(opened.bytes) {
         return Err(damaged(path, "the local state is not as long as its record says"));
     }
     Ok(opened)

@@ -43,7 +43,11 @@ pub struct Record {
     pub weight: u64,
     /// The delta's L2 norm before clipping; 0 for an evaluation. Stays at the site.
     pub norm: f64,
-    /// Whether it was clipped.
+    /// L2 norm of the change of the site's control variate before clipping (SCAFFOLD). Stays at the
+    /// site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_norm: Option<f64>,
+    /// Whether one of the two was clipped.
     pub clipped: bool,
     /// Metric sums of the base on the hold-out.
     pub metrics: Metrics,
@@ -180,17 +184,23 @@ fn verify_opened<F: Read + Seek>(
     mut opened: Opened<Record, F>,
 ) -> Result<Record, StateError> {
     let (update, digest) = (opened.record.bytes, opened.record.digest);
-    let local = opened.record.local.as_ref().map(|next| (next.bytes, next.digest));
+    let local = opened.record.local.clone();
     let mut digest_of = |first, length| {
         opened.pass(first, length, &mut io::sink()).map_err(IoError::at("read", path))
     };
     if digest_of(0, update)? != digest {
         return Err(damaged(path, "the update does not have the digest of its record"));
     }
-    if let Some((bytes, digest)) = local
-        && digest_of(update, bytes)? != digest
-    {
-        return Err(damaged(path, "the local state in it does not have the digest of its record"));
+    if let Some(next) = local {
+        let control = next.control.map(|control| (control.bytes, control.digest));
+        let mut at = update;
+        for (bytes, digest) in [Some((next.bytes, next.digest)), control].into_iter().flatten() {
+            if digest_of(at, bytes)? != digest {
+                let why = "the local state in it does not have the digest of its record";
+                return Err(damaged(path, why));
+            }
+            at += bytes;
+        }
     }
     Ok(opened.record)
 }
@@ -207,8 +217,8 @@ fn fitting<F>(path: &Path, opened: Opened<Record, F>) -> Result<Opened<Record, F
     if path.file_name().is_none_or(|have| *have != *name) {
         return Err(damaged(path, "its record names another study or round"));
     }
-    let local = record.local.as_ref().map_or(0, |next| next.bytes);
-    if record.bytes.checked_add(local) != Some(opened.bytes) {
+    let local = record.local.as_ref().map_or(Some(0), NextLocal::all_bytes);
+    if local.and_then(|local| record.bytes.checked_add(local)) != Some(opened.bytes) {
         return Err(damaged(path, "the update is not as long as its record says"));
     }
     Ok(opened)

@@ -4,92 +4,37 @@
 //!
 //! In two passes over base and trained model, a megabyte of each in memory: the first finds what is
 //! wrong with them and the delta's norm ([`training`]), the second writes ([`Encoding::write`]).
-//! Counts ([`preparation`]) go the same way; they are whole already.
+//! Counts ([`preparation`]) go the same way; they are whole already. Under SCAFFOLD the change of the
+//! site's control variate goes beside the delta ([`control`]); what the variate becomes is written by a
+//! third pass ([`Encoding::write_next_control`]).
 
+pub mod control;
 mod counts;
+mod error;
 mod pair;
 
 use std::io::{self, Write};
 
-use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::le;
-use consilium_common::limits::GRID_MAX;
 use consilium_common::random::Generator;
-use consilium_common::study::{Study, StudyError};
-use consilium_common::tensor::file::FileError;
-use consilium_common::tensor::flat::ModelError;
+use consilium_common::study::Study;
 use consilium_common::tensor::layout::Layout;
-use consilium_common::update::delta::{DeltaError, Norm, clip_scale, delta, l2_norm};
+use consilium_common::update::delta::{Norm, clip_scale, delta, l2_norm};
 use consilium_common::update::grid::{COUNT_STEP_EXPONENT, quantise_into, step, step_exponent};
-use consilium_common::update::sections::{Header, decode_i32};
+use consilium_common::update::sections::{ControlSection, Header, decode_i32};
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{Plan, TaskKind};
 use consilium_common::worker::Outcome;
 
+pub use error::UpdateError;
 pub use pair::ReadAt;
 pub(crate) use pair::places;
 
 use crate::state::Record;
+use control::{Change, Variates};
 use counts::Counts;
 use pair::Pair;
-
-/// Why a worker's result gives no update.
-#[derive(Debug, thiserror::Error)]
-pub enum UpdateError {
-    /// The study's spec gives no layout.
-    #[error(transparent)]
-    Study(#[from] StudyError),
-    /// The base is not a model of this study.
-    #[error("the base model cannot be used: {0}")]
-    Base(#[from] ModelError),
-    /// The worker's file is not a model of this study.
-    #[error("the worker's result cannot be used: {0}")]
-    Result(#[from] FileError),
-    /// Training diverged.
-    #[error(transparent)]
-    Delta(#[from] DeltaError),
-    /// The base is another one than the plan's: the disk rots, or a program wrote there.
-    #[error("the base on this site's disk has digest {have}, the plan's base is {need}")]
-    OtherBase {
-        /// On the disk.
-        have: Digest,
-        /// In the plan.
-        need: Digest,
-    },
-    /// Files that cannot be read.
-    #[error("base or trained model cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// The study counts nothing.
-    #[error("study {0} prepares nothing, so no counts of it leave this site")]
-    Nothing(StudyId),
-    /// Another number of counts.
-    #[error("the worker's counts have {have} bytes, the study's have {need}")]
-    Counts {
-        /// Bytes of the file.
-        have: u64,
-        /// Four a sum.
-        need: u64,
-    },
-    /// A count that the sum has no room for.
-    #[error("count {index} is {have}: ±{GRID_MAX} is the most that one site may count")]
-    Count {
-        /// Which one.
-        index: usize,
-        /// Its value.
-        have: i32,
-    },
-    /// Nothing was trained on.
-    #[error("the worker trained on no records at all: there is nothing to weigh the update by")]
-    NoExamples,
-    /// Sums of another study.
-    #[error("the worker measured {have} metric sums, the study has {need}")]
-    Metrics {
-        /// Sums given.
-        have: usize,
-        /// Sums of the schema.
-        need: usize,
-    },
-}
 
 /// BLAKE3(study seed ‖ round ‖ site), numbers as little-endian u64, the site's name in UTF-8: where
 /// all of a task's randomness starts. Whoever redoes the task gets the same.
@@ -127,6 +72,7 @@ pub struct Encoding<'a> {
     purpose: Purpose<'a>,
     header: Header,
     shared: Shared<'a>,
+    control: Option<Change<'a>>,
     norm: f64,
     weight: u64,
     words: Vec<u32>,
@@ -156,7 +102,7 @@ enum Shared<'a> {
 }
 
 /// The update of a training: `base` is the model's file, `trained` the worker's safetensors,
-/// `layout` the study's.
+/// `layout` the study's, `variates` what the training was corrected by, where the strategy corrects.
 ///
 /// # Errors
 /// One variant of [`UpdateError`] per cause.
@@ -165,20 +111,50 @@ pub fn training<'a>(
     layout: &'a Layout,
     base: &'a dyn ReadAt,
     trained: &'a dyn ReadAt,
+    variates: Variates<'a>,
     outcome: &Outcome,
 ) -> Result<Encoding<'a>, UpdateError> {
     if outcome.examples == 0 {
         return Err(UpdateError::NoExamples);
     }
     let pair = Pair::open(layout, base, trained)?;
-    let mut norm = Norm::default();
-    let (have, need) = (pair.read_through(|delta| norm.add(delta))?, purpose.plan.base);
+    let mut control = change(purpose.study, layout, variates, outcome)?;
+    let mut measure = control.as_ref().map(Change::measure);
+    let (mut norm, mut measured) = (Norm::default(), Ok(()));
+    let have = pair.read_through(|delta| {
+        norm.add(delta);
+        if let (Some(measure), Ok(())) = (&mut measure, &measured) {
+            measured = measure.add(delta);
+        }
+    })?;
+    measured?;
+    let need = purpose.plan.base;
     if have != need {
         return Err(UpdateError::OtherBase { have, need });
     }
+    if let (Some(control), Some(measure)) = (&mut control, measure) {
+        control.norm =
+            Some(measure.norm()).filter(|norm| norm.is_finite()).ok_or(UpdateError::Change)?;
+    }
     let weight = outcome.examples.min(purpose.study.cohort.max_examples);
-    let shared = Shared::Delta(pair);
+    let shared = (Shared::Delta(pair), control);
     Encoding::new(purpose, layout, shared, norm.l2(), weight, &outcome.metrics)
+}
+
+/// What the control variate changes by, not measured yet, if the strategy has one.
+fn change<'a>(
+    study: &Study,
+    layout: &Layout,
+    variates: Variates<'a>,
+    outcome: &Outcome,
+) -> Result<Option<Change<'a>>, UpdateError> {
+    let Some(grid) = study.aggregation.control_grid() else {
+        return Ok(None);
+    };
+    variates.check(layout)?;
+    let sound = outcome.steps.filter(|steps| steps.is_finite() && *steps > 0.0);
+    let steps = sound.ok_or(UpdateError::Steps(outcome.steps))?;
+    Ok(Some(Change { variates, grid, steps, norm: 0.0 }))
 }
 
 /// The update of an evaluation: words alone. Its weight is the number of hold-out records, or 1
@@ -192,7 +168,7 @@ pub fn evaluation<'a>(
     outcome: &Outcome,
 ) -> Result<Encoding<'a>, UpdateError> {
     let weight = outcome.holdout.max(1).min(purpose.study.cohort.max_examples);
-    Encoding::new(purpose, layout, Shared::None, 0.0, weight, &outcome.metrics)
+    Encoding::new(purpose, layout, (Shared::None, None), 0.0, weight, &outcome.metrics)
 }
 
 /// The update of a preparation: `counts` are the worker's, little-endian i32. Every site counts with
@@ -207,7 +183,7 @@ pub fn preparation<'a>(
 ) -> Result<Encoding<'a>, UpdateError> {
     let nothing = || UpdateError::Nothing(purpose.study.id().clone());
     let sums = purpose.study.preparation_len().ok_or_else(nothing)?;
-    let shared = Shared::Counts(Counts::open(sums, counts)?);
+    let shared = (Shared::Counts(Counts::open(sums, counts)?), None);
     let metrics = Metrics(vec![0; Schema::of(purpose.study).names().len()]);
     Encoding::new(purpose, layout, shared, 0.0, 1, &metrics)
 }
@@ -216,14 +192,15 @@ impl<'a> Encoding<'a> {
     fn new(
         purpose: Purpose<'a>,
         layout: &Layout,
-        shared: Shared<'a>,
+        (shared, control): (Shared<'a>, Option<Change<'a>>),
         norm: f64,
         weight: u64,
         metrics: &Metrics,
     ) -> Result<Self, UpdateError> {
         let Purpose { study, plan, .. } = purpose;
         let clip_norm = study.aggregation.clip_norm;
-        let words = words(study, weight, norm > clip_norm, metrics)?;
+        let clipped = norm > clip_norm || control.as_ref().is_some_and(Change::is_clipped);
+        let words = words(study, weight, clipped, metrics)?;
         let header = Header {
             round: plan.round,
             step_exponent: match shared {
@@ -238,10 +215,14 @@ impl<'a> Encoding<'a> {
                 Shared::Delta(_) => layout.weights_len(),
                 Shared::Counts(counts) => counts.len(),
             },
+            control: control.map(|change| ControlSection {
+                step_exponent: change.grid.step_exponent,
+                len: layout.weights_len(),
+            }),
             words_len: words.len(),
         };
         let metrics = metrics.clone();
-        Ok(Self { purpose, header, shared, norm, weight, words, metrics })
+        Ok(Self { purpose, header, shared, control, norm, weight, words, metrics })
     }
 
     /// Writes the update's bytes; what the site remembers of it. The next local state, which is no
@@ -276,6 +257,10 @@ impl<'a> Encoding<'a> {
             }
             Shared::Counts(counts) => counts.pieces(|piece| out.write(piece))?,
         }
+        self.walk_change(|encode, moved, bytes| {
+            le::extend_i32(bytes, encode.units(moved)?);
+            out.write(bytes)
+        })?;
         let mut words = Vec::new();
         le::extend_u32(&mut words, &self.words);
         out.write(&words)?;
@@ -288,10 +273,51 @@ impl<'a> Encoding<'a> {
             rounding_seed: root,
             weight: self.weight,
             norm: self.norm,
-            clipped: self.norm > clip_norm,
+            control_norm: self.control.map(|change| change.norm),
+            clipped: self.norm > clip_norm
+                || self.control.is_some_and(|change| change.is_clipped()),
             metrics: self.metrics.clone(),
             local: None,
         })
+    }
+
+    /// Whether the site's control variate moves with this update.
+    #[must_use]
+    pub fn moves_control(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Writes what the site's control variate is once this update has counted: little-endian f32.
+    ///
+    /// # Errors
+    /// `out` takes no more, or a file cannot be read again.
+    pub fn write_next_control(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.walk_change(|encode, moved, bytes| {
+            le::extend_f32(bytes, &encode.next(moved)?);
+            out.write_all(bytes)
+        })
+    }
+
+    /// Hands each piece of the delta to `take`, with what makes units of the variate's change, if it
+    /// has one, and an empty buffer.
+    fn walk_change(
+        &self,
+        mut take: impl FnMut(&mut control::Encode<'_>, &[f32], &mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (Some(change), Shared::Delta(pair)) = (&self.control, &self.shared) else {
+            return Ok(());
+        };
+        let Purpose { study, plan, site } = self.purpose;
+        let mut encode = change.encode(&task_root(study.header.seed, plan.round, site).0);
+        let (mut bytes, mut taken) = (Vec::new(), Ok(()));
+        pair.deltas(|moved| {
+            bytes.clear();
+            if taken.is_ok() {
+                taken = take(&mut encode, moved, &mut bytes);
+            }
+        })
+        .map_err(io::Error::other)?;
+        taken
     }
 }
 

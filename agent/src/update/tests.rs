@@ -1,8 +1,10 @@
 use consilium_common::ids::Version;
+use consilium_common::limits::GRID_MAX;
 use consilium_common::tensor::file::to_safetensors;
 use consilium_common::tensor::flat::encode_model;
 use consilium_common::tensor::layout::Kind;
 use consilium_common::time::Millis;
+use consilium_common::update::delta::DeltaError;
 use consilium_common::update::sections::{HEADER_BYTES, decode_i32, decode_words};
 
 use super::*;
@@ -24,6 +26,7 @@ fn plan(task: TaskKind) -> Plan {
         base: Digest::of(&base(&study().layout().unwrap())),
         base_bytes: 65,
         preparation: None,
+        control: None,
         remaining: Millis(1000),
     }
 }
@@ -59,7 +62,9 @@ fn encoded(base: &[u8], result: &[u8], examples: u64) -> Result<Written, UpdateE
     let layout = study.layout().unwrap();
     let plan = plan(TaskKind::Train);
     let purpose = Purpose { study: &study, plan: &plan, site: &site };
-    training(purpose, &layout, &base, &result, &outcome(examples)).map(|update| written(&update))
+    let variates = Variates::default();
+    training(purpose, &layout, &base, &result, variates, &outcome(examples))
+        .map(|update| written(&update))
 }
 
 fn trained(values: [f32; 4], examples: u64) -> Result<Written, UpdateError> {

@@ -48,12 +48,19 @@ impl TaskFolder {
         layout: &Layout,
         vector: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), WorkerFault> {
-        let path = self.base();
-        let metadata = HashMap::<String, String>::new();
-        let head = safetensors_head(layout, metadata).map_err(|error| fault(&path, &error))?;
-        create(&path)
-            .and_then(|mut file| file.write_all(&head).and_then(|()| vector(&mut file)))
-            .map_err(|error| fault(&path, &error))
+        write_tensors(&self.base(), layout, vector)
+    }
+
+    /// Writes what is added to every gradient, likewise.
+    ///
+    /// # Errors
+    /// `vector` or the disk refused.
+    pub fn write_correction(
+        &self,
+        layout: &Layout,
+        vector: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), WorkerFault> {
+        write_tensors(&self.correction(), layout, vector)
     }
 
     /// [`TaskFolder::write_base`] with a model that is in memory.
@@ -122,6 +129,12 @@ impl TaskFolder {
         self.folder.path().join("base.safetensors")
     }
 
+    /// What is added to every gradient, where there is something.
+    #[must_use]
+    pub fn correction(&self) -> PathBuf {
+        self.folder.path().join("correction.safetensors")
+    }
+
     /// Where the worker's result goes.
     #[must_use]
     pub fn result(&self) -> PathBuf {
@@ -157,6 +170,18 @@ impl TaskFolder {
     pub fn preparation(&self) -> PathBuf {
         self.folder.path().join("preparation")
     }
+}
+
+fn write_tensors(
+    path: &Path,
+    layout: &Layout,
+    vector: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), WorkerFault> {
+    let metadata = HashMap::<String, String>::new();
+    let head = safetensors_head(layout, metadata).map_err(|error| fault(path, &error))?;
+    create(path)
+        .and_then(|mut file| file.write_all(&head).and_then(|()| vector(&mut file)))
+        .map_err(|error| fault(path, &error))
 }
 
 fn open(path: &Path) -> Result<File, WorkerFault> {

@@ -192,6 +192,7 @@ pub(crate) fn plan(study: &Study, signed: &Signed<Study>, round: u64) -> Plan {
         base: Digest::of(&base),
         base_bytes: base.len() as u64,
         preparation: None,
+        control: None,
         remaining: Millis::from_secs(600),
     }
 }

@@ -14,7 +14,7 @@ use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Preparation, Study};
 use consilium_common::update::grid::step;
 use consilium_common::update::sections::{HEADER_BYTES, Header, decode_i32};
-use consilium_common::wire::messages::{Answer, Message, Plan, PreparationBlob, UpdateOffer};
+use consilium_common::wire::messages::{Answer, Message, NamedBlob, Plan, UpdateOffer};
 use consilium_common::wire::reject::Code;
 use consilium_io::disk::replace;
 
@@ -176,7 +176,7 @@ async fn nothing_trains_without_the_studys_own_preparation() {
             let bytes = preparation.encode();
             let (digest, length) = (Digest::of(&bytes), bytes.len() as u64);
             coordinator.blobs.lock().unwrap().insert(digest, bytes);
-            PreparationBlob { digest, bytes: length }
+            NamedBlob { digest, bytes: length }
         });
         let plan = Plan { preparation: blob, ..plan(&study, &signed, round) };
         planned(&mut agent, &plan).await;

@@ -79,6 +79,7 @@ impl Bench {
             local: None,
             local_out: work.trains().then(|| files.local_out()),
             preparation: None,
+            correction: None,
         };
         Self {
             _folder: folder,

@@ -19,14 +19,14 @@ pub(crate) struct Descent {
 }
 
 /// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term or a
-/// penalty. `seed` is the task's: with the same base, records, device and number of threads on a CPU
-/// the same bits come out.
+/// penalty. `seed` is the task's: with the same base, correction, records, device and number of threads
+/// on a CPU the same bits come out.
 pub(crate) fn train(
     network: &dyn Network,
     records: &Dataset,
     study: &Study,
     seed: u64,
-    mut descent: Descent,
+    descent: &mut Descent,
     link: &mut Link,
 ) -> Result<f64, Failure> {
     let training = &study.training;
@@ -41,7 +41,7 @@ pub(crate) fn train(
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
         for batch in order.chunks(batch_size) {
-            let loss = step(network, records.pick(batch)?, &mut draws, &mut descent)?;
+            let loss = step(network, records.pick(batch)?, &mut draws, descent)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;
             done += 1;

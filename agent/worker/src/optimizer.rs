@@ -17,6 +17,10 @@ pub(crate) struct Optimizer {
     state: State,
     proximal: Option<Proximal>,
     clip: Option<f64>,
+    /// SCAFFOLD's c − cᵢ of the first parameters.
+    correction: Vec<Tensor>,
+    /// The sizes of all steps so far.
+    length: f64,
 }
 
 /// FedProx (Li et al. 2020, algorithm 2): the loss has μ/2·‖w − base‖² more, over all weights that
@@ -53,8 +57,28 @@ impl Optimizer {
             sections::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
         };
         let learning_rate = training.learning_rate_of(round);
-        let clip = training.clip_gradient;
-        Self { learning_rate, parameters: Vec::new(), state, proximal: None, clip }.and(parameters)
+        let optimizer = Self {
+            learning_rate,
+            parameters: Vec::new(),
+            state,
+            proximal: None,
+            clip: training.clip_gradient,
+            correction: Vec::new(),
+            length: 0.0,
+        };
+        optimizer.and(parameters)
+    }
+
+    /// Corrects every gradient of the first parameters by these, after it was shortened
+    /// (`consilium_common::update::control`).
+    pub(crate) fn corrected(mut self, by: Vec<Tensor>) -> Self {
+        self.correction = by;
+        self
+    }
+
+    /// The sizes of all steps so far, added up.
+    pub(crate) fn length(&self) -> f64 {
+        self.length
     }
 
     /// Takes more parameters, which no proximal term holds if it was asked for before: those that stay
@@ -88,6 +112,10 @@ impl Optimizer {
         no_grad(|| {
             self.pull_back(&mut gradients)?;
             self.shorten(&mut gradients)?;
+            for (gradient, correction) in gradients.iter_mut().zip(&self.correction) {
+                let _ = gradient.f_add_(correction)?;
+            }
+            self.length += self.learning_rate;
             self.follow(&gradients)
         })
     }
@@ -246,6 +274,27 @@ mod tests {
             let near = have.iter().zip(need).all(|(have, need)| (have - need).abs() < 1e-6);
             assert!(near, "{clip:?}: {have:?}");
         }
+    }
+
+    /// x goes by min(1, bound/‖g‖)·g + correction; what stays at the site is not corrected.
+    #[test]
+    fn a_correction_is_added_to_the_shortened_gradient_of_what_travels() {
+        let training = Training {
+            optimizer: sections::Optimizer::Sgd,
+            learning_rate: 0.5,
+            clip_gradient: Some(1.0),
+            ..Training::default()
+        };
+        let [x, y] = [3.0_f32, 4.0].map(|x| Tensor::from_slice(&[x]).set_requires_grad(true));
+        let mut optimizer = Optimizer::new(&training, 1, vec![x.shallow_clone()])
+            .map(|optimizer| optimizer.corrected(vec![Tensor::from_slice(&[10.0_f32])]))
+            .and_then(|optimizer| optimizer.and(vec![y.shallow_clone()]))
+            .unwrap();
+        // The gradient is (3, 4), shortened (0.6, 0.8).
+        optimizer.step(&((x.square() + y.square()).sum(Kind::Float) / 2.0)).unwrap();
+        let (x, y) = (x.double_value(&[0]), y.double_value(&[0]));
+        assert!((x - (3.0 - 0.5 * 10.6)).abs() < 1e-5 && (y - 3.6).abs() < 1e-5, "{x} {y}");
+        assert!((optimizer.length() - 0.5).abs() < 1e-12);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
-use consilium_common::tensor::layout::{Kind, Layout};
+use consilium_common::tensor::layout::{Kind, Layout, Tensor as LayoutTensor};
 use consilium_common::time::Clock as _;
 use consilium_common::worker::{FailureCode, Outcome, Phase, Task, Work};
 use consilium_io::SystemClock;
@@ -158,6 +158,9 @@ impl Model {
         if let Some(mu) = study.aggregation.proximal_mu {
             optimizer = optimizer.near_base(mu)?;
         }
+        if let Some(path) = &task.correction {
+            optimizer = optimizer.corrected(self.correction(path, job.device)?);
+        }
         let kept = self.kept()?;
         let kept = match (kept.is_empty() && self.network.local().is_none(), &task.local_out) {
             (true, _) => None,
@@ -169,9 +172,9 @@ impl Model {
         }
         let network = &*self.network;
         let loss = Loss::new(study, preparation::class_weights(job)?);
-        let descent = Descent { loss, optimizer };
+        let mut descent = Descent { loss, optimizer };
         let clock = SystemClock::open();
-        let loss = fit::train(network, records, study, task.seed, descent, link)?;
+        let loss = fit::train(network, records, study, task.seed, &mut descent, link)?;
         let train_seconds = Some(clock.now().as_secs_f64());
         link.moved(Phase::Saving, 0, 1, || Ok(None))?;
         let flat = weights::gather(&self.shared, &self.layout)?;
@@ -181,7 +184,22 @@ impl Model {
         }
         weights::write(out, &self.layout, &flat, "the model")?;
         let (examples, train_loss) = (records.len() as u64, Some(loss));
-        Ok(Outcome { examples, train_loss, train_seconds, ..Outcome::default() })
+        let corrects = study.aggregation.control_grid().is_some();
+        let steps = corrects.then(|| descent.optimizer.length());
+        Ok(Outcome { examples, train_loss, train_seconds, steps, ..Outcome::default() })
+    }
+
+    /// What the file adds to the gradients of those that are trained, in their order.
+    fn correction(&self, path: &Path, device: Device) -> Result<Vec<Tensor>, Failure> {
+        let flat = weights::read(path, &self.layout, "the correction")?;
+        let tensors = self.layout.tensors().iter().filter(|tensor| tensor.kind == Kind::Weight);
+        let one = |tensor: &LayoutTensor| -> Result<Tensor, Failure> {
+            let range = tensor.offset..tensor.offset + tensor.len;
+            let shape: Vec<i64> = tensor.shape.iter().copied().map(i64::from).collect();
+            let values = Tensor::f_from_slice(flat.get(range).unwrap_or_default())?;
+            Ok(values.f_view(shape.as_slice())?.f_to_device(device)?)
+        };
+        tensors.map(one).collect()
     }
 }
 

@@ -134,6 +134,8 @@ pub struct PlanMade {
     pub base: Digest,
     /// Digest of the preparation that the sites work with.
     pub preparation: Option<Digest>,
+    /// Digest of c, by which the sites' steps are corrected (SCAFFOLD).
+    pub control: Option<Digest>,
     /// Who is invited.
     pub invited: Vec<SiteId>,
     /// The deadline, as time that remains.

@@ -33,7 +33,7 @@ pub struct RollCall {
     pub outcome: Outcome,
     /// Every invited site.
     pub sites: BTreeMap<SiteId, Entry>,
-    /// How many counted updates were clipped.
+    /// How many counted updates were clipped, in any section.
     pub clipped: u64,
     /// Sums of the base's metrics over the sites that counted.
     pub metrics: BTreeMap<String, u64>,
@@ -58,7 +58,8 @@ pub enum Outcome {
         /// Digest of the strategy's state after it, if the strategy has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         strategy_state: Option<Digest>,
-        /// BLAKE3 of the exact sum (little-endian i64, in the order of the update).
+        /// BLAKE3 of the exact sum (little-endian i64, in the order of the update: `shared`, and
+        /// `control` if there is one).
         sum: Digest,
         /// Sum of the weights that counted.
         weight: u64,

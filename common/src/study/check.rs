@@ -1,6 +1,6 @@
 //! What must hold between the fields of a study, and what is parsed but not built yet.
 
-use super::sections::{Codec, Metric, Mode, Share, Strategy};
+use super::sections::{Codec, Metric, Mode, Optimizer, Share, Strategy};
 use super::strategy::Use;
 use super::{DataKind, ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
@@ -127,12 +127,9 @@ impl Study {
             | Strategy::Fedavgm
             | Strategy::Fedadam
             | Strategy::Fedyogi
-            | Strategy::Fedadagrad => {}
-            Strategy::Scaffold
-            | Strategy::TrimmedMean
-            | Strategy::Median
-            | Strategy::MultiKrum
-            | Strategy::Rfa => {
+            | Strategy::Fedadagrad
+            | Strategy::Scaffold => {}
+            Strategy::TrimmedMean | Strategy::Median | Strategy::MultiKrum | Strategy::Rfa => {
                 return not_built("aggregation.strategy", &self.aggregation.strategy);
             }
         }
@@ -296,13 +293,29 @@ impl Study {
                 _ => {}
             }
         }
-        let proximal = self.aggregation.strategy == Strategy::Fedprox;
-        if proximal && matches!(self.model, ModelSpec::Synthetic(_)) {
-            let need = "the synthetic trainer goes down no loss that it could be added to: take \
-                        another family";
-            return range("aggregation.strategy", strategy, need);
+        let need = match (self.aggregation.strategy, &self.model) {
+            (Strategy::Fedprox, ModelSpec::Synthetic(_)) => {
+                "the synthetic trainer goes down no loss that it could be added to: take another \
+                 family"
+            }
+            (Strategy::Scaffold, ModelSpec::Synthetic(sizes)) if sizes.steps == 0 => {
+                "the synthetic trainer takes no steps that it could correct: write `steps` in [model]"
+            }
+            _ => return self.check_corrected(),
+        };
+        range("aggregation.strategy", strategy, need)
+    }
+
+    /// SCAFFOLD takes the way of a round, divided by its step sizes, for the mean gradient: that it is
+    /// for plain descent alone.
+    fn check_corrected(&self) -> Result<(), StudyError> {
+        let optimizer = self.training.optimizer;
+        if self.aggregation.strategy != Strategy::Scaffold || optimizer == Optimizer::Sgd {
+            return Ok(());
         }
-        Ok(())
+        let need = "`strategy = \"scaffold\"` corrects plain steps down the gradient: write \
+                    `optimizer = \"sgd\"`";
+        range("training.optimizer", word(&optimizer), need)
     }
 
     fn check_cohort(&self) -> Result<(), StudyError> {

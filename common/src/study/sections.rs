@@ -156,6 +156,10 @@ pub struct Aggregation {
     /// μ of `fedprox`, which has no default: the weight of ½‖w − base‖² in the loss at the sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proximal_mu: Option<f64>,
+    /// Bound on the L2 norm of what `scaffold` changes a site's control variate by in a round, which
+    /// has no default: choose it from `train --local --report-norms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_clip_norm: Option<f64>,
 }
 
 /// How deltas become the next model. The server's half of each is [`super::ServerOptimizer`].
@@ -173,6 +177,8 @@ pub enum Strategy {
     Fedadam,
     Fedyogi,
     Fedadagrad,
+    /// Karimireddy et al. 2020: sites correct their steps by how their gradients differ from all
+    /// sites' (`update::control`).
     Scaffold,
     TrimmedMean,
     Median,

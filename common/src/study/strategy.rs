@@ -19,6 +19,11 @@ pub enum ServerOptimizer {
         /// β.
         momentum: f64,
     },
+    /// One step along the mean delta, and the mean of the sites' control variates (`scaffold`).
+    Control {
+        /// η.
+        learning_rate: f64,
+    },
     /// Steps along the first moment, divided by the root of the second (`fedadam`, `fedyogi`,
     /// `fedadagrad`).
     Adaptive {
@@ -43,12 +48,12 @@ pub enum SecondMoment {
 }
 
 impl ServerOptimizer {
-    /// f32s that a coordinate of the strategy's state has: 0, 1 (m) or 2 (m, v).
+    /// f32s that a coordinate of the strategy's state has: 0, 1 (m, or c) or 2 (m, v).
     #[must_use]
     pub fn state_values(&self) -> usize {
         match self {
             Self::Mean { .. } => 0,
-            Self::Momentum { .. } => 1,
+            Self::Momentum { .. } | Self::Control { .. } => 1,
             Self::Adaptive { .. } => 2,
         }
     }
@@ -70,6 +75,7 @@ struct Uses {
     beta2: Use,
     tau: Use,
     proximal_mu: Use,
+    control_clip_norm: Use,
 }
 
 const NONE: Uses = Uses {
@@ -79,6 +85,7 @@ const NONE: Uses = Uses {
     beta2: Use::No,
     tau: Use::No,
     proximal_mu: Use::No,
+    control_clip_norm: Use::No,
 };
 const MEAN: Uses = Uses { server_learning_rate: Use::Default(1.0), ..NONE };
 /// An adaptive step is about η wide whatever the mean delta is; 0.01 is within the best of the grid
@@ -95,11 +102,8 @@ fn uses(strategy: Strategy) -> Uses {
             Uses { beta1: Use::Default(0.9), beta2: Use::Default(0.99), ..ADAPTIVE }
         }
         Strategy::Fedadagrad => Uses { beta1: Use::Default(0.0), ..ADAPTIVE },
-        Strategy::Scaffold
-        | Strategy::TrimmedMean
-        | Strategy::Median
-        | Strategy::MultiKrum
-        | Strategy::Rfa => NONE,
+        Strategy::Scaffold => Uses { control_clip_norm: Use::Needed, ..MEAN },
+        Strategy::TrimmedMean | Strategy::Median | Strategy::MultiKrum | Strategy::Rfa => NONE,
     }
 }
 
@@ -142,10 +146,11 @@ pub(super) struct Number<'a> {
 
 impl Aggregation {
     /// Every number that only some strategies use.
-    pub(super) fn numbers(&mut self) -> [Number<'_>; 6] {
+    pub(super) fn numbers(&mut self) -> [Number<'_>; 7] {
         let uses = uses(self.strategy);
         let number = |field, value, used, span| Number { field, value, used, span };
         let rate = &mut self.server_learning_rate;
+        let clip = &mut self.control_clip_norm;
         [
             number("aggregation.server_learning_rate", rate, uses.server_learning_rate, Span::Size),
             number("aggregation.momentum", &mut self.momentum, uses.momentum, Span::Decay),
@@ -153,6 +158,7 @@ impl Aggregation {
             number("aggregation.beta2", &mut self.beta2, uses.beta2, Span::Decay),
             number("aggregation.tau", &mut self.tau, uses.tau, Span::Root),
             number("aggregation.proximal_mu", &mut self.proximal_mu, uses.proximal_mu, Span::Size),
+            number("aggregation.control_clip_norm", clip, uses.control_clip_norm, Span::Size),
         ]
     }
 
@@ -185,10 +191,10 @@ impl Aggregation {
             Strategy::Fedadam => adaptive(SecondMoment::Adam(beta2)),
             Strategy::Fedyogi => adaptive(SecondMoment::Yogi(beta2)),
             Strategy::Fedadagrad => adaptive(SecondMoment::Adagrad),
+            Strategy::Scaffold => ServerOptimizer::Control { learning_rate },
             // The study's check refuses those that are not built.
             Strategy::Fedavg
             | Strategy::Fedprox
-            | Strategy::Scaffold
             | Strategy::TrimmedMean
             | Strategy::Median
             | Strategy::MultiKrum

@@ -119,7 +119,7 @@ fn what_is_not_built_says_so() {
     assert_eq!(private, "`privacy.mode = \"private\"` is not built yet");
     let default = refusal("[privacy]\nmode = \"inspectable\"", "");
     assert_eq!(default, "`privacy.mode = \"private\"` is not built yet");
-    for strategy in ["scaffold", "trimmed-mean", "median", "multi-krum", "rfa"] {
+    for strategy in ["trimmed-mean", "median", "multi-krum", "rfa"] {
         let text = strategy_text(strategy, "").unwrap_err().to_string();
         assert_eq!(text, format!("`aggregation.strategy = \"{strategy}\"` is not built yet"));
     }
@@ -216,6 +216,50 @@ fn a_number_that_the_strategy_does_not_use_or_cannot_use_is_refused() {
         let text = strategy_text(strategy, numbers).unwrap_err().to_string();
         assert!(text.starts_with(start) && text.ends_with("is accepted"), "{numbers}: {text}");
     }
+}
+
+const SCAFFOLD: &str = "clip_norm = 10.0\nstrategy = \"scaffold\"";
+
+#[test]
+fn scaffold_corrects_plain_steps_and_needs_a_bound_for_what_it_sends_beside() {
+    let sgd = "control_clip_norm = 2.0\n[training]\noptimizer = \"sgd\"";
+    let study = with("clip_norm = 10.0", &format!("{SCAFFOLD}\n{sgd}")).unwrap();
+    let grid = study.aggregation.control_grid().unwrap();
+    assert!((grid.clip_norm - 2.0).abs() < 1e-12 && grid.step_exponent == -29);
+    let one = ServerOptimizer::Control { learning_rate: 1.0 };
+    assert_eq!((study.aggregation.server_optimizer(), one.state_values()), (one, 1));
+    let text = study.resolve().unwrap().to_text().unwrap();
+    assert!(text.contains("\ncontrol_clip_norm = 2.0\n"), "{text}");
+
+    let refused = |numbers: &str| {
+        let to = format!("{SCAFFOLD}\n{numbers}");
+        refusal("clip_norm = 10.0", &to)
+    };
+    let adam = refused("control_clip_norm = 2.0");
+    assert!(adam.starts_with("`training.optimizer` is \"adam\":"), "{adam}");
+    assert!(adam.ends_with("write `optimizer = \"sgd\"`"), "{adam}");
+    let missing = refused("[training]\noptimizer = \"sgd\"");
+    assert!(missing.starts_with("`aggregation.control_clip_norm` is missing"), "{missing}");
+    let both = refused(&format!("proximal_mu = 0.1\n{sgd}"));
+    assert!(both.contains("`strategy = \"scaffold\"` does not use it"), "{both}");
+    let unused = strategy_text("fedavg", "control_clip_norm = 2.0").unwrap_err().to_string();
+    assert!(unused.contains("`strategy = \"fedavg\"` does not use it"), "{unused}");
+    assert!(strategy_text("fedavg", "").unwrap().aggregation.control_grid().is_none());
+}
+
+#[test]
+fn the_synthetic_trainer_needs_steps_to_correct() {
+    let text = |steps: &str| {
+        format!(
+            "[study]\nname = \"a\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n{steps}\
+             [training]\noptimizer = \"sgd\"\n[aggregation]\nclip_norm = 1.0\n\
+             strategy = \"scaffold\"\ncontrol_clip_norm = 1.0\n\
+             [privacy]\nmode = \"inspectable\"\n"
+        )
+    };
+    assert!(Study::read(&text("steps = 5\n"), "a.toml").is_ok());
+    let error = Study::read(&text(""), "a.toml").unwrap_err().to_string();
+    assert!(error.contains("synthetic trainer") && error.contains("`steps`"), "{error}");
 }
 
 #[test]

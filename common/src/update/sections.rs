@@ -3,11 +3,13 @@
 //! ```text
 //! magic "CUPD" · format u16 = 1 · sections u16 · round u64 · step exponent i32 · reserved u32 = 0
 //! study digest 32 · base model digest 32 · layout digest 32                        (120 bytes)
-//! per section: kind u16 · encoding u16 · reserved u32 = 0 · length in bytes u64    (16 bytes)
+//! per section: kind u16 · encoding u16 · step exponent i32 · length in bytes u64   (16 bytes)
 //! the sections in the order of the table
 //! ```
-//! Kinds: 1 `shared` (encoding 1: i32 grid units; of a `prepare` round whole counts, step 2^0), 4 `words` (encoding 2: u32). 2 `buffers` and
-//! 3 `control` are reserved for what DESIGN.md §6 names.
+//! Kinds: 1 `shared` (encoding 1: i32 grid units; of a `prepare` round whole counts, step 2^0), 3 `control`
+//! (encoding 1; SCAFFOLD's Δc, [`super::control`]), in updates of a training under that strategy alone,
+//! 4 `words` (encoding 2: u32). 2 `buffers` is reserved for what DESIGN.md §6 names. The step of `shared`
+//! stands in the header; in the table `control` alone has one, the others 0.
 
 use crate::ids::{Digest, Round};
 use crate::le;
@@ -18,9 +20,21 @@ const FORMAT: u16 = 1;
 const FIXED_BYTES: usize = 120;
 const ENTRY_BYTES: usize = 16;
 const SHARED: (u16, u16) = (1, 1);
+const CONTROL: (u16, u16) = (3, 1);
 const WORDS: (u16, u16) = (4, 2);
 /// Bytes before the first section of an update with `shared` and `words`.
 pub const HEADER_BYTES: usize = FIXED_BYTES + 2 * ENTRY_BYTES;
+/// The same of an update with `control` too.
+pub const HEADER_BYTES_MAX: usize = HEADER_BYTES + ENTRY_BYTES;
+
+/// The `control` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlSection {
+    /// Its grid's step is 2^this.
+    pub step_exponent: i32,
+    /// Its coordinates.
+    pub len: usize,
+}
 
 /// What an update says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +51,8 @@ pub struct Header {
     pub layout: Digest,
     /// Coordinates of the `shared` section.
     pub shared_len: usize,
+    /// The `control` section, if there is one.
+    pub control: Option<ControlSection>,
     /// Words of the `words` section.
     pub words_len: usize,
 }
@@ -53,7 +69,7 @@ pub enum UpdateError {
     /// A format of another release.
     #[error("update format {0} is not known here (this version reads format {FORMAT})")]
     Format(u16),
-    /// Sections other than `shared` and `words`, each once, in this order.
+    /// Sections other than `shared`, perhaps `control`, and `words`, each once, in this order.
     #[error("section {index}: kind {kind}, encoding {encoding} is not expected here")]
     Section {
         /// Position in the table.
@@ -85,46 +101,62 @@ pub enum UpdateError {
 }
 
 impl Header {
+    /// Bytes before the first section.
+    #[must_use]
+    pub fn header_bytes_len(&self) -> usize {
+        if self.control.is_some() { HEADER_BYTES_MAX } else { HEADER_BYTES }
+    }
+
+    /// Grid units of `shared` and `control`, which follow one another.
+    #[must_use]
+    pub fn units_len(&self) -> usize {
+        self.shared_len + self.control.map_or(0, |control| control.len)
+    }
+
     /// Bytes of the whole update.
     #[must_use]
     pub fn update_bytes_len(&self) -> u64 {
-        HEADER_BYTES as u64 + 4 * self.shared_len as u64 + 4 * self.words_len as u64
+        self.words_offset() + 4 * self.words_len as u64
     }
 
     /// Where the `words` section starts.
     #[must_use]
     pub fn words_offset(&self) -> u64 {
-        HEADER_BYTES as u64 + 4 * self.shared_len as u64
+        self.header_bytes_len() as u64 + 4 * self.units_len() as u64
     }
 
     /// The header's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES);
+        let control = self.control.map(|section| (CONTROL, section.step_exponent, section.len));
+        let (shared, words) = ((SHARED, 0, self.shared_len), (WORDS, 0, self.words_len));
+        let sections = [Some(shared), control, Some(words)].into_iter().flatten();
+        let mut out = Vec::with_capacity(self.header_bytes_len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&2_u16.to_le_bytes());
+        out.extend_from_slice(&if control.is_some() { 3_u16 } else { 2 }.to_le_bytes());
         out.extend_from_slice(&self.round.0.to_le_bytes());
         out.extend_from_slice(&self.step_exponent.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         for digest in [self.study, self.base, self.layout] {
             out.extend_from_slice(&digest.0);
         }
-        for ((kind, encoding), len) in [(SHARED, self.shared_len), (WORDS, self.words_len)] {
+        for ((kind, encoding), step_exponent, len) in sections {
             out.extend_from_slice(&kind.to_le_bytes());
             out.extend_from_slice(&encoding.to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&i32::to_le_bytes(step_exponent));
             out.extend_from_slice(&(4 * len as u64).to_le_bytes());
         }
         out
     }
 
-    /// Reads a header from the first [`HEADER_BYTES`] of an update of `total` bytes.
+    /// Reads a header from the first bytes of an update of `total` bytes: as many as it has, or more.
     ///
     /// # Errors
     /// One variant per way of being malformed.
     pub fn decode(bytes: &[u8], total: u64) -> Result<Self, UpdateError> {
-        let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(UpdateError::Short(bytes.len()))?);
+        let short = || UpdateError::Short(bytes.len());
+        let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or_else(short)?);
         if &reader.array::<4>() != MAGIC {
             return Err(UpdateError::Magic);
         }
@@ -133,28 +165,40 @@ impl Header {
             return Err(UpdateError::Format(format));
         }
         let sections = u16::from_le_bytes(reader.array());
+        if sections == 3 {
+            let all = bytes.get(..HEADER_BYTES_MAX).ok_or_else(short)?;
+            reader.0 = all.get(8..).unwrap_or_default();
+        }
         let round = Round(u64::from_le_bytes(reader.array()));
         let step_exponent = i32::from_le_bytes(reader.array());
         reader.reserved()?;
         let [study, base, layout] = [(); 3].map(|()| Digest(reader.array()));
-        if sections != 2 {
+        if !matches!(sections, 2 | 3) {
             return Err(UpdateError::Section { index: sections.into(), kind: 0, encoding: 0 });
         }
-        let shared_len = reader.entry(0, SHARED, "shared", PARAMETERS_MAX)?;
-        let words_len = reader.entry(1, WORDS, "words", WORDS_MAX as u64)?;
-        let header = Self { round, step_exponent, study, base, layout, shared_len, words_len };
+        let shared_len = reader.plain_entry(0, SHARED, "shared", PARAMETERS_MAX)?;
+        let control = if sections == 3 {
+            let (len, step_exponent) = reader.entry(1, CONTROL, "control", PARAMETERS_MAX)?;
+            Some(ControlSection { step_exponent, len })
+        } else {
+            None
+        };
+        let last = usize::from(sections) - 1;
+        let words_len = reader.plain_entry(last, WORDS, "words", WORDS_MAX as u64)?;
+        let header =
+            Self { round, step_exponent, study, base, layout, shared_len, control, words_len };
         let need = header.update_bytes_len();
         if need == total { Ok(header) } else { Err(UpdateError::Length { have: total, need }) }
     }
 }
 
-/// The whole update as bytes.
+/// The whole update as bytes; `units` are those of `shared`, then those of `control`.
 #[must_use]
-pub fn encode_update(header: &Header, shared: &[i32], words: &[u32]) -> Vec<u8> {
-    debug_assert_eq!((shared.len(), words.len()), (header.shared_len, header.words_len));
+pub fn encode_update(header: &Header, units: &[i32], words: &[u32]) -> Vec<u8> {
+    debug_assert_eq!((units.len(), words.len()), (header.units_len(), header.words_len));
     let mut out = header.encode();
-    out.reserve_exact(4 * (shared.len() + words.len()));
-    le::extend_i32(&mut out, shared);
+    out.reserve_exact(4 * (units.len() + words.len()));
+    le::extend_i32(&mut out, units);
     le::extend_u32(&mut out, words);
     out
 }
@@ -188,24 +232,40 @@ impl Reader<'_> {
         if self.array::<4>() == [0; 4] { Ok(()) } else { Err(UpdateError::Reserved) }
     }
 
-    fn entry(
+    /// An entry without a step.
+    fn plain_entry(
         &mut self,
         index: usize,
         expected: (u16, u16),
         section: &'static str,
         len_max: u64,
     ) -> Result<usize, UpdateError> {
+        match self.entry(index, expected, section, len_max)? {
+            (len, 0) => Ok(len),
+            _ => Err(UpdateError::Reserved),
+        }
+    }
+
+    /// The section's coordinates and its step's exponent.
+    fn entry(
+        &mut self,
+        index: usize,
+        expected: (u16, u16),
+        section: &'static str,
+        len_max: u64,
+    ) -> Result<(usize, i32), UpdateError> {
         let kind = u16::from_le_bytes(self.array());
         let encoding = u16::from_le_bytes(self.array());
         if (kind, encoding) != expected {
             return Err(UpdateError::Section { index, kind, encoding });
         }
-        self.reserved()?;
+        let step_exponent = i32::from_le_bytes(self.array());
         let bytes = u64::from_le_bytes(self.array());
         if !bytes.is_multiple_of(4) || bytes / 4 > len_max {
             return Err(UpdateError::Claim { section, bytes });
         }
-        usize::try_from(bytes / 4).map_err(|_| UpdateError::Claim { section, bytes })
+        let len = usize::try_from(bytes / 4).map_err(|_| UpdateError::Claim { section, bytes })?;
+        Ok((len, step_exponent))
     }
 }
 
@@ -221,8 +281,31 @@ mod tests {
             base: Digest([2; 32]),
             layout: Digest([3; 32]),
             shared_len: 2,
+            control: None,
             words_len: 1,
         }
+    }
+
+    fn with_control() -> Header {
+        Header { control: Some(ControlSection { step_exponent: -31, len: 2 }), ..header() }
+    }
+
+    #[test]
+    fn a_control_section_has_a_place_and_a_step_of_its_own() {
+        let good = encode_update(&with_control(), &[1, 2, -3, 4], &[5]);
+        let total = good.len() as u64;
+        assert_eq!(total, with_control().update_bytes_len());
+        assert_eq!(Header::decode(&good, total), Ok(with_control()));
+        assert_eq!(Header::decode(&good[..HEADER_BYTES_MAX], total), Ok(with_control()));
+        let units: Vec<i32> = decode_i32(&good[HEADER_BYTES_MAX..]).take(4).collect();
+        assert_eq!(units, [1, 2, -3, 4]);
+        let words = usize::try_from(with_control().words_offset()).unwrap();
+        assert_eq!(decode_words(&good[words..]), [5]);
+        assert_eq!(Header::decode(&good[..160], total), Err(UpdateError::Short(160)));
+        let mut twice = good;
+        twice[136] = 1;
+        let again = UpdateError::Section { index: 1, kind: 1, encoding: 1 };
+        assert_eq!(Header::decode(&twice, total), Err(again));
     }
 
     #[test]
@@ -238,7 +321,8 @@ mod tests {
         assert_eq!(Header::decode(&good[..150], 150), Err(UpdateError::Short(150)));
         assert_eq!(with(0, b'X'), Err(UpdateError::Magic));
         assert_eq!(with(4, 9), Err(UpdateError::Format(9)));
-        assert!(matches!(with(6, 3), Err(UpdateError::Section { index: 3, .. })));
+        assert!(matches!(with(6, 4), Err(UpdateError::Section { index: 4, .. })));
+        assert_eq!(with(6, 3), Err(UpdateError::Short(164)));
         assert_eq!(with(20, 1), Err(UpdateError::Reserved));
         assert!(matches!(with(120, 2), Err(UpdateError::Section { index: 0, kind: 2, .. })));
         assert!(matches!(with(138, 1), Err(UpdateError::Section { index: 1, encoding: 1, .. })));

@@ -279,14 +279,27 @@ pub struct Plan {
     pub base_bytes: u64,
     /// What the sites counted before, where the study has something to prepare; none in the plan
     /// that asks for it.
-    pub preparation: Option<PreparationBlob>,
+    pub preparation: Option<NamedBlob>,
+    /// What the site's steps are corrected by; in a training under SCAFFOLD alone.
+    pub control: Option<ControlPlan>,
     /// Uploads close so long from now.
     pub remaining: Millis,
 }
 
-/// The study's preparation, as a blob to fetch.
+/// What SCAFFOLD needs of a round beside the base (`update::control`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreparationBlob {
+pub struct ControlPlan {
+    /// c, the state that the strategy keeps beside the base; none before its first version, where c
+    /// is zero.
+    pub common: Option<NamedBlob>,
+    /// The round in which the site made the cᵢ that c holds; none if c holds none of this site, whose
+    /// cᵢ is zero then, whatever it keeps.
+    pub own: Option<Round>,
+}
+
+/// Another blob of a round to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedBlob {
     /// Its digest, which names the blob.
     pub digest: Digest,
     /// How many bytes.

@@ -108,6 +108,8 @@ codes! {
         Diverged = 46, "diverged";
         /// The site's disk or state failed.
         SiteFault = 47, "site-fault";
+        /// The site has lost the control variate that the coordinator's is made of.
+        ControlLost = 48, "control-lost";
 
         // Updates.
         /// The digest of the bytes is another.

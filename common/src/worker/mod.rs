@@ -20,6 +20,10 @@
 //! the 32 bytes of its terms' digest, the number of sites as little-endian u32, then the sums as
 //! little-endian i64.
 //!
+//! Under SCAFFOLD (`update::control`) a step is w − η·(g + d), g being the batch's gradient, shortened if
+//! the study says so, and d the numbers of the task's `correction`, or 0 without it. Tensors that stay at
+//! the site have none. The answer then has Σ η of all steps in `steps`.
+//!
 //! `predict` reads `source.path` without labels, picks and hold-outs, and writes to `out` a line of JSON
 //! for each record ([`Prediction`]).
 //!
@@ -90,6 +94,10 @@ pub struct Task {
     /// The study's preparation, where it has one and the task trains, scores or predicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PathBuf>,
+    /// What SCAFFOLD adds to every gradient of this training: safetensors like the base, zero in frozen
+    /// tensors. Absent where it is zero everywhere, and under any other strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correction: Option<PathBuf>,
 }
 
 /// What a task asks of the worker.
@@ -171,6 +179,9 @@ pub struct Outcome {
     /// Seconds that the passes over the records took (train).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_seconds: Option<f64>,
+    /// The sizes of all steps that were taken, added up (train, under SCAFFOLD).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<f64>,
     /// What `check` found, a line each; stays at the site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,

@@ -5,48 +5,25 @@
 //!
 //! | strategy | formula | source |
 //! |---|---|---|
-//! | `fedavg`, `fedprox` | x + η·Δ | McMahan et al. 2017, alg. 1; Li et al. 2020, alg. 2 |
+//! | `fedavg`, `fedprox`, `scaffold` | x + η·Δ | McMahan et al. 2017, alg. 1; Li et al. 2020, alg. 2; Karimireddy et al. 2020, alg. 1 |
 //! | `fedavgm` | m′ = β·m + Δ; x + η·m′ | Hsu et al. 2019, section 4 |
 //! | `fedadam` | m′ = β₁·m + (1−β₁)·Δ; v′ = β₂·v + (1−β₂)·Δ² | Reddi et al. 2021, alg. 2 |
 //! | `fedyogi` | m′ as above; v′ = v − (1−β₂)·Δ²·sign(v − Δ²) | the same |
 //! | `fedadagrad` | m′ as above; v′ = v + Δ² | the same |
 //! | these three | x + η·m′ / (√v′ + τ) | the same |
+//! | `scaffold` | its state is c, from a sum of its own | [`super::scaffold`] |
 //!
 //! In f64 and in the order in which the formulas are read, products and quotients from the left; then
 //! one rounding to f32 of the model and of what is kept of m′ and v′. Rust contracts nothing into an
 //! FMA and the root is IEEE's, so every machine gets the same bytes. Coordinates outside of the
 //! layout's weights are copied from the base and have no state.
 
-use consilium_common::ids::Digest;
 use consilium_common::limits::WEIGHT_SUM_MAX;
 use consilium_common::study::{SecondMoment, ServerOptimizer};
-use consilium_common::tensor::layout::Layout;
 use consilium_common::update::grid::step;
 
+use super::scaffold::{ControlStep, Members};
 use super::segments::Segment;
-
-/// First bytes of a strategy's state.
-pub const STATE_DOMAIN: &[u8; 20] = b"consilium/strategy/1";
-/// Bytes before its numbers: the domain and the layout's digest.
-pub const STATE_HEADER_BYTES: usize = STATE_DOMAIN.len() + 32;
-
-/// The bytes before a state's numbers. These are little-endian f32s, coordinate by coordinate of
-/// the layout's weights: m, or m and v.
-#[must_use]
-pub fn state_header(layout: &Digest) -> [u8; STATE_HEADER_BYTES] {
-    let mut header = [0; STATE_HEADER_BYTES];
-    let (domain, digest) = header.split_at_mut(STATE_DOMAIN.len());
-    domain.copy_from_slice(STATE_DOMAIN);
-    digest.copy_from_slice(&layout.0);
-    header
-}
-
-/// Bytes of the state that `optimizer` keeps of a model in this layout.
-#[must_use]
-pub fn state_bytes_len(layout: &Layout, optimizer: &ServerOptimizer) -> u64 {
-    let values = layout.weights_len() as u64 * optimizer.state_values() as u64;
-    STATE_HEADER_BYTES as u64 + 4 * values
-}
 
 /// Why there is no next model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +31,14 @@ pub enum StepError {
     /// Nothing to divide by, or more than a sum holds.
     #[error("a sum of weights of {0} is none: it must lie within 1 and {WEIGHT_SUM_MAX}")]
     Weight(u64),
+    /// Control variates of no sites, or of fewer than before.
+    #[error("control variates of {after} sites after {before} are no mean")]
+    Members {
+        /// Sites before the round.
+        before: usize,
+        /// Sites after it.
+        after: usize,
+    },
     /// Bytes or sums that are not those of the segment.
     #[error("the segment has {need} numbers in the {what}, {have} were given")]
     Length {
@@ -98,6 +83,7 @@ pub struct ServerStep {
     optimizer: ServerOptimizer,
     weight: f64,
     step: f64,
+    control: Option<ControlStep>,
 }
 
 impl ServerStep {
@@ -116,11 +102,21 @@ impl ServerStep {
             optimizer,
             weight: exact.map(f64::from).ok_or(StepError::Weight(weight))?,
             step: step(step_exponent),
+            control: None,
         })
     }
 
+    /// Under SCAFFOLD: what c becomes. Without it that strategy makes no next state.
+    ///
+    /// # Errors
+    /// Nobody's mean.
+    pub fn with_members(mut self, members: Members) -> Result<Self, StepError> {
+        self.control = Some(ControlStep::new(members)?);
+        Ok(self)
+    }
+
     /// Appends the next model's bytes of one segment, and the state's if the segment has weights.
-    /// `sum`: the whole sum of the round.
+    /// `sum`: the whole sum of the round, under SCAFFOLD that of `shared`, then that of `control`.
     ///
     /// # Errors
     /// Something does not fit the segment, or is not finite; `next` is then of no use.
@@ -139,13 +135,19 @@ impl ServerStep {
         };
         let short =
             StepError::Length { what: "sum", have: sum.len().saturating_sub(range.start), need };
-        let sum = sum.get(range.clone()).ok_or(short)?;
+        let corrects = matches!(self.optimizer, ServerOptimizer::Control { .. });
+        let (shared, control) = sum.split_at(if corrects { sum.len() / 2 } else { sum.len() });
+        let sum = shared.get(range.clone()).ok_or(short)?;
         if let Some(state) = before.state {
             fits("strategy state", state.len() / 4, need * self.optimizer.state_values())?;
         }
         let model = numbers(&mut next.model, need);
         let state = numbers(&mut next.state, need * self.optimizer.state_values());
         self.next_chunk(before, sum, model, state);
+        if corrects {
+            let control = control.get(range.clone()).ok_or(short)?;
+            self.next_control(before.state, control, state)?;
+        }
         let at = |what, found: Option<usize>| match found {
             None => Ok(()),
             Some(at) => Err(StepError::NotFinite { what, at: segment.vector.start + at }),
@@ -156,7 +158,8 @@ impl ServerStep {
 
     fn next_chunk(&self, before: Before<'_>, sum: &[i64], model: &mut [Le], state: &mut [Le]) {
         match self.optimizer {
-            ServerOptimizer::Mean { learning_rate } => {
+            ServerOptimizer::Mean { learning_rate }
+            | ServerOptimizer::Control { learning_rate } => {
                 for ((made, base), sum) in model.iter_mut().zip(les(before.base)).zip(sum) {
                     *made = le(value(*base) + learning_rate * self.mean(*sum));
                 }
@@ -201,6 +204,22 @@ impl ServerStep {
             *made = le(value(*base) + added);
             *kept = next.map(le);
         }
+    }
+
+    /// c of one segment, from its sum.
+    fn next_control(
+        &self,
+        before: Option<&[u8]>,
+        sum: &[i64],
+        state: &mut [Le],
+    ) -> Result<(), StepError> {
+        let step = self.control.ok_or(StepError::Members { before: 0, after: 0 })?;
+        let before = before.map(les);
+        for (at, (kept, sum)) in state.iter_mut().zip(sum).enumerate() {
+            let c = before.and_then(|before| before.get(at)).copied().map_or(0.0, value);
+            *kept = le(step.next(c, *sum));
+        }
+        Ok(())
     }
 
     /// Δ: the sum to f64, ÷ W, × step (exact, a power of two).
@@ -257,7 +276,7 @@ mod tests {
     //! Against a plain f64 reference, round after round, and against bits.
 
     use consilium_common::tensor::flat::decode_f32;
-    use consilium_common::tensor::layout::Kind;
+    use consilium_common::tensor::layout::{Kind, Layout};
     use proptest::prelude::*;
 
     use super::super::segments::segments;
@@ -416,7 +435,8 @@ mod tests {
     impl Reference {
         fn follow(&mut self, optimizer: ServerOptimizer, delta: f64) {
             match optimizer {
-                ServerOptimizer::Mean { learning_rate } => self.x += learning_rate * delta,
+                ServerOptimizer::Mean { learning_rate }
+                | ServerOptimizer::Control { learning_rate } => self.x += learning_rate * delta,
                 ServerOptimizer::Momentum { learning_rate, momentum } => {
                     self.m = momentum * self.m + delta;
                     self.x += learning_rate * self.m;
@@ -463,16 +483,25 @@ mod tests {
         assert_eq!(made, Err(StepError::NotFinite { what: "strategy state", at: 1 }));
     }
 
+    /// Two coordinates are sent, one stays frozen between them.
     #[test]
-    fn a_state_is_headed_by_its_layout() {
-        let layout = weights(2);
-        let header = state_header(&layout.digest());
-        assert_eq!(
-            (&header[..20], &header[20..]),
-            (&b"consilium/strategy/1"[..], &layout.digest().0[..])
-        );
-        let bytes = |optimizer| state_bytes_len(&layout, &optimizer);
-        assert_eq!((bytes(FEDAVGM), bytes(adaptive(SecondMoment::Adagrad))), (52 + 8, 52 + 16));
+    fn scaffold_moves_the_model_as_fedavg_does_and_keeps_c_beside_it() {
+        let kinds = [("a", 1, Kind::Weight), ("f", 1, Kind::Frozen), ("b", 1, Kind::Weight)];
+        let (layout, base) = (layout(&kinds), [1.0, 7.0, 2.0]);
+        let optimizer = ServerOptimizer::Control { learning_rate: 0.5 };
+        let step = |before, after| {
+            let members = Members { before, after, step_exponent: -1 };
+            ServerStep::new(optimizer, 4, -1).unwrap().with_members(members).unwrap()
+        };
+        // Δ = [2, -1]; Σ Δc = [3, 1] of two sites.
+        let (model, c) = next_of(&layout, step(0, 2), &base, None, &[16, -8, 6, 2]).unwrap();
+        assert_eq!((model, c.as_slice()), (vec![2.0, 7.0, 1.5], &[1.5, 0.5][..]));
+        // Σ Δc = [-1, 4], and one of the two sites is a third.
+        let (_, c) = next_of(&layout, step(2, 3), &base, Some(&c), &[16, -8, -2, 8]).unwrap();
+        assert_eq!(c, [2.0 / 3.0, 5.0 / 3.0]);
+        let bare = ServerStep::new(optimizer, 4, -1).unwrap();
+        let nobody = Err(StepError::Members { before: 0, after: 0 });
+        assert_eq!(next_of(&layout, bare, &base, None, &[16, -8, 6, 2]), nobody);
     }
 
     proptest! {

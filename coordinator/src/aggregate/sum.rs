@@ -6,6 +6,7 @@
 //! # It cannot overflow
 //! A weight enters through [`Sum::admit`], which keeps Σ n_i below 2^32. A coordinate is an i32, so
 //! |x_i| ≤ 2^31 even before validation bounds it by 2^30, and |Σ n_i·x_i| ≤ (2^32 − 1)·2^31 < 2^63.
+//! A `control` section, which follows, is added with weight 1: a sum of as many coordinates again.
 
 use consilium_common::ids::Digest;
 use consilium_common::limits::{GRID_MAX, WEIGHT_SUM_MAX};
@@ -40,8 +41,10 @@ pub enum SumError {
         /// Coordinates of the sum.
         coordinates: usize,
     },
-    /// Sums of different lengths.
-    #[error("a sum of {have} coordinates cannot be added to one of {need}")]
+    /// Sums of different lengths, or of other sections.
+    #[error(
+        "a sum of {have} coordinates cannot be added to one of {need}, or is weighed otherwise"
+    )]
     Length {
         /// Coordinates of the other sum.
         have: usize,
@@ -53,14 +56,33 @@ pub enum SumError {
     Ragged(usize),
 }
 
-/// An admitted weight: one update is added with it, each coordinate once.
+/// An admitted weight: one update is added with it (its `control` section with 1), each coordinate once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share(i64);
+
+/// How many coordinates of an update are added up: the sections follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coordinates {
+    /// Of `shared`.
+    pub shared: usize,
+    /// Of `control`, 0 without it.
+    pub control: usize,
+}
+
+impl Coordinates {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.shared + self.control
+    }
+}
 
 /// The sum. 8 bytes a coordinate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
     accumulator: Vec<i64>,
+    /// From here on coordinates are not weighed.
+    weighed: usize,
     weight: u64,
 }
 
@@ -68,7 +90,14 @@ impl Sum {
     /// Zero in so many coordinates: `layout.weights_len()`.
     #[must_use]
     pub fn new(coordinates: usize) -> Self {
-        Self { accumulator: vec![0; coordinates], weight: 0 }
+        Self::of(Coordinates { shared: coordinates, control: 0 })
+    }
+
+    /// Zero in these coordinates.
+    #[must_use]
+    pub fn of(coordinates: Coordinates) -> Self {
+        let accumulator = vec![0; coordinates.all()];
+        Self { accumulator, weighed: coordinates.shared, weight: 0 }
     }
 
     /// Σ n_i of the admitted updates.
@@ -100,11 +129,7 @@ impl Sum {
     /// # Errors
     /// The chunk does not lie within the sum; nothing was added.
     pub fn add(&mut self, share: Share, offset: usize, units: &[i32]) -> Result<(), SumError> {
-        let target = self.range(offset, units.len())?;
-        for (sum, unit) in target.iter_mut().zip(units) {
-            *sum += share.0 * i64::from(*unit);
-        }
-        Ok(())
+        self.add_each(share, offset, units.iter().copied())
     }
 
     /// Adds n_i times the little-endian i32 in `bytes` to the coordinates from `offset` on.
@@ -116,9 +141,23 @@ impl Sum {
         if !ragged.is_empty() {
             return Err(SumError::Ragged(bytes.len()));
         }
+        self.add_each(share, offset, units.iter().map(|unit| i32::from_le_bytes(*unit)))
+    }
+
+    fn add_each(
+        &mut self,
+        share: Share,
+        offset: usize,
+        mut units: impl ExactSizeIterator<Item = i32>,
+    ) -> Result<(), SumError> {
+        let weighed = self.weighed.saturating_sub(offset);
         let target = self.range(offset, units.len())?;
-        for (sum, unit) in target.iter_mut().zip(units) {
-            *sum += share.0 * i64::from(i32::from_le_bytes(*unit));
+        let (shared, control) = target.split_at_mut(weighed.min(target.len()));
+        for (sum, unit) in shared.iter_mut().zip(units.by_ref()) {
+            *sum += share.0 * i64::from(unit);
+        }
+        for (sum, unit) in control.iter_mut().zip(units) {
+            *sum += i64::from(unit);
         }
         Ok(())
     }
@@ -129,7 +168,7 @@ impl Sum {
     /// Another length, or Σ n_i would reach [`WEIGHT_SUM_MAX`]; nothing was added.
     pub fn merge(&mut self, other: &Self) -> Result<(), SumError> {
         let (have, need) = (other.accumulator.len(), self.accumulator.len());
-        if have != need {
+        if have != need || other.weighed != self.weighed {
             return Err(SumError::Length { have, need });
         }
         self.admit(other.weight)?;
@@ -169,6 +208,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_control_section_is_added_with_weight_one_wherever_its_chunks_begin() {
+        let units: Vec<i32> = vec![5, -7, 11, 100, -200, 300];
+        let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        for size in 1..=6 {
+            let mut sum = Sum::of(Coordinates { shared: 3, control: 3 });
+            for weight in [3, 4] {
+                let share = sum.admit(weight).unwrap();
+                for (at, chunk) in bytes.chunks(4 * size).enumerate() {
+                    sum.add_bytes(share, at * size, chunk).unwrap();
+                }
+            }
+            assert_eq!(sum.as_slice(), [35, -49, 77, 200, -400, 600], "chunks of {size}");
+            assert_eq!(sum.weight(), 7);
+            assert_eq!(
+                sum.merge(&Sum::new(6)),
+                Err(SumError::Length { have: 6, need: 6 }),
+                "weighed otherwise"
+            );
+        }
+    }
 
     /// Cuts 0..len at the given places.
     fn ranges(len: usize, cuts: &[usize]) -> Vec<(usize, usize)> {

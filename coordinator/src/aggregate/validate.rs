@@ -2,15 +2,24 @@
 //! Nothing is added before all of it holds (DESIGN.md §1, P8).
 
 use consilium_common::limits::GRID_MAX;
+use consilium_common::update::control::Grid;
 use consilium_common::update::grid::norm_bound_units;
-use consilium_common::update::sections::{HEADER_BYTES, Header};
+use consilium_common::update::sections::{ControlSection, Header};
 use consilium_common::update::words::{Schema, Words, WordsError};
 use consilium_common::wire::messages::TaskKind;
 use consilium_common::wire::reject::Code;
 
+use super::sum::Coordinates;
 use crate::round::{Fault, Rules};
 
 impl Rules {
+    /// What of the update is added up.
+    #[must_use]
+    pub fn coordinates(&self) -> Coordinates {
+        let control = if self.control.is_some() { self.shared_len } else { 0 };
+        Coordinates { shared: self.shared_len, control }
+    }
+
     /// The header that the update must have.
     fn header(&self) -> Header {
         Header {
@@ -20,8 +29,18 @@ impl Rules {
             base: self.base,
             layout: self.layout,
             shared_len: self.shared_len,
+            control: self.control.map(|grid| ControlSection {
+                step_exponent: grid.step_exponent,
+                len: self.shared_len,
+            }),
             words_len: self.words_len,
         }
+    }
+
+    /// Bytes before the first section of every update of the round.
+    #[must_use]
+    pub fn header_bytes_len(&self) -> usize {
+        self.header().header_bytes_len()
     }
 
     /// Bytes of every update of the round.
@@ -38,13 +57,23 @@ pub struct Validator<'a> {
     schema: &'a Schema,
     header: Vec<u8>,
     header_holds: bool,
-    /// Coordinates seen so far, and their Σ x²: exact, so that no order or chunk changes a verdict.
-    coordinates: usize,
-    squares: u128,
+    sections: [Section; 2],
     words: Vec<u32>,
     /// The bytes of a coordinate or word that the last piece ended in.
     partial: Vec<u8>,
     seen: u64,
+}
+
+/// `shared` or `control`: coordinates seen so far, and their Σ x²: exact, so that no order or chunk
+/// changes a verdict.
+#[derive(Debug)]
+struct Section {
+    /// Before the places of its coordinates, in what people read.
+    name: &'static str,
+    len: usize,
+    coordinates: usize,
+    squares: u128,
+    grid: Grid,
 }
 
 /// Holds a whole update against the rules.
@@ -71,10 +100,9 @@ impl<'a> Validator<'a> {
         Ok(Self {
             rules,
             schema,
-            header: Vec::with_capacity(HEADER_BYTES),
+            header: Vec::with_capacity(rules.header_bytes_len()),
             header_holds: false,
-            coordinates: 0,
-            squares: 0,
+            sections: Section::of(rules),
             words: Vec::with_capacity(rules.words_len),
             partial: Vec::with_capacity(4),
             seen: 0,
@@ -90,10 +118,10 @@ impl<'a> Validator<'a> {
         if self.seen > self.rules.update_bytes_len() {
             return fault(Code::TooLarge, "more bytes follow the update".to_owned());
         }
-        let missing = HEADER_BYTES - self.header.len();
+        let missing = self.rules.header_bytes_len() - self.header.len();
         let (header, mut body) = bytes.split_at(missing.min(bytes.len()));
         self.header.extend_from_slice(header);
-        if self.header.len() < HEADER_BYTES {
+        if header.len() < missing {
             return Ok(());
         }
         self.check_header()?;
@@ -127,7 +155,7 @@ impl<'a> Validator<'a> {
         if self.rules.task == TaskKind::Prepare {
             check_bare(&words)?;
         } else {
-            self.check_norm()?;
+            self.sections.iter().try_for_each(Section::check_norm)?;
         }
         let cap = self.rules.max_examples;
         if !(1..=cap).contains(&words.weight) {
@@ -151,6 +179,13 @@ impl<'a> Validator<'a> {
             );
             return fault(Code::WrongRound, detail);
         }
+        if have.control != need.control {
+            let detail = format!(
+                "the update has control section {:?}, the study {:?}",
+                have.control, need.control
+            );
+            return fault(Code::WrongShape, detail);
+        }
         if have != need {
             let detail = format!(
                 "the update has layout {:?}, step 2^{}, {} coordinates and {} words; the study has \
@@ -171,9 +206,27 @@ impl<'a> Validator<'a> {
     }
 
     /// Takes whole 4-byte items: coordinates first, then words.
-    fn take(&mut self, items: &[[u8; 4]]) -> Result<(), Fault> {
-        let left = self.rules.shared_len.saturating_sub(self.coordinates);
-        let (units, words) = items.split_at(left.min(items.len()));
+    fn take(&mut self, mut items: &[[u8; 4]]) -> Result<(), Fault> {
+        for section in &mut self.sections {
+            items = section.take(items)?;
+        }
+        self.words.extend(items.iter().map(|word| u32::from_le_bytes(*word)));
+        Ok(())
+    }
+}
+
+impl Section {
+    fn of(rules: &Rules) -> [Self; 2] {
+        let shared = Grid { clip_norm: rules.clip_norm, step_exponent: rules.step_exponent };
+        let Coordinates { shared: len, control } = rules.coordinates();
+        let one = |name, len, grid| Self { name, len, coordinates: 0, squares: 0, grid };
+        [one("", len, shared), one("control ", control, rules.control.unwrap_or(shared))]
+    }
+
+    /// Takes what is left of its coordinates off the front.
+    fn take<'a>(&mut self, items: &'a [[u8; 4]]) -> Result<&'a [[u8; 4]], Fault> {
+        let left = self.len.saturating_sub(self.coordinates);
+        let (units, rest) = items.split_at(left.min(items.len()));
         let mut outside = None;
         for (at, unit) in units.iter().enumerate() {
             let size = u64::from(i32::from_le_bytes(*unit).unsigned_abs());
@@ -183,13 +236,12 @@ impl<'a> Validator<'a> {
             }
         }
         if let Some(at) = outside {
-            let at = self.coordinates + at;
-            let detail = format!("coordinate {at} lies outside of the grid of ±{GRID_MAX}");
+            let (name, at) = (self.name, self.coordinates + at);
+            let detail = format!("{name}coordinate {at} lies outside of the grid of ±{GRID_MAX}");
             return fault(Code::OutOfGrid, detail);
         }
         self.coordinates += units.len();
-        self.words.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
-        Ok(())
+        Ok(rest)
     }
 
     #[expect(
@@ -197,14 +249,15 @@ impl<'a> Validator<'a> {
         reason = "one rounding of an exact sum, the same everywhere; the bound has slack for it"
     )]
     fn check_norm(&self) -> Result<(), Fault> {
-        let rules = self.rules;
-        let (clip, exponent) = (rules.clip_norm, rules.step_exponent);
-        let bound = norm_bound_units(clip, exponent, rules.shared_len);
+        let Grid { clip_norm, step_exponent } = self.grid;
+        let bound = norm_bound_units(clip_norm, step_exponent, self.len);
         let norm = (self.squares as f64).sqrt();
         if norm <= bound {
             return Ok(());
         }
-        let detail = format!("the norm is {norm:.0} grid units, the clip bound is {bound:.0}");
+        let name = self.name;
+        let detail =
+            format!("the {name}norm is {norm:.0} grid units, the clip bound is {bound:.0}");
         fault(Code::NormTooLarge, detail)
     }
 }
@@ -269,11 +322,60 @@ mode = "inspectable"
             base: Digest([2; 32]),
             layout: Digest([3; 32]),
             shared_len: 4,
+            control: None,
             words_len: schema().words_len(),
             step_exponent: -26,
             clip_norm: 16.0,
             max_examples: 1000,
         }
+    }
+
+    fn corrected() -> Rules {
+        Rules { control: Some(Grid::of(0.25)), ..rules() }
+    }
+
+    /// An update under SCAFFOLD whose last four units are Δc.
+    fn with_control(change: impl Fn(&mut Header, &mut Vec<i32>)) -> Result<Words, Code> {
+        let (mut header, mut units) = (corrected().header(), vec![1, -2, 3, 4, 5, -6, 7, GRID_MAX]);
+        change(&mut header, &mut units);
+        let update = encode_update(&header, &units, &schema().encode(&good_words()));
+        validate(&corrected(), &schema(), &update).map_err(|fault| fault.code)
+    }
+
+    #[test]
+    fn a_control_section_is_held_against_its_own_grid_and_norm() {
+        assert_eq!(with_control(|_, _| {}), Ok(good_words()));
+        for unit in [GRID_MAX + 1, i32::MIN] {
+            assert_eq!(with_control(|_, units| units[6] = unit), Err(Code::OutOfGrid));
+        }
+        let over = with_control(|_, units| units[6] = GRID_MAX / 100);
+        assert_eq!(over, Err(Code::NormTooLarge));
+        let fault = |update: &[u8]| validate(&corrected(), &schema(), update).unwrap_err();
+        let units = [1, -2, 3, 4, 0, 0, GRID_MAX, GRID_MAX];
+        let words = schema().encode(&good_words());
+        let detail = fault(&encode_update(&corrected().header(), &units, &words)).detail;
+        assert!(detail.starts_with("the control norm is "), "{detail}");
+    }
+
+    #[test]
+    fn a_control_section_that_is_missing_or_of_another_step_is_a_wrong_shape() {
+        let step = with_control(|header, _| {
+            header.control = header.control.map(|c| ControlSection { step_exponent: -31, ..c });
+        });
+        assert_eq!(step, Err(Code::WrongShape));
+        let shifted = with_control(|header, _| {
+            header.shared_len = 5;
+            header.control = header.control.map(|c| ControlSection { len: 3, ..c });
+        });
+        assert_eq!(shifted, Err(Code::WrongShape));
+        // As long as it has to be, but all of it `shared`.
+        let mut plain = Header { control: None, ..corrected().header() };
+        plain.shared_len = 12;
+        let words = schema().encode(&good_words());
+        let update = encode_update(&plain, &[0; 12], &words);
+        let verdict = validate(&corrected(), &schema(), &update).unwrap_err();
+        assert_eq!(verdict.code, Code::WrongShape, "{verdict:?}");
+        assert_eq!(code(&update), Err(Code::TooLarge));
     }
 
     /// correct, total, loss, confusion 2×2.

@@ -12,12 +12,13 @@ use consilium_common::limits::CHUNK_BYTES;
 use consilium_common::study::{Preparation, ServerOptimizer, Study, StudyError};
 use consilium_common::tensor::flat::{model_bytes_len, model_header};
 use consilium_common::tensor::layout::Layout;
-use consilium_common::update::sections::HEADER_BYTES;
+use consilium_common::tensor::state::{state_bytes_len, state_header};
+use consilium_common::update::sections::{HEADER_BYTES, HEADER_BYTES_MAX};
 use consilium_common::update::words::{Schema, Words};
 use consilium_common::wire::reject::Code;
 
-use crate::aggregate::server_opt::{state_bytes_len, state_header};
-use crate::aggregate::{Before, Next, ServerStep, Sum, Validator, segments};
+use crate::aggregate::sum::Coordinates;
+use crate::aggregate::{Before, Members, Next, ServerStep, Sum, Validator, segments};
 use crate::round::{Aggregated, Fault, Prepared, Rules};
 use crate::stage::{Stage, Staged};
 use crate::store::{Blobs, ReadBlob, WriteBlob};
@@ -88,15 +89,17 @@ impl Compute {
     ///
     /// # Errors
     /// [`Code::CoordinatorFault`]: it cannot be read or has rotted, and may have been added in part.
-    pub fn add(&self, update: Digest, weight: u64, coordinates: usize) -> Result<(), Fault> {
+    pub fn add(&self, update: Digest, weight: u64, coordinates: Coordinates) -> Result<(), Fault> {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut sum = self.sum();
-        let sum = sum.get_or_insert_with(|| Sum::new(coordinates));
-        add_all(sum, (update, &staged), weight)
+        let sum = sum.get_or_insert_with(|| Sum::of(coordinates));
+        let start = if coordinates.control > 0 { HEADER_BYTES_MAX } else { HEADER_BYTES };
+        add_all(sum, (update, &staged), weight, start as u64)
     }
 
     /// Makes the next model and the strategy's next state from the base, the state that was
     /// committed with it (`None` before the strategy's first version) and the round's sum, durably.
+    /// `members`: under SCAFFOLD, whose control variates c is the mean of.
     ///
     /// # Errors
     /// [`Code::CoordinatorFault`]: base or state is not what its digest says, or the disk refused.
@@ -104,8 +107,8 @@ impl Compute {
         &self,
         base: Digest,
         strategy_state: Option<Digest>,
-        weight: u64,
-        step_exponent: i32,
+        (weight, step_exponent): (u64, i32),
+        members: Option<Members>,
     ) -> Result<Aggregated, Fault> {
         let sum = self.sum();
         let sum = sum.as_ref().ok_or_else(|| our_fault("nothing was added"))?;
@@ -113,7 +116,11 @@ impl Compute {
             let told = format!("the sum has weight {}, the round {weight}", sum.weight());
             return Err(our_fault(told));
         }
-        let step = ServerStep::new(self.0.optimizer, weight, step_exponent).map_err(our_fault)?;
+        let mut step =
+            ServerStep::new(self.0.optimizer, weight, step_exponent).map_err(our_fault)?;
+        if let Some(members) = members {
+            step = step.with_members(members).map_err(our_fault)?;
+        }
         let blobs = &*self.0.blobs;
         let (mut base, mut state) = self.open(base, strategy_state)?;
         let mut next = blobs.create().map_err(our_fault)?;
@@ -176,7 +183,7 @@ impl Compute {
     }
 
     fn state_bytes_len(&self) -> u64 {
-        state_bytes_len(&self.0.layout, &self.0.optimizer)
+        state_bytes_len(&self.0.layout, self.0.optimizer.state_values())
     }
 
     /// A state to be, if the strategy has one.
@@ -195,9 +202,14 @@ impl Compute {
     }
 }
 
-fn add_all(sum: &mut Sum, (update, staged): (Digest, &Staged), weight: u64) -> Result<(), Fault> {
+/// `start`: where the first section starts.
+fn add_all(
+    sum: &mut Sum,
+    (update, staged): (Digest, &Staged),
+    weight: u64,
+    start: u64,
+) -> Result<(), Fault> {
     let share = sum.admit(weight).map_err(our_fault)?;
-    let start = HEADER_BYTES as u64;
     let end = start + 4 * sum.as_slice().len() as u64;
     let mut read = Reread::of(staged, update);
     in_chunks(0, start, |offset, chunk| read.chunk(offset, chunk))?;

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use consilium_common::ids::Round;
 use consilium_common::tensor::flat::{decode_model, encode_model};
+use consilium_common::tensor::state::STATE_HEADER_BYTES;
 use consilium_common::wire::messages::TaskKind;
 use consilium_io::disk::{Durability, replace};
 use tempfile::TempDir;
 
 use super::*;
-use crate::aggregate::server_opt::STATE_HEADER_BYTES;
 use crate::stage::Purpose;
 use crate::store::files::Files;
 
@@ -29,7 +29,7 @@ impl Bench {
     fn new(aggregation: &str) -> Self {
         let text = format!(
             "[study]\nname = \"demo\"\n[model]\nfamily = \"synthetic\"\nparameters = {PARAMETERS}\n\
-             [aggregation]\nclip_norm = 16.0\n{aggregation}\n[privacy]\nmode = \"inspectable\"\n"
+             steps = 1\n[aggregation]\nclip_norm = 16.0\n{aggregation}\n[privacy]\nmode = \"inspectable\"\n"
         );
         let study = Study::read(&text, "demo.toml").unwrap();
         let dir = TempDir::new().unwrap();
@@ -63,7 +63,7 @@ impl Bench {
         let units: Vec<i32> = units(round).map(|unit| i32::try_from(unit).unwrap()).collect();
         sum.add(share, 0, &units).unwrap();
         *self.compute.sum() = Some(sum);
-        self.compute.aggregate(base, state, 3, -20)
+        self.compute.aggregate(base, state, (3, -20), None)
     }
 
     fn file(&self, digest: Digest) -> PathBuf {
@@ -110,6 +110,38 @@ fn a_strategy_goes_on_from_its_state_on_disk_over_several_segments() {
         assert_eq!(kept[..STATE_HEADER_BYTES], state_header(&layout.digest()));
         (base, state) = (made.model, made.strategy_state);
     }
+}
+
+/// c over several segments, from one site and then two.
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "the one rounding to f32")]
+fn c_goes_on_from_its_state_on_disk_over_several_segments() {
+    let bench = Bench::new(
+        "strategy = \"scaffold\"\ncontrol_clip_norm = 1.0\n[training]\noptimizer = \"sgd\"",
+    );
+    let len = PARAMETERS as usize;
+    let (mut base, mut state, mut c) = (bench.v0(), None, vec![0.0_f32; len]);
+    for (round, before, after) in [(0, 0, 1), (1, 1, 2)] {
+        let mut sum = Sum::of(Coordinates { shared: len, control: len });
+        let share = sum.admit(3).unwrap();
+        let moved: Vec<i32> = units(round).map(|unit| i32::try_from(unit).unwrap()).collect();
+        let changes: Vec<i32> = moved.iter().rev().copied().collect();
+        sum.add(share, 0, &moved).unwrap();
+        sum.add(share, len, &changes).unwrap();
+        *bench.compute.sum() = Some(sum);
+        let members = Members { before, after, step_exponent: -30 };
+        let made = bench.compute.aggregate(base, state, (3, -20), Some(members)).unwrap();
+        for (c, change) in c.iter_mut().zip(&changes) {
+            let sum = before as f64 * f64::from(*c) + f64::from(*change) * 2_f64.powi(-30);
+            *c = (sum / after as f64) as f32;
+        }
+        let kept = bench.bytes(made.strategy_state.unwrap());
+        let numbers = c.iter().flat_map(|c| c.to_le_bytes());
+        assert!(kept[STATE_HEADER_BYTES..].iter().copied().eq(numbers), "round {round}");
+        (base, state) = (made.model, made.strategy_state);
+    }
+    let fault = bench.compute.aggregate(base, state, (3, -20), None).unwrap_err();
+    assert_eq!(fault.code, Code::CoordinatorFault, "without members there is no mean");
 }
 
 #[test]
@@ -174,6 +206,7 @@ async fn a_staged_file_that_rots_is_not_taken_for_the_update() {
         base: Digest([2; 32]),
         layout: study.layout().unwrap().digest(),
         shared_len: coordinates,
+        control: None,
         words_len: Schema::of(&study).words_len(),
         step_exponent: -26,
         clip_norm: 1.0,
@@ -186,6 +219,7 @@ async fn a_staged_file_that_rots_is_not_taken_for_the_update() {
     let purpose = Purpose { study: study.id().clone(), round: Round(1) };
     assert!(stage.look(&purpose, digest).await.unwrap());
     let compute = Compute::new(&study, blobs, stage).unwrap();
+    let coordinates = rules.coordinates();
     compute.add(digest, 10, coordinates).unwrap();
     assert_eq!(compute.verify(digest, &rules).unwrap_err().code, Code::WrongShape);
     for at in [0, HEADER_BYTES, update.len() - 1] {

@@ -1,4 +1,4 @@
-//! Bytes that a site may fetch. A round's blobs, its base and its preparation, go to each site once,
+//! Bytes that a site may fetch. A round's blobs (its base, its preparation, SCAFFOLD's c) go to each site once,
 //! and once more after faults; a site that fetches without end takes no more than that from the others.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ pub enum Part {
     Base,
     /// What the study's sites counted.
     Preparation,
+    /// What the sites' steps are corrected by.
+    Control,
 }
 
 /// A blob of an open round.

@@ -83,23 +83,27 @@ pub struct Serving {
     pub base: Digest,
     /// The study's preparation, if the plan names one.
     pub preparation: Option<Digest>,
+    /// SCAFFOLD's c, if the plan names one.
+    pub control: Option<Digest>,
 }
 
 impl Serving {
     /// What a round of this plan serves.
     #[must_use]
     pub fn of(plan: &PlanMade) -> Self {
-        Self { round: plan.round, base: plan.base, preparation: plan.preparation }
+        let PlanMade { round, base, preparation, control, .. } = *plan;
+        Self { round, base, preparation, control }
     }
 
     /// Which of the round's blobs `digest` is, if it is one.
     #[must_use]
     pub fn part(&self, digest: Digest) -> Option<Part> {
-        if self.base == digest {
-            Some(Part::Base)
-        } else {
-            (self.preparation == Some(digest)).then_some(Part::Preparation)
-        }
+        let parts = [
+            (Some(self.base), Part::Base),
+            (self.preparation, Part::Preparation),
+            (self.control, Part::Control),
+        ];
+        parts.into_iter().find_map(|(blob, part)| (blob == Some(digest)).then_some(part))
     }
 }
 

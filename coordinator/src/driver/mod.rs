@@ -191,11 +191,11 @@ impl Driver {
                         Done::Added(compute.add(update, weight, coordinates))
                     });
                 }
-                Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
+                Action::Aggregate { id, base, strategy_state, weight, step_exponent, members } => {
                     let compute = self.tools.compute.clone();
                     self.work_on(id, name, None, move || {
-                        let state = strategy_state;
-                        Done::Aggregated(compute.aggregate(base, state, weight, step_exponent))
+                        let (state, sum) = (strategy_state, (weight, step_exponent));
+                        Done::Aggregated(compute.aggregate(base, state, sum, members))
                     });
                 }
                 Action::Prepare { id, sites } => {

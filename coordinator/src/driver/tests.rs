@@ -229,6 +229,7 @@ impl Bench {
             base: plan.base,
             layout: study.layout().unwrap().digest(),
             shared_len: shared.len(),
+            control: None,
             words_len: words.len(),
         };
         let update = encode_update(&header, &shared, &words);
@@ -316,7 +317,7 @@ async fn a_round_goes_from_plan_to_version_and_the_model_is_the_exact_mean() {
     assert_eq!(bench.hear("a", refused).await, Code::WrongRound);
     let view = bench.handle.view();
     assert_eq!(view.summary.head().version, Version(1));
-    let serving = Serving { round: evaluate.round, base: model, preparation: None };
+    let serving = Serving { round: evaluate.round, base: model, preparation: None, control: None };
     assert_eq!(view.serving, Some(serving));
 }
 

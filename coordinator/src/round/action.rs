@@ -6,9 +6,13 @@
 
 use consilium_common::audit::Record;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::update::control::Grid;
 use consilium_common::update::words::Words;
 use consilium_common::wire::messages::{Message, TaskKind};
 use consilium_common::wire::reject::Code;
+
+use crate::aggregate::Members;
+use crate::aggregate::sum::Coordinates;
 
 /// Names an action until it is done. Unique within one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +84,8 @@ pub enum Action {
         update: Digest,
         /// n_i.
         weight: u64,
-        /// Coordinates of its `shared` section, and of the sum.
-        coordinates: usize,
+        /// Those of its sections, and of the sum.
+        coordinates: Coordinates,
     },
     /// Make the next model and the strategy's next state from the base, its state and the round's
     /// sum, durably. → [`Done::Aggregated`]
@@ -96,6 +100,8 @@ pub enum Action {
         weight: u64,
         /// The grid's step is 2^this.
         step_exponent: i32,
+        /// Under SCAFFOLD: whose control variates c is the mean of.
+        members: Option<Members>,
     },
     /// Make the preparation from the round's sum, durably. → [`Done::Prepared`]
     Prepare {
@@ -166,6 +172,8 @@ pub struct Rules {
     pub layout: Digest,
     /// Coordinates of `shared`: the layout's weights, 0 for an evaluation, or the study's counts.
     pub shared_len: usize,
+    /// The grid of `control`, which has as many coordinates, if there is that section.
+    pub control: Option<Grid>,
     /// Words by the study's schema.
     pub words_len: usize,
     /// The grid's step is 2^this.

@@ -87,6 +87,13 @@ impl Engine {
             return;
         };
         ending.told = true;
+        let begins_anew = match ending.signed.parse_unverified() {
+            Ok(call) if self.terms.control(TaskKind::Train).is_some() => {
+                self.controls.follow(&call)
+            }
+            // No state of this kind; or our own roll call cannot be read, which no start could either.
+            _ => false,
+        };
         let score = || self.terms.schema.score(&open.words.metrics);
         match &ending.outcome {
             Outcome::Committed { version, model, strategy_state, .. } => {
@@ -113,6 +120,9 @@ impl Engine {
                 let wait = cohort::backoff(self.attempts.abandoned, idle_timeout);
                 self.attempts.not_before = self.now + wait;
             }
+        }
+        if begins_anew {
+            self.strategy_state = None;
         }
         let message = RollCall { signed: ending.signed.clone() };
         for site in open.sites.keys() {

@@ -189,7 +189,7 @@ impl Engine {
         open.words = sum;
         part.bound = Some(update);
         part.weight = Some(weight);
-        let coordinates = self.terms.rules(&open.plan).shared_len;
+        let coordinates = self.terms.rules(&open.plan).coordinates();
         let is_sum = open.plan.task != TaskKind::Evaluate;
         part.state = SiteState::Adding { added: !is_sum };
         if is_sum {

@@ -12,6 +12,7 @@ use consilium_common::wire::messages::{
 use consilium_common::wire::reject::Code;
 
 use super::action::{Action, ActionId, Done, Head};
+use super::controls::Controls;
 use super::idle::Attempts;
 use super::open_round::{OpenRound, Phase};
 use super::outbox::{Awaited, Outbox};
@@ -74,6 +75,8 @@ pub struct Engine {
     pub(super) model: Digest,
     /// The newest version's.
     pub(super) strategy_state: Option<Digest>,
+    /// Under SCAFFOLD: what that state is made of.
+    pub(super) controls: Controls,
     /// What the scores in the log say.
     pub(super) best: Best,
     /// The newest version when this file of the study was submitted: early stopping counts from here.
@@ -324,7 +327,8 @@ impl Engine {
         if part.state == SiteState::Delivered {
             self.send_receipt(site);
         } else if !refused && !open.uploads_closed {
-            let plan = self.terms.plan_message(&open.plan, open.remaining(self.now));
+            let (own, remaining) = (self.controls.of(site), open.remaining(self.now));
+            let plan = self.terms.plan_message(&open.plan, own, remaining);
             self.outbox.send(site, plan);
         }
     }

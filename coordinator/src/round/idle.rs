@@ -112,6 +112,7 @@ impl Engine {
             base_version: self.version,
             base: self.model,
             preparation: self.preparation,
+            control: self.strategy_state.filter(|_| self.terms.control(task).is_some()),
             invited: cohort::invited(rule, self.terms.weight_max(task), &ready, self.next_round),
             remaining: rule.deadline,
         };

@@ -30,10 +30,10 @@ impl Engine {
         }
         open.opened = now;
         open.deadline = now + open.plan.remaining;
-        let plan = self.terms.plan_message(&open.plan, open.plan.remaining);
         for (site, part) in &mut open.sites {
             part.moved = now;
-            self.outbox.send(site, plan.clone());
+            let (own, remaining) = (self.controls.of(site), open.plan.remaining);
+            self.outbox.send(site, self.terms.plan_message(&open.plan, own, remaining));
         }
     }
 

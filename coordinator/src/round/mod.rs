@@ -37,13 +37,14 @@
 //! `inviting`, `training` (who still owes something), `aggregating` (from the sum to the roll call).
 //! `delivery`: the way of one update from offer to receipt. `terms`: what follows from the study.
 //! `open_round`, `site`: what is known of the round and its sites. `cohort`: the rule and back-off.
-//! `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
+//! `controls`: what SCAFFOLD's state is made of. `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
 //! [`Setup`]. [`status`]: what screens show. `outbox`: actions on their way.
 
 mod action;
 mod aggregating;
 mod cohort;
 mod command;
+mod controls;
 mod delivery;
 mod engine;
 pub mod history;
@@ -60,6 +61,7 @@ mod training;
 
 pub use action::{Action, ActionId, Aggregated, Done, Fault, Head, Prepared, Rules};
 pub use command::{Command, CommandError};
+pub use controls::Controls;
 pub use engine::{Engine, SiteMessage};
 pub use history::{History, HistoryError, StudyHistory};
 pub use resume::{Interrupted, Setup};

@@ -14,6 +14,7 @@ use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
 
 use super::command::stopped_by;
+use super::controls::Controls;
 use super::engine::Engine;
 use super::idle::Attempts;
 use super::open_round::{OpenRound, Phase};
@@ -38,6 +39,8 @@ pub struct Setup {
     pub model: Digest,
     /// Digest of its strategy's state; none before the strategy's first version.
     pub strategy_state: Option<Digest>,
+    /// Under SCAFFOLD: what that state is made of.
+    pub controls: Controls,
     /// The best version, from the roll calls.
     pub best: Best,
     /// The newest version when the study's file was submitted.
@@ -111,6 +114,7 @@ impl Engine {
             version: setup.version,
             model: setup.model,
             strategy_state: setup.strategy_state.filter(|_| !planted::has(Bug::FreshState)),
+            controls: setup.controls,
             best: setup.best,
             begun: setup.begun,
             preparation: setup.preparation,

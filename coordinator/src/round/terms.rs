@@ -2,16 +2,18 @@
 
 use consilium_common::audit::Receipt;
 use consilium_common::audit::record::PlanMade;
-use consilium_common::ids::{Digest, SiteId};
+use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::limits::WEIGHT_SUM_MAX;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::preparation::preparation_bytes_len;
 use consilium_common::study::{Study, StudyError};
 use consilium_common::tensor::flat::model_bytes_len;
+use consilium_common::tensor::state::state_bytes_len;
 use consilium_common::time::Millis;
+use consilium_common::update::control::Grid;
 use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
 use consilium_common::update::words::Schema;
-use consilium_common::wire::messages::{Plan, PreparationBlob, TaskKind};
+use consilium_common::wire::messages::{ControlPlan, NamedBlob, Plan, TaskKind};
 
 use super::action::Rules;
 
@@ -28,6 +30,8 @@ pub(super) struct Terms {
     base_bytes: u64,
     /// Sums that the sites count before the first round, if any.
     preparation_len: Option<usize>,
+    /// Under SCAFFOLD: the grid of Δc, and the bytes of c.
+    control: Option<(Grid, u64)>,
 }
 
 impl Terms {
@@ -48,6 +52,10 @@ impl Terms {
             weights_len: layout.weights_len(),
             base_bytes: model_bytes_len(&layout),
             preparation_len: study.preparation_len(),
+            control: study
+                .aggregation
+                .control_grid()
+                .map(|grid| (grid, state_bytes_len(&layout, 1))),
             study,
             digest,
             key,
@@ -57,6 +65,11 @@ impl Terms {
     /// Whether the sites count something together before the first round trains.
     pub(super) fn prepares(&self) -> bool {
         self.preparation_len.is_some()
+    }
+
+    /// The grid of the updates' `control` section, if the strategy has one.
+    pub(super) fn control(&self, task: TaskKind) -> Option<Grid> {
+        self.control.filter(|_| task == TaskKind::Train).map(|(grid, _)| grid)
     }
 
     /// The most that one site's update weighs.
@@ -80,6 +93,7 @@ impl Terms {
                 TaskKind::Evaluate => 0,
                 TaskKind::Prepare => self.preparation_len.unwrap_or(0),
             },
+            control: self.control(plan.task),
             words_len: self.schema.words_len(),
             step_exponent: match plan.task {
                 TaskKind::Train | TaskKind::Evaluate => self.step_exponent,
@@ -90,8 +104,14 @@ impl Terms {
         }
     }
 
-    /// The plan as a site gets it now.
-    pub(super) fn plan_message(&self, plan: &PlanMade, remaining: Millis) -> Plan {
+    /// The plan as a site gets it now. `own`: the round that its control variate in c is from.
+    pub(super) fn plan_message(
+        &self,
+        plan: &PlanMade,
+        own: Option<Round>,
+        remaining: Millis,
+    ) -> Plan {
+        let control = self.control.filter(|_| plan.task == TaskKind::Train);
         Plan {
             study: plan.study.clone(),
             study_digest: plan.study_digest,
@@ -100,9 +120,13 @@ impl Terms {
             base_version: plan.base_version,
             base: plan.base,
             base_bytes: self.base_bytes,
-            preparation: plan.preparation.map(|digest| PreparationBlob {
+            preparation: plan.preparation.map(|digest| NamedBlob {
                 digest,
                 bytes: preparation_bytes_len(self.preparation_len.unwrap_or(0)),
+            }),
+            control: control.map(|(_, bytes)| ControlPlan {
+                common: plan.control.map(|digest| NamedBlob { digest, bytes }),
+                own,
             }),
             remaining,
         }

@@ -11,6 +11,7 @@ use super::engine::Engine;
 use super::open_round::Phase;
 use super::outbox::Awaited;
 use super::site::{SiteState, Why};
+use crate::aggregate::Members;
 
 impl Engine {
     /// A site of the live round says how far it is.
@@ -54,18 +55,25 @@ impl Engine {
             return;
         }
         let weight = open.words.weight;
+        let control = self.terms.control(open.plan.task);
         match open.plan.task {
             TaskKind::Train => {
                 open.phase = Phase::Aggregating;
                 let (base, step_exponent) = (open.plan.base, self.terms.step_exponent);
                 // The plan's base is the newest version, and this its state.
                 let strategy_state = self.strategy_state;
+                let members = control.map(|grid| Members {
+                    before: self.controls.len(),
+                    after: self.controls.len_with(delivered.iter()),
+                    step_exponent: grid.step_exponent,
+                });
                 self.outbox.request(Awaited::Aggregate, |id| Action::Aggregate {
                     id,
                     base,
                     strategy_state,
                     weight,
                     step_exponent,
+                    members,
                 });
             }
             TaskKind::Prepare => {

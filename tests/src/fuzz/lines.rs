@@ -103,6 +103,7 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         local: Some("/t/local".into()),
         local_out: Some("/t/next-local".into()),
         preparation: Some("/t/preparation".into()),
+        correction: Some("/t/correction".into()),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {
@@ -110,6 +111,7 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         holdout: 2,
         train_loss: Some(0.25),
         train_seconds: Some(1.5),
+        steps: Some(0.5),
         findings: vec!["two records".to_owned()],
         ..Outcome::default()
     };

@@ -1,7 +1,7 @@
 //! What an agent keeps across restarts: updates that no roll call has closed, studies, decisions.
 
 use consilium_agent::policy::Person;
-use consilium_agent::session::{NextLocal, Stamp};
+use consilium_agent::session::{ControlBytes, NextLocal, Stamp};
 use consilium_agent::state::{Decided, Record, local, look_at_studies, retained as files};
 use consilium_common::ids::{Digest, Round};
 use consilium_common::time::WallMillis;
@@ -11,6 +11,7 @@ use super::{documents, join, parts, scratch, shown};
 
 const NAME: &str = "mnist-300.update";
 const LOCAL_NAME: &str = "mnist.local";
+const CONTROL: &[u8] = b"variates";
 
 /// A retained update that is read back is the one that its record names, with its next local state.
 pub(super) fn retained(bytes: &[u8]) {
@@ -76,6 +77,7 @@ fn record(update: &[u8]) -> Record {
         rounding_seed: Digest([2; 32]),
         weight: 15_000,
         norm: 1.5,
+        control_norm: None,
         clipped: true,
         metrics: Metrics(vec![9_850, 10_000]),
         local: None,
@@ -111,11 +113,16 @@ pub(super) fn retained_ones() -> Vec<Vec<u8>> {
         bytes: 3,
         spec: Digest([3; 32]),
         from: Some(Stamp { round: Round(299), digest: Digest([4; 32]) }),
+        control: None,
     };
     let shorter = Record { digest: Digest::of(b"an upd"), bytes: 6, ..record };
     let with_local = written(Record { local: Some(local(b"ate")), ..shorter.clone() });
-    let other_local = written(Record { local: Some(local(b"att")), ..shorter });
-    vec![good, newer, flipped, other_round, other_length, with_local, other_local]
+    let other_local = written(Record { local: Some(local(b"att")), ..shorter.clone() });
+    // The last byte of the update as a control variate behind a local state of two.
+    let control = ControlBytes { digest: Digest::of(b"e"), bytes: 1 };
+    let both = NextLocal { bytes: 2, control: Some(control), ..local(b"at") };
+    let with_control = written(Record { local: Some(both), ..shorter });
+    vec![good, newer, flipped, other_round, other_length, with_local, other_local, with_control]
 }
 
 pub(super) fn local_states() -> Vec<Vec<u8>> {
@@ -126,6 +133,10 @@ pub(super) fn local_states() -> Vec<Vec<u8>> {
             bytes: left.len() as u64,
             spec: Digest([3; 32]),
             from: None,
+            control: Some(ControlBytes {
+                digest: Digest::of(CONTROL),
+                bytes: CONTROL.len() as u64,
+            }),
         }),
         ..record(update)
     };
@@ -133,6 +144,7 @@ pub(super) fn local_states() -> Vec<Vec<u8>> {
     files::write(&path, |file| {
         file.write_all(update)?;
         file.write_all(left)?;
+        file.write_all(CONTROL)?;
         Ok(record.clone())
     })
     .unwrap();

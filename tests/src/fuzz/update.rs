@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use consilium_common::ids::{Digest, Round};
 use consilium_common::limits::{GRID_MAX, PARAMETERS_MAX, WORDS_MAX};
+use consilium_common::update::control::Grid;
 use consilium_common::update::sections::{
-    HEADER_BYTES, Header, UpdateError, decode_i32, decode_words, encode_update,
+    ControlSection, Header, UpdateError, decode_i32, decode_words, encode_update,
 };
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::TaskKind;
@@ -22,11 +23,16 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     base: Digest([2; 32]),
     layout: Digest([3; 32]),
     shared_len: 4,
+    control: None,
     words_len: SCHEMA.words_len(),
     step_exponent: -26,
     clip_norm: 16.0,
     max_examples: 1000,
 });
+
+/// Those of a study under SCAFFOLD.
+static CORRECTED: LazyLock<Rules> =
+    LazyLock::new(|| Rules { control: Some(Grid::of(0.25)), ..RULES.clone() });
 
 /// A header has one encoding, and never speaks of more than a model may have.
 pub(super) fn header(bytes: &[u8]) {
@@ -47,22 +53,28 @@ pub(super) fn header(bytes: &[u8]) {
 
 /// An update gets the same verdict in pieces of any size; one that passes keeps every rule.
 pub(super) fn update(bytes: &[u8]) {
-    let whole = validate(&RULES, &SCHEMA, bytes);
-    for piece in [1, 5, 160] {
-        assert_eq!(in_pieces(bytes, piece), whole, "another verdict in pieces of {piece}");
+    for rules in [&*RULES, &*CORRECTED] {
+        let whole = validate(rules, &SCHEMA, bytes);
+        for piece in [1, 5, 160] {
+            let pieces = in_pieces(rules, bytes, piece);
+            assert_eq!(pieces, whole, "another verdict in pieces of {piece}");
+        }
+        match whole {
+            Ok(_) => keeps_the_rules(rules, bytes.split_at(rules.header_bytes_len()).1),
+            Err(fault) => shown(&fault.detail, bytes),
+        }
     }
-    let body = match whole {
-        Ok(_) => bytes.split_at(HEADER_BYTES).1,
-        Err(fault) => return shown(&fault.detail, bytes),
-    };
-    let (shared, words) = body.split_at(4 * RULES.shared_len);
-    assert!(decode_i32(shared).all(|unit| unit.unsigned_abs() <= GRID_MAX.unsigned_abs()));
-    let words = SCHEMA.decode(&decode_words(words)).unwrap();
-    assert!((1..=RULES.max_examples).contains(&words.weight));
 }
 
-fn in_pieces(bytes: &[u8], piece: usize) -> Result<Words, Fault> {
-    let mut validator = Validator::new(&RULES, &SCHEMA, bytes.len() as u64)?;
+fn keeps_the_rules(rules: &Rules, body: &[u8]) {
+    let (units, words) = body.split_at(4 * rules.coordinates().all());
+    assert!(decode_i32(units).all(|unit| unit.unsigned_abs() <= GRID_MAX.unsigned_abs()));
+    let words = SCHEMA.decode(&decode_words(words)).unwrap();
+    assert!((1..=rules.max_examples).contains(&words.weight));
+}
+
+fn in_pieces(rules: &Rules, bytes: &[u8], piece: usize) -> Result<Words, Fault> {
+    let mut validator = Validator::new(rules, &SCHEMA, bytes.len() as u64)?;
     bytes.chunks(piece).try_for_each(|piece| validator.feed(piece))?;
     validator.finish()
 }
@@ -97,6 +109,7 @@ pub(super) fn updates() -> Vec<Vec<u8>> {
         base: rules.base,
         layout: rules.layout,
         shared_len: rules.shared_len,
+        control: None,
         words_len: rules.words_len,
     };
     let words = good_words();
@@ -112,7 +125,11 @@ pub(super) fn updates() -> Vec<Vec<u8>> {
         *first = 0;
     }
     let weightless = encode_update(&header, &[0; 4], &weight);
-    vec![good, far, outside, late, shape, weightless]
+    let section = ControlSection { step_exponent: Grid::of(0.25).step_exponent, len: 4 };
+    let corrected = Header { control: Some(section), ..header };
+    let units = [1, -2, 3, 4, 5, -6, GRID_MAX, 7];
+    let corrected = encode_update(&corrected, &units, &good_words());
+    vec![good, far, outside, late, shape, weightless, corrected]
 }
 
 pub(super) fn word_lists() -> Vec<Vec<u8>> {

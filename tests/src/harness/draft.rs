@@ -23,6 +23,8 @@ pub struct Draft {
     pub local: u32,
     /// Sums that the sites count before the first round; 0 for none.
     pub prepare: u32,
+    /// Steps of a round down a quadratic, by plain descent; 0 for half of the way to the optimum.
+    pub steps: u32,
     /// A bound that the first rounds exceed and the later ones keep.
     pub clip_norm: f64,
     /// The strategy and its numbers, as lines of `[aggregation]`.
@@ -44,6 +46,7 @@ impl Draft {
             batch_ms: 0,
             local: 3,
             prepare: 0,
+            steps: 0,
             clip_norm: 8.0,
             strategy: "",
             idle_timeout: "60s",
@@ -56,11 +59,13 @@ impl Draft {
         let Self { name, parameters, rounds, min_sites, batches, batch_ms, .. } = self;
         let (clip_norm, strategy) = (self.clip_norm, self.strategy);
         let (idle_timeout, local, prepare) = (self.idle_timeout, self.local, self.prepare);
+        let steps = self.steps;
+        let training = if steps > 0 { "optimizer = \"sgd\"\nlearning_rate = 0.1\n" } else { "" };
         format!(
             "[study]\nname = \"{name}\"\npurpose = \"Tests of the protocol\"\nseed = 7\n\n\
              [model]\nfamily = \"synthetic\"\nparameters = {parameters}\nbatches = {batches}\n\
-             batch_ms = {batch_ms}\nlocal = {local}\nprepare = {prepare}\n\n\
-             [training]\nrounds = {rounds}\n\n\
+             batch_ms = {batch_ms}\nlocal = {local}\nprepare = {prepare}\nsteps = {steps}\n\n\
+             [training]\nrounds = {rounds}\n{training}\n\
              [aggregation]\nclip_norm = {clip_norm:?}\n{strategy}\n\
              [cohort]\nmin_sites = {min_sites}\nmax_examples = 100000\ndeadline = \"1h\"\n\
              idle_timeout = \"{idle_timeout}\"\n\n[privacy]\nmode = \"inspectable\"\n"

@@ -108,6 +108,7 @@ impl Hostile {
             base: plan.base,
             layout: self.study.layout().unwrap().digest(),
             shared_len: units.len(),
+            control: None,
             words_len: words.len(),
         };
         change(&mut header);

@@ -171,7 +171,15 @@ impl World {
         let mut hostile = Hostile::new(self.federation.address(), &bundle, study.clone());
         let source: Source = config::parse(&self.sections()[&id], "data").unwrap();
         hostile.train = Arc::new(move |plan, base| {
-            let units = reference::units(&study, &source, (&base, 0), plan.round, &id);
+            let zero = vec![0.0; base.len()];
+            let start = reference::Start {
+                base: &base,
+                version: plan.base_version.next(),
+                counted: 0,
+                common: zero.clone(),
+                own: zero,
+            };
+            let units = start.deliver(&study, &source, plan.round, &id).units;
             (units, reference::weight(&source))
         });
         hostile

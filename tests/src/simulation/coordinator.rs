@@ -10,7 +10,8 @@ use consilium_common::planted::{self, Bug};
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{self as m, Message, RunState};
 use consilium_common::wire::reject::Code;
-use consilium_coordinator::aggregate::{Sum, validate};
+use consilium_coordinator::aggregate::sum::Coordinates;
+use consilium_coordinator::aggregate::{Members, Sum, validate};
 use consilium_coordinator::round::{
     Action, ActionId, Aggregated, Done, Engine, Fault, History, Prepared, StudyHistory,
 };
@@ -349,9 +350,9 @@ impl Coordinator {
             Action::Add { site, update, weight, coordinates, .. } => {
                 Done::Added(self.add(study, site, update, (weight, coordinates)))
             }
-            Action::Aggregate { base, strategy_state, weight, step_exponent, .. } => {
-                let step = (weight, step_exponent);
-                Done::Aggregated(self.aggregate(study, terms, (base, strategy_state), step))
+            Action::Aggregate { base, strategy_state, weight, step_exponent, members, .. } => {
+                let (head, step) = ((base, strategy_state), (weight, step_exponent, members));
+                Done::Aggregated(self.aggregate(study, terms, head, step))
             }
             Action::Prepare { sites, .. } => Done::Prepared(Ok(self.prepare(study, terms, sites))),
             other => panic!("{other:?} has no answer"),
@@ -363,14 +364,14 @@ impl Coordinator {
         study: usize,
         site: SiteId,
         update: Digest,
-        (weight, coordinates): (u64, usize),
+        (weight, coordinates): (u64, Coordinates),
     ) -> Result<(), Fault> {
         let staged = self.stage.read(update)?;
         let running = &mut self.running[study];
         assert!(running.added.insert(site.clone()), "{site} was added twice");
-        let sum = running.sum.get_or_insert_with(|| Sum::new(coordinates));
+        let sum = running.sum.get_or_insert_with(|| Sum::of(coordinates));
         let share = sum.admit(weight).unwrap();
-        sum.add(share, 0, &units(staged, coordinates)).unwrap();
+        sum.add(share, 0, &units(staged, coordinates.all())).unwrap();
         Ok(())
     }
 
@@ -397,12 +398,12 @@ impl Coordinator {
         study: usize,
         terms: &Terms,
         (base, state): (Digest, Option<Digest>),
-        (weight, exponent): (u64, i32),
+        (weight, exponent, members): (u64, i32, Option<Members>),
     ) -> Result<Aggregated, Fault> {
         let sum = self.running[study].sum.as_ref().unwrap();
         assert_eq!(sum.weight(), weight, "the sum's weight is the round's");
         let state = state.map(|state| self.read(state)).transpose()?;
-        let next = next(terms, self.read(base)?, state, sum, exponent);
+        let next = next(terms, (self.read(base)?, state), sum, exponent, members);
         let sum = sum.digest();
         let model = self.keep(next.model);
         let strategy_state = (!next.state.is_empty()).then(|| self.keep(next.state));

@@ -54,6 +54,7 @@ impl Kept {
             rounding_seed: Digest([0; 32]),
             weight: words.weight,
             norm: 1.0,
+            control_norm: None,
             clipped: words.clipped != 0,
             metrics: words.metrics,
             local: next.clone(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use consilium_agent::session::{NextLocal, Promotion, Stamp, promotion};
-use consilium_common::ids::{Digest, StudyId};
+use consilium_common::ids::{Digest, Round, StudyId};
 
 use super::site::Of;
 
@@ -18,12 +18,17 @@ impl LocalStates {
         self.0.get(study).map_or(0, |(counted, _)| *counted)
     }
 
+    /// The round whose update left the current state.
+    pub(crate) fn round(&self, study: &StudyId) -> Option<Round> {
+        self.0.get(study).map(|(_, stamp)| stamp.round)
+    }
+
     /// The next state that a worker leaves, which is retained in its update.
     pub(crate) fn next(&self, study: &StudyId) -> (u64, NextLocal) {
         let counted = self.counted(study) + 1;
         let digest = Digest::of(&counted.to_le_bytes());
         let from = self.0.get(study).map(|(_, stamp)| *stamp);
-        (counted, NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from })
+        (counted, NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from, control: None })
     }
 
     /// The update in which `next` lies counted.

@@ -10,6 +10,7 @@ use consilium_common::time::Millis;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use consilium_coordinator::aggregate::Sum;
+use consilium_coordinator::aggregate::sum::Coordinates;
 
 use super::coverage::Coverage;
 use super::terms::{Terms, preparation, units};
@@ -68,6 +69,11 @@ impl World {
                 }
                 Code::WorkerFailed | Code::SiteFault | Code::Diverged => {
                     assert!(site.gave_up.contains(&round), "{name} never gave {round:?} up");
+                }
+                Code::ControlLost => {
+                    let lost = site.restored || !site.set_aside.is_empty();
+                    let excused = lost || self.coordinator.restored > 0;
+                    assert!(excused, "{name} has lost a control variate that nothing took");
                 }
                 Code::CoordinatorFault => {
                     let lost = self.stage_was_lost || self.coordinator.blob_rotted;
@@ -180,23 +186,36 @@ fn versions_are_exact_sums(world: &World, terms: &Terms, roll_calls: &[RollCall]
     let mut versions = 0;
     for call in roll_calls {
         assert_eq!((call.base_version.0, call.base), (versions, head), "round {}", call.round);
+        let lost = Status::Excluded { code: Code::ControlLost };
+        let is_member = |site: &SiteId| expected.has_member(site);
+        let begins_anew = call.task == TaskKind::Train
+            && call.sites.iter().any(|(site, entry)| entry.status == lost && is_member(site));
         let Outcome::Committed { version, model, strategy_state, sum, weight } = &call.outcome
         else {
+            if begins_anew {
+                expected.begin_anew();
+            }
             continue;
         };
-        let mut reference = Sum::new(terms.layout.len());
+        let len = terms.layout.len();
+        let control = if expected.corrects() { len } else { 0 };
+        let mut reference = Sum::of(Coordinates { shared: len, control });
         for (site, weight, update) in counted(call) {
             let share = reference.admit(weight).unwrap();
-            let units = units(bytes_of(world, call, site, update), terms.layout.len());
+            let units = units(bytes_of(world, call, site, update), len + control);
             reference.add(share, 0, &units).unwrap();
         }
         let have = (reference.digest(), reference.weight());
         assert_eq!(have, (*sum, *weight), "round {}", call.round);
         assert!(counted(call).count() >= terms.study.cohort.min_sites as usize);
         let exact: Vec<i128> = reference.as_slice().iter().copied().map(i128::from).collect();
-        expected.commit(&exact, *weight);
+        let sites: Vec<&SiteId> = counted(call).map(|(site, ..)| site).collect();
+        expected.commit(&exact, *weight, &sites);
         let have = (expected.model(), expected.strategy_state());
         assert_eq!(have, (*model, *strategy_state), "the version of round {}", call.round);
+        if begins_anew {
+            expected.begin_anew();
+        }
         versions += 1;
         assert_eq!(version.0, versions);
         head = *model;

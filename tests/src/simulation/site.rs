@@ -8,7 +8,7 @@ use consilium_agent::session::{
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
 use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
-use consilium_common::update::sections::{Header, encode_update};
+use consilium_common::update::sections::{ControlSection, Header, encode_update};
 use consilium_common::update::words::{Metrics, Words};
 use consilium_common::wire::messages::{Message, Plan, SitePhase, TaskKind};
 use consilium_common::wire::reject::Code;
@@ -91,7 +91,8 @@ pub(crate) struct Made {
 /// What a plan names that has to come before a worker starts.
 pub(crate) fn named(plan: &Plan) -> impl Iterator<Item = Digest> + use<> {
     let preparation = plan.preparation.map(|blob| blob.digest);
-    [Some(plan.base), preparation].into_iter().flatten()
+    let control = plan.control.and_then(|control| control.common).map(|blob| blob.digest);
+    [Some(plan.base), preparation, control].into_iter().flatten()
 }
 
 /// What the edge has to ask of the world around it.
@@ -335,6 +336,9 @@ impl Site {
             Deed::Train { plan, .. } if !self.has_all_of(&plan) => {
                 Done::Trained(Err(Fault::lasting(Code::SiteFault, "the cached base has rotted")))
             }
+            Deed::Train { plan, .. } if !self.has_variate_for(&plan) => Done::Trained(Err(
+                Fault::lasting(Code::ControlLost, "another control variate than the plan's"),
+            )),
             Deed::Train { crashes: true, .. } => {
                 Done::Trained(Err(Fault::passing(Code::WorkerFailed, "killed by signal 9")))
             }
@@ -395,6 +399,12 @@ impl Site {
         plan.task == TaskKind::Prepare || named(plan).all(is_sound)
     }
 
+    /// The control variate that a plan names is the one that moved with the last update that counted.
+    fn has_variate_for(&self, plan: &Plan) -> bool {
+        let own = plan.control.and_then(|control| control.own);
+        own.is_none() || own == self.disk.local.round(&plan.study)
+    }
+
     /// An update is made over its base; a score and counts are not.
     fn has_base_for(&self, plan: &Plan) -> bool {
         plan.task != TaskKind::Train || self.disk.cache.is_sound(plan.base)
@@ -426,8 +436,12 @@ impl Site {
             TaskKind::Prepare => terms.study.preparation_len().unwrap(),
         };
         let counts = plan.task == TaskKind::Prepare;
+        let control = plan.control.and(terms.study.aggregation.control_grid());
+        let control = control
+            .map(|grid| ControlSection { step_exponent: grid.step_exponent, len: shared_len });
+        let all = shared_len + control.map_or(0, |control| control.len);
         let units: Vec<i32> =
-            seed.iter().take(shared_len).map(|b| (i32::from(*b) - 128) << 18).collect();
+            seed.iter().take(all).map(|b| (i32::from(*b) - 128) << 18).collect();
         let is_bad = self.bad.contains(&of_plan(plan));
         let honest = if counts { 1 } else { 10 + u64::from(seed[30]) };
         let said = Words {
@@ -444,6 +458,7 @@ impl Site {
             base: plan.base,
             layout: terms.layout.digest(),
             shared_len,
+            control,
             words_len: words.len(),
         };
         let bytes = encode_update(&header, &units, &words);

@@ -6,16 +6,16 @@ use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Preparation, Study};
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
 use consilium_common::tensor::layout::Layout;
-use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
+use consilium_common::tensor::state::{STATE_HEADER_BYTES, state_header};
+use consilium_common::update::sections::{Header, decode_i32};
 use consilium_common::update::words::Schema;
-use consilium_coordinator::aggregate::server_opt::{STATE_HEADER_BYTES, state_header};
-use consilium_coordinator::aggregate::{Before, Next, ServerStep, Sum, segments};
+use consilium_coordinator::aggregate::{Before, Members, Next, ServerStep, Sum, segments};
 
 use super::sim::Sim;
 
 /// Names of the studies of a federation.
 const NAMES: [&str; 3] = ["thorax", "retina", "sepsis"];
-/// Strategies of studies. (`fedprox` is the sites' alone, and needs a loss.)
+/// Strategies of studies, beside `scaffold`. (`fedprox` is the sites' alone, and needs a loss.)
 const STRATEGIES: [&str; 5] = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
 /// One study, and the key that signs receipts and roll calls.
@@ -37,9 +37,11 @@ pub(crate) fn draw(seed: u64, sim: &mut Sim) -> Vec<Terms> {
     let studies = if sim.happens(400) { sim.between(2, 3) } else { 1 };
     let mut patience = Generator::new("simulation/patience", &seed.to_le_bytes());
     let mut preparations = Generator::new("simulation/prepare", &seed.to_le_bytes());
+    let mut corrections = Generator::new("simulation/scaffold", &seed.to_le_bytes());
     let names = NAMES.iter().zip(0..studies).map(|(name, _)| *name);
     let mut one = |name| {
         let strategy = STRATEGIES[strategies.below(5) as usize];
+        let strategy = if corrections.below(6) == 0 { "scaffold" } else { strategy };
         let prepare = if preparations.below(3) == 0 { 1 + preparations.below(9) } else { 0 };
         let patience = if patience.below(3) == 0 { Some(1 + patience.below(3)) } else { None };
         one(name, sites, (strategy, prepare, patience), sim)
@@ -57,10 +59,14 @@ fn one(
     let rounds = sim.between(2, 8);
     let patience =
         patience.map(|versions| format!("early_stopping = {versions}\n")).unwrap_or_default();
+    let corrects = strategy == "scaffold";
+    let (steps, own) = if corrects { (1, "control_clip_norm = 1.0\n") } else { (0, "") };
+    let optimizer = if corrects { "sgd" } else { "adam" };
     let text = format!(
         "[study]\nname = \"{name}\"\nseed = 7\n[model]\nfamily = \"synthetic\"\nparameters = 5\n\
-         prepare = {prepare}\n[training]\nrounds = {rounds}\n{patience}[aggregation]\nclip_norm = 10.0\n\
-         strategy = \"{strategy}\"\n\
+         prepare = {prepare}\nsteps = {steps}\n[training]\nrounds = {rounds}\n\
+         optimizer = \"{optimizer}\"\n{patience}[aggregation]\nclip_norm = 10.0\n\
+         strategy = \"{strategy}\"\n{own}\
          [cohort]\nmin_sites = {min_sites}\nmax_examples = 1000\ndeadline = \"60s\"\n\
          idle_timeout = \"10s\"\n[privacy]\nmode = \"inspectable\"\n\
          [evaluation]\nmetric = \"loss\""
@@ -81,7 +87,8 @@ fn one(
 
 /// The first coordinates of an update.
 pub(crate) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
-    decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
+    let header = Header::decode(update, update.len() as u64).unwrap();
+    decode_i32(&update[header.header_bytes_len()..]).take(coordinates).collect()
 }
 
 /// The preparation of a sum of counts.
@@ -94,13 +101,16 @@ pub(crate) fn preparation(terms: &Terms, sum: &Sum) -> Vec<u8> {
 /// The next model and strategy's state, by the coordinator's own arithmetic; the oracle has another.
 pub(crate) fn next(
     terms: &Terms,
-    base: &[u8],
-    state: Option<&[u8]>,
+    (base, state): (&[u8], Option<&[u8]>),
     sum: &Sum,
     exponent: i32,
+    members: Option<Members>,
 ) -> Next {
     let optimizer = terms.study.aggregation.server_optimizer();
-    let step = ServerStep::new(optimizer, sum.weight(), exponent).unwrap();
+    let mut step = ServerStep::new(optimizer, sum.weight(), exponent).unwrap();
+    if let Some(members) = members {
+        step = step.with_members(members).unwrap();
+    }
     let (header, vector) = base.split_at(MODEL_HEADER_BYTES);
     let head = match optimizer.state_values() {
         0 => Vec::new(),

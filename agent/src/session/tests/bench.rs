@@ -69,6 +69,7 @@ pub(super) fn plan(study: &str, round: u64) -> m::Plan {
         base: digest(100),
         base_bytes: 4_049,
         preparation: None,
+        control: None,
         remaining: Millis::from_secs(7200),
     }
 }
@@ -80,7 +81,7 @@ pub(super) fn prepare_plan(study: &str, round: u64) -> m::Plan {
 
 /// A plan that names what was counted.
 pub(super) fn prepared_plan(study: &str, round: u64) -> m::Plan {
-    let preparation = Some(m::PreparationBlob { digest: digest(103), bytes: 115 });
+    let preparation = Some(m::NamedBlob { digest: digest(103), bytes: 115 });
     m::Plan { preparation, ..plan(study, round) }
 }
 

@@ -150,7 +150,7 @@ impl Disk {
         let counted = self.counted() + 1;
         let digest = Digest::of(&counted.to_le_bytes());
         let from = self.local.map(|(_, stamp)| stamp);
-        let next = NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from };
+        let next = NextLocal { digest, bytes: 8, spec: Digest([3; 32]), from, control: None };
         self.next.insert(update.round, (counted, next));
         self.retained.insert(update.round, update);
     }

@@ -8,12 +8,12 @@ use consilium_io::disk::replace;
 
 use super::*;
 use crate::session::{NextLocal, Promotion, Stamp, promotion};
-use crate::state::local::{append, copy, left_at};
+use crate::state::local::{append, append_with_control, copy, left_at, open_control};
 
 /// The next local state of a study whose `[model]` section has digest 3.
 fn next(bytes: &[u8], from: Option<Stamp>) -> NextLocal {
     let (digest, bytes) = (Digest::of(bytes), bytes.len() as u64);
-    NextLocal { digest, bytes, spec: Digest([3; 32]), from }
+    NextLocal { digest, bytes, spec: Digest([3; 32]), from, control: None }
 }
 
 /// Retains an update of a round that carries a local state.
@@ -79,6 +79,96 @@ fn a_local_state_comes_with_its_update_and_outlives_it_once_promoted() {
     let study = "x-ray".parse().unwrap();
     assert_eq!(mode(state.local.path_of(&study)), 0o600);
     assert_eq!(mode(state.tasks().join("given")), 0o600);
+}
+
+/// Retains an update that carries a control variate, beside what the worker left, if it left something;
+/// `given` is what it was given.
+fn keep_with_control(
+    state: &mut StateFolder,
+    round: u64,
+    (left, given): (Option<&[u8]>, Option<&[u8]>),
+    variate: &[u8],
+) -> Arc<Record> {
+    let mut retention = retention(round, b"update");
+    let from = state.local.get(&retention.record.study).map(|current| current.stamp());
+    let places = ["left", "given"].map(|name| state.tasks().join(name));
+    for (place, bytes) in places.iter().zip([left, given]) {
+        let _none = fs::remove_file(place);
+        bytes.map(|bytes| replace(place, bytes).unwrap());
+    }
+    let places = places.each_ref().map(PathBuf::as_path);
+    let path = state.retained.path_of(&retention.record.study, Round(round));
+    let record = write(&path, |out| {
+        out.write_all(&retention.update)?;
+        let control = |out: &mut dyn std::io::Write| out.write_all(variate);
+        let next = append_with_control(places, Digest([3; 32]), from, control, out)?;
+        retention.record.local = Some(next);
+        Ok(retention.record.clone())
+    });
+    state.retained.insert(record.unwrap())
+}
+
+/// The control variate of the current state.
+fn variate(state: &StateFolder) -> Result<Vec<u8>, StateError> {
+    let study = "x-ray".parse().unwrap();
+    let current = state.local.get(&study).unwrap();
+    let (mut file, first) = open_control(&state.local.path_of(&study), current)?;
+    let mut bytes = vec![0; usize::try_from(current.control.unwrap().bytes).unwrap()];
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(first)).unwrap();
+    std::io::Read::read_exact(&mut file, &mut bytes).unwrap();
+    Ok(bytes)
+}
+
+#[test]
+fn a_control_variate_moves_with_its_update_beside_what_the_worker_left() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let study = "x-ray".parse().unwrap();
+    let rounds: [(Option<&[u8]>, Option<&[u8]>, &[u8]); 3] =
+        [(None, None, b""), (Some(b"heads"), None, b"heads"), (None, Some(b"heads"), b"heads")];
+    for (round, (left, worker, of_worker)) in (7..).zip(rounds) {
+        let variate_of = vec![u8::try_from(round).unwrap(); 2_000_000];
+        keep_with_control(&mut state, round, (left, worker), &variate_of);
+        if round > 7 {
+            assert_ne!(variate(&state).unwrap(), variate_of, "not before it counts");
+        }
+        drop(state);
+        state = StateFolder::open(&folder).unwrap();
+        let record = Arc::clone(state.retained.iter().next().unwrap());
+        promote(&mut state, &record).unwrap();
+        state.retained.erase(&record.study, Round(round)).unwrap();
+        drop(state);
+        state = StateFolder::open(&folder).unwrap();
+        assert_eq!(variate(&state).unwrap(), variate_of);
+        assert_eq!(given(&state).unwrap(), of_worker, "without the variate");
+        let current = state.local.get(&study).unwrap();
+        assert_eq!((current.round, current.is_of_worker()), (Round(round), round > 7));
+    }
+}
+
+#[test]
+fn a_damaged_control_variate_is_never_used() {
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let record = keep_with_control(&mut state, 7, (Some(b"heads"), None), b"variate");
+    promote(&mut state, &record).unwrap();
+    let path = state.local.path_of(&record.study);
+    let whole = fs::read(&path).unwrap();
+    for at in 5..12 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        replace(&path, &bytes).unwrap();
+        let why = variate(&state).unwrap_err();
+        assert!(matches!(why, StateError::Damaged { .. }), "{at}: {why}");
+        assert_eq!(given(&state).unwrap(), b"heads");
+    }
+    let record = keep_with_control(&mut state, 8, (None, None), b"variate");
+    let update = state.retained.path_of(&record.study, Round(8));
+    let mut bytes = fs::read(&update).unwrap();
+    bytes[b"update".len() + 3] ^= 1;
+    replace(&update, &bytes).unwrap();
+    let why = promote(&mut state, &record).unwrap_err();
+    assert!(matches!(why, StateError::Damaged { .. }), "{why}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn retention(round: u64, update: &[u8]) -> Retention {
             rounding_seed: Digest([2; 32]),
             weight: 10,
             norm: 0.5,
+            control_norm: None,
             clipped: false,
             metrics: Metrics(vec![1, 2]),
             local: None,

@@ -1,7 +1,8 @@
 //! The synthetic trainer: the worker protocol spoken by a child process without libtorch, with a
 //! known optimum (`consilium_common::study::model::synthetic`), for protocol tests, chaos and load.
 //!
-//! It pulls the model half of the way towards the site's own optimum, reports `batches` lines of
+//! It pulls the model half of the way towards the site's own optimum, or with `steps = K` so many steps
+//! down a quadratic around it, corrected as the task says; reports `batches` lines of
 //! progress, `batch_ms` apart, and leaves the result as any trainer does. A study with `prepare = N`
 //! it does not touch without the preparation, and makes N counts for it first. The same task gives
 //! the same bytes. With `local = N` it keeps a local state ([`counters`]).
@@ -30,8 +31,8 @@ use consilium_common::worker::{
 use counters::Counters;
 pub use counters::shifted;
 pub use counts::counts;
-pub use pull::half_way;
-use pull::pull;
+pub use pull::{Descent, half_way};
+use pull::{Pull, pull};
 
 /// Records that a source without `examples` claims.
 pub const EXAMPLES_DEFAULT: u64 = 100;
@@ -155,7 +156,9 @@ impl Trainer {
             task.work.trains().then(|| ResultFile::create(task.out.as_deref())).transpose()?;
         let counters = Counters::read(task.local.as_deref(), sizes.local)?;
         let out = result.as_ref().map(|result| &result.file);
-        let loss = pull(study, &task.source, base, counters.rounds(), out)?;
+        let descent = Descent::of(study, task.round);
+        let (rounds, correction) = (counters.rounds(), task.correction.as_deref());
+        let loss = pull(study, &task.source, Pull { base, rounds, descent, correction }, out)?;
         let metrics = |loss| Metrics(vec![holdout, fixed(loss, holdout)]);
         let Some(result) = result else {
             return Ok(Outcome { metrics: metrics(loss), ..outcome });
@@ -166,11 +169,15 @@ impl Trainer {
         result.keep()?;
         let scored = match (task.work, &task.out) {
             (Work::TrainAlone, Some(next)) => {
-                pull(study, &task.source, next, counters.next_rounds(), None)?
+                let next = Pull { base: next, rounds: counters.next_rounds(), descent, correction: None };
+                pull(study, &task.source, next, None)?
             }
             _ => loss,
         };
-        Ok(Outcome { metrics: metrics(scored), train_loss: Some(loss), ..outcome })
+        let corrects = study.aggregation.control_grid().is_some();
+        let steps = descent.filter(|_| corrects).map(|descent| descent.length());
+        let metrics = metrics(scored);
+        Ok(Outcome { metrics, train_loss: Some(loss), steps, ..outcome })
     }
 
     /// Takes its time, as training and counting do.
@@ -213,6 +220,12 @@ impl Trainer {
         say(&mut self.socket, &progress)
             .map_err(|error| (FailureCode::Stopped, format!("the daemon is gone: {error}")))
     }
+}
+
+/// The first `len` curvatures of the site's quadratic.
+#[must_use]
+pub fn curvature(study_seed: u64, source: &Source, len: usize) -> Vec<f32> {
+    pull::curvatures(study_seed, source).take(len).collect()
 }
 
 /// The first `len` coordinates of the site's optimum.

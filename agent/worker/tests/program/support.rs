@@ -93,7 +93,7 @@ impl Drop for Worker {
 }
 
 /// Runs a task to its end: a hello first, one answer last, an exit code that fits.
-/// What the worker answers; without the time that it took, which no two runs have in common.
+/// The answer comes without the time that it took, which no two runs have in common.
 pub(crate) fn run(task: &Task) -> Result<Outcome, (FailureCode, String)> {
     let (mut replies, status) = Worker::with_task(task).finish();
     assert!(matches!(replies.first(), Some(Reply::Hello { protocol: 1, .. })), "{replies:?}");
@@ -212,6 +212,7 @@ impl Room {
             local: None,
             local_out: work.trains().then(|| self.folder.path().join("next-local.state")),
             preparation: None,
+            correction: None,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! `training.frozen` and `training.local`: tensors that stay as they are, and tensors that stay here.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -102,5 +106,38 @@ fn a_round_goes_on_from_the_local_tensors_of_the_last_and_scores_with_them() {
         let (code, message) = run(&next).unwrap_err();
         assert_eq!(code, FailureCode::ModelMismatch);
         assert!(message.starts_with("the local state "), "{message}");
+    }
+}
+
+/// One step over all records at once: with and without a correction it follows the same gradient.
+#[test]
+fn a_correction_is_added_to_the_steps_of_what_is_sent_and_of_nothing_else() {
+    let training = "optimizer = \"sgd\"\nlearning_rate = 0.5\nbatch_size = 1048576\n\
+                    frozen = [\"output.*\"]\nlocal = [\"conv1.*\"]";
+    let room = Room::tiny_under("strategy = \"scaffold\"\ncontrol_clip_norm = 1.0", training);
+    let layout = room.study.layout().unwrap();
+    let task = room.task(Work::Train);
+    let outcome = run(&task).unwrap();
+    assert!((outcome.steps.unwrap() - 0.5).abs() < 1e-12, "{:?}", outcome.steps);
+    let plain = trained(&room);
+    let stays = bytes_of(task.local_out.as_deref().unwrap());
+
+    let path = room.folder.path().join("correction.safetensors");
+    let metadata = HashMap::<String, String>::new();
+    let correction: Vec<f32> = (0..layout.len()).map(|at| (at % 5) as f32 - 2.0).collect();
+    put(&path, &to_safetensors(&layout, &correction, metadata).unwrap());
+    let task = Task { correction: Some(path), ..task };
+    run(&task).unwrap();
+    let corrected = trained(&room);
+    assert_eq!(bytes_of(task.local_out.as_deref().unwrap()), stays);
+    let is_frozen = |name: &str| name.starts_with("output.");
+    for range in ranges(&layout, is_frozen) {
+        assert_eq!(corrected[range.clone()], plain[range]);
+    }
+    for range in ranges(&layout, |name| !is_frozen(name)) {
+        for at in range {
+            let moved = corrected[at] - plain[at];
+            assert!((moved + 0.5 * correction[at]).abs() < 1e-5, "{at}: {moved}");
+        }
     }
 }

@@ -57,6 +57,18 @@ pub enum HistoryError {
         /// The one that follows.
         need: Version,
     },
+    /// A plan that does not name the state by which the sites' steps are corrected.
+    #[error("the plan of study {study} round {round} corrects by {have:?}, {need:?} expected")]
+    Control {
+        /// Which study.
+        study: StudyId,
+        /// Which round.
+        round: Round,
+        /// In the plan.
+        have: Option<Digest>,
+        /// The newest version's.
+        need: Option<Digest>,
+    },
     /// A plan that does not name the study's preparation.
     #[error("round {round} of study {study} names preparation {have:?}, {need:?} is in force")]
     Preparation {

@@ -20,6 +20,7 @@ use consilium_common::wire::messages::{RunState, TaskKind};
 pub use error::HistoryError;
 
 use super::action::Head;
+use super::controls::Controls;
 use super::resume::{Interrupted, Setup};
 
 /// All that a log says.
@@ -50,6 +51,8 @@ pub struct StudyHistory {
     pub best: Best,
     /// The newest version when this file of the study was submitted.
     pub begun: Version,
+    /// Under SCAFFOLD: what the head's state is made of.
+    pub controls: Controls,
     /// What the roll calls' sums mean.
     schema: Schema,
     /// No round has this number yet.
@@ -158,6 +161,7 @@ impl History {
             },
             best: Best::new(study.evaluation.metric),
             begun: Version(0),
+            controls: Controls::default(),
             schema: Schema::of(&study),
             study,
             signed: submitted.signed.clone(),
@@ -193,6 +197,7 @@ impl StudyHistory {
             version: self.head.version,
             model: self.head.model,
             strategy_state: self.head.strategy_state,
+            controls: self.controls.clone(),
             best: self.best,
             begun: self.begun,
             preparation: self.head.preparation,
@@ -220,6 +225,7 @@ impl StudyHistory {
         if study.aggregation.strategy != self.study.aggregation.strategy {
             // Another strategy begins anew; its numbers may change on the way.
             self.head.strategy_state = None;
+            self.controls.clear();
         }
         if study.preparation_terms() != self.study.preparation_terms() {
             self.head.preparation = None;
@@ -240,6 +246,11 @@ impl StudyHistory {
         Ok(())
     }
 
+    /// The strategy is SCAFFOLD.
+    fn corrects(&self) -> bool {
+        self.study.aggregation.control_grid().is_some()
+    }
+
     fn plan(&mut self, record: &'static str, plan: &PlanMade) -> Result<(), HistoryError> {
         if plan.round < self.next_round || self.interrupted.is_some() {
             let need = format!("a roll call, or round {} or later,", self.next_round);
@@ -249,6 +260,12 @@ impl StudyHistory {
         if have != need {
             let (study, round) = (plan.study.clone(), plan.round);
             return Err(HistoryError::Preparation { study, round, have, need });
+        }
+        let corrects = self.corrects() && plan.task == TaskKind::Train;
+        let (have, need) = (plan.control, self.head.strategy_state.filter(|_| corrects));
+        if have != need {
+            let (study, round) = (plan.study.clone(), plan.round);
+            return Err(HistoryError::Control { study, round, have, need });
         }
         self.next_round = plan.round.next();
         self.interrupted =
@@ -316,6 +333,9 @@ impl StudyHistory {
             }
             Outcome::Prepared { preparation, .. } => self.head.preparation = Some(*preparation),
             Outcome::Abandoned { .. } => self.evaluations_abandoned += u32::from(evaluates),
+        }
+        if self.corrects() && self.controls.follow(roll_call) {
+            self.head.strategy_state = None;
         }
         self.interrupted = None;
         Ok(())

@@ -44,6 +44,7 @@ fn plan(round: u64) -> Record {
         base_version: Version(0),
         base: Digest([2; 32]),
         preparation: None,
+        control: None,
         invited: vec!["a".parse().unwrap()],
         remaining: Millis(100),
     })

@@ -5,12 +5,14 @@ use consilium_common::audit::{Outcome, Record, RollCall, Status as Counted};
 use consilium_common::ids::{Digest, Round};
 use consilium_common::study::Preparation;
 use consilium_common::tensor::flat::MODEL_HEADER_BYTES;
-use consilium_common::update::sections::{HEADER_BYTES, decode_i32};
+use consilium_common::tensor::state::{STATE_HEADER_BYTES, state_header};
+use consilium_common::update::sections::{Header, decode_i32};
 use consilium_common::wire::messages::{Message, RunState};
 
+use super::super::Controls;
 use super::world::{World, key};
-use crate::aggregate::server_opt::{STATE_HEADER_BYTES, state_header};
-use crate::aggregate::{Before, Next, ServerStep, Sum, segments};
+use crate::aggregate::sum::Coordinates;
+use crate::aggregate::{Before, Members, Next, ServerStep, Sum, segments};
 
 impl World {
     /// Every roll call of the log.
@@ -38,23 +40,35 @@ impl World {
     /// call over its base, and its strategy's state to follow from the one before.
     pub(super) fn commits(&self) -> Vec<Digest> {
         let (mut commits, mut state) = (Vec::new(), None);
+        let grid = self.study.aggregation.control_grid();
+        let (mut controls, shared) = (Controls::default(), self.layout.len());
+        let coordinates = Coordinates { shared, control: grid.map_or(0, |_| shared) };
         for roll_call in self.roll_calls() {
+            let before = controls.len();
+            let begins_anew = grid.is_some() && controls.follow(&roll_call);
             let Outcome::Committed { model, strategy_state, sum, weight, .. } = roll_call.outcome
             else {
+                state = state.filter(|_| !begins_anew);
                 continue;
             };
-            let mut reference = Sum::new(self.layout.len());
+            let mut reference = Sum::of(coordinates);
             for entry in roll_call.sites.values() {
                 if let Counted::Counted { weight } = entry.status {
                     let update = &self.made[&entry.update.unwrap()];
                     let share = reference.admit(weight.unwrap()).unwrap();
-                    reference.add(share, 0, &units(update, self.layout.len())).unwrap();
+                    reference.add(share, 0, &units(update, coordinates.all())).unwrap();
                 }
             }
             assert_eq!((reference.digest(), reference.weight()), (sum, weight));
-            let (next, next_state) = next(self, roll_call.base, state, &reference, -26);
+            let members = grid.map(|grid| Members {
+                before,
+                after: controls.len(),
+                step_exponent: grid.step_exponent,
+            });
+            let (next, next_state) = next(self, (roll_call.base, state), &reference, -26, members);
             state = next_state.as_deref().map(Digest::of);
             assert_eq!((Digest::of(&next), state), (model, strategy_state));
+            state = state.filter(|_| !begins_anew);
             commits.push(model);
         }
         commits
@@ -104,18 +118,22 @@ impl World {
 }
 
 pub(super) fn units(update: &[u8], coordinates: usize) -> Vec<i32> {
-    decode_i32(&update[HEADER_BYTES..]).take(coordinates).collect()
+    let header = Header::decode(update, update.len() as u64).unwrap();
+    decode_i32(&update[header.header_bytes_len()..]).take(coordinates).collect()
 }
 
 /// The next model and strategy's state.
 pub(super) fn next(
     world: &World,
-    base: Digest,
-    state: Option<Digest>,
+    (base, state): (Digest, Option<Digest>),
     sum: &Sum,
     exponent: i32,
+    members: Option<Members>,
 ) -> (Vec<u8>, Option<Vec<u8>>) {
-    let step = ServerStep::new(world.optimizer, sum.weight(), exponent).unwrap();
+    let mut step = ServerStep::new(world.optimizer, sum.weight(), exponent).unwrap();
+    if let Some(members) = members {
+        step = step.with_members(members).unwrap();
+    }
     let values = world.optimizer.state_values();
     let (header, vector) = world.models[&base].split_at(MODEL_HEADER_BYTES);
     let state = state.map(|state| &world.models[&state][STATE_HEADER_BYTES..]);

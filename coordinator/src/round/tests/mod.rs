@@ -12,6 +12,7 @@ mod golden;
 mod life;
 mod prepare;
 mod random;
+mod scaffold;
 mod sites;
 mod waiting;
 mod world;

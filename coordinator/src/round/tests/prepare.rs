@@ -6,7 +6,7 @@ use consilium_common::limits::GRID_MAX;
 use consilium_common::study::preparation::preparation_bytes_len;
 use consilium_common::update::sections::Header;
 use consilium_common::update::words::Words;
-use consilium_common::wire::messages::{PreparationBlob, TaskKind};
+use consilium_common::wire::messages::{NamedBlob, TaskKind};
 use consilium_common::wire::reject::Code;
 
 use super::super::*;
@@ -43,7 +43,7 @@ fn sites_count_once_before_the_first_round_and_every_later_plan_names_the_sums()
     assert!(first.sites.values().all(|e| e.status == Counted::Counted { weight: Some(1) }));
     assert_eq!(world.engine.head().version, Version(0), "no version comes of it");
     assert_eq!(world.engine.head().preparation, Some(preparation));
-    let blob = PreparationBlob { digest: preparation, bytes: preparation_bytes_len(7) };
+    let blob = NamedBlob { digest: preparation, bytes: preparation_bytes_len(7) };
     for (round, task) in [(2, TaskKind::Train), (3, TaskKind::Train), (4, TaskKind::Evaluate)] {
         let plan = world.plan();
         assert_eq!((plan.round, plan.task), (Round(round), task));

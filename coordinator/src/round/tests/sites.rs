@@ -7,7 +7,7 @@ use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::signed::Signed;
 use consilium_common::time::Millis;
 use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
-use consilium_common::update::sections::{Header, encode_update};
+use consilium_common::update::sections::{ControlSection, Header, encode_update};
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{
     Answer, Message, Plan, PlanAnswer, Progress, SitePhase, TaskFailed, TaskKind, UpdateOffer,
@@ -62,8 +62,12 @@ impl World {
             TaskKind::Prepare => self.study.preparation_len().unwrap(),
         };
         let counts = plan.task == TaskKind::Prepare;
+        let grid = self.study.aggregation.control_grid();
+        let grid = grid.filter(|_| plan.task == TaskKind::Train);
+        let control = grid.map(|grid| ControlSection { step_exponent: grid.step_exponent, len });
+        let all = len + control.map_or(0, |control| control.len);
         let mut units: Vec<i32> =
-            seed.iter().cycle().take(len).map(|b| (i32::from(*b) - 128) << 18).collect();
+            seed.iter().cycle().take(all).map(|b| (i32::from(*b) - 128) << 18).collect();
         let mut words = Words {
             weight: 10 + u64::from(seed[30]),
             clipped: u64::from(seed[31] & 1),
@@ -79,6 +83,7 @@ impl World {
             base: plan.base,
             layout: self.layout.digest(),
             shared_len: len,
+            control,
             words_len: 10,
         };
         change(&mut header, &mut units, &mut words);

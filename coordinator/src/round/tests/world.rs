@@ -16,7 +16,8 @@ use consilium_common::wire::reject::Code;
 use super::super::*;
 use super::audit;
 use super::sites::FakeSite;
-use crate::aggregate::{Sum, validate};
+use crate::aggregate::sum::Coordinates;
+use crate::aggregate::{Members, Sum, validate};
 
 pub(super) const TOML: &str = r#"
 [study]
@@ -186,8 +187,9 @@ impl World {
             Action::Add { id, site, update, weight, coordinates } => {
                 (id, Done::Added(self.add(&site, update, weight, coordinates)))
             }
-            Action::Aggregate { id, base, strategy_state, weight, step_exponent } => {
-                let made = self.aggregate(base, strategy_state, weight, step_exponent);
+            Action::Aggregate { id, base, strategy_state, weight, step_exponent, members } => {
+                let sum = (weight, step_exponent);
+                let made = self.aggregate(base, strategy_state, sum, members);
                 (id, Done::Aggregated(made))
             }
             Action::Prepare { id, sites } => (id, Done::Prepared(self.prepare(sites))),
@@ -217,12 +219,12 @@ impl World {
         site: &SiteId,
         update: Digest,
         weight: u64,
-        coordinates: usize,
+        coordinates: Coordinates,
     ) -> Result<(), Fault> {
         self.unless_broken("add")?;
         assert!(self.added.insert(site.clone()), "{site} was added twice");
-        let units = audit::units(&self.staged[&update], coordinates);
-        let sum = self.sum.get_or_insert_with(|| Sum::new(units.len()));
+        let units = audit::units(&self.staged[&update], coordinates.all());
+        let sum = self.sum.get_or_insert_with(|| Sum::of(coordinates));
         let share = sum.admit(weight).unwrap();
         sum.add(share, 0, &units).unwrap();
         Ok(())
@@ -232,13 +234,13 @@ impl World {
         &mut self,
         base: Digest,
         strategy_state: Option<Digest>,
-        weight: u64,
-        exponent: i32,
+        (weight, exponent): (u64, i32),
+        members: Option<Members>,
     ) -> Result<Aggregated, Fault> {
         self.unless_broken("aggregate")?;
         let sum = self.sum.as_ref().unwrap();
         assert_eq!(sum.weight(), weight);
-        let (next, state) = audit::next(self, base, strategy_state, sum, exponent);
+        let (next, state) = audit::next(self, (base, strategy_state), sum, exponent, members);
         let (model, sum) = (Digest::of(&next), sum.digest());
         self.models.insert(model, next);
         let strategy_state = state.map(|state| {
