@@ -34,7 +34,8 @@ pub const VARIANTS_MAX: usize = 4096;
 pub const PATTERNS_MAX: usize = 64;
 /// Dimensions of one tensor.
 pub const DIMENSIONS_MAX: usize = 8;
-/// Classes of a classifier: its confusion matrix has the square of this many words.
+/// Classes of a classifier: its confusion matrix has the square of this many words, and a record's set
+/// of labels is a u64.
 pub const CLASSES_MAX: usize = 64;
 /// Columns of a table, variables of a series: a wide hospital export.
 pub const COLUMNS_MAX: usize = 4096;

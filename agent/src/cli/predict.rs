@@ -54,7 +54,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         model_digest: used.digest(),
         classes: study.model.classes(),
         threshold: study.evaluation.threshold,
-        classifies: study.model.objective() == Some(Objective::Classify),
+        objective: study.model.objective().unwrap_or_default(),
         json: common.json,
     };
     let read = || files.open_predictions().map_err(Failure::failed);
@@ -198,9 +198,12 @@ struct Sheet<'a> {
     classes: &'a [String],
     /// The study's, of two classes.
     threshold: Option<f64>,
-    classifies: bool,
+    objective: Objective,
     json: bool,
 }
+
+/// Between the classes of one record.
+const SEPARATOR: &str = "|";
 
 impl Sheet<'_> {
     fn write(
@@ -232,7 +235,7 @@ impl Sheet<'_> {
 
     /// A hospital's own trainer may have written it.
     fn checked(&self, prediction: Prediction) -> io::Result<Prediction> {
-        let need = if self.classifies { self.classes.len() } else { 1 };
+        let need = if self.objective.has_classes() { self.classes.len() } else { 1 };
         let fits = match &prediction.outputs {
             Some(outputs) => outputs.len() == need && prediction.trouble.is_none(),
             None => prediction.trouble.is_some(),
@@ -255,11 +258,19 @@ impl Sheet<'_> {
         self.classes.get(class).map(String::as_str)
     }
 
+    /// The classes that are said to be there, where several may be.
+    fn several(&self, prediction: &Prediction) -> Vec<&str> {
+        let there = prediction.classes();
+        there.into_iter().filter_map(|class| self.classes.get(class).map(String::as_str)).collect()
+    }
+
     fn head_csv(&self, out: &mut impl Write) -> io::Result<()> {
-        if !self.classifies {
-            return writeln!(out, "id,value");
-        }
-        write!(out, "id,class")?;
+        let what = match self.objective {
+            Objective::Classify => "class",
+            Objective::Multilabel => "classes",
+            Objective::Regress | Objective::Rank => return writeln!(out, "id,value"),
+        };
+        write!(out, "id,{what}")?;
         for class in self.classes {
             write!(out, ",{}", csv(&format!("p({class})")))?;
         }
@@ -268,13 +279,20 @@ impl Sheet<'_> {
 
     fn row_csv(&self, prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
         write!(out, "{}", csv(&prediction.id))?;
-        if self.classifies {
-            write!(out, ",{}", csv(self.class(prediction).unwrap_or_default()))?;
+        match self.objective {
+            Objective::Classify => {
+                write!(out, ",{}", csv(self.class(prediction).unwrap_or_default()))?;
+            }
+            Objective::Multilabel => {
+                write!(out, ",{}", csv(&self.several(prediction).join(SEPARATOR)))?;
+            }
+            Objective::Regress | Objective::Rank => {}
         }
+        let has_classes = self.objective.has_classes();
         match &prediction.outputs {
-            None if self.classifies => write!(out, "{}", ",".repeat(self.classes.len()))?,
+            None if has_classes => write!(out, "{}", ",".repeat(self.classes.len()))?,
             None => write!(out, ",")?,
-            Some(outputs) if self.classifies => {
+            Some(outputs) if has_classes => {
                 outputs.iter().try_for_each(|share| write!(out, ",{share:.6}"))?;
             }
             Some(outputs) => outputs.iter().try_for_each(|value| write!(out, ",{value}"))?,
@@ -286,7 +304,7 @@ impl Sheet<'_> {
         let study = serde_json::to_string(self.study)?;
         let digest = serde_json::to_string(&self.model_digest)?;
         writeln!(out, "{{\n  \"study\": {study},\n  \"model_digest\": {digest},")?;
-        if self.classifies {
+        if self.objective.has_classes() {
             writeln!(out, "  \"classes\": {},", serde_json::to_string(self.classes)?)?;
         }
         write!(out, "  \"records\": [")
@@ -296,7 +314,10 @@ impl Sheet<'_> {
         let id = &prediction.id;
         let row = match (&prediction.outputs, &prediction.trouble) {
             (None, trouble) => serde_json::json!({ "id": id, "trouble": trouble }),
-            (Some(outputs), _) if self.classifies => serde_json::json!({
+            (Some(outputs), _) if self.objective == Objective::Multilabel => serde_json::json!({
+                "id": id, "classes": self.several(prediction), "probabilities": outputs
+            }),
+            (Some(outputs), _) if self.objective == Objective::Classify => serde_json::json!({
                 "id": id, "class": self.class(prediction), "probabilities": outputs
             }),
             (Some(outputs), _) => serde_json::json!({ "id": id, "value": outputs.first() }),
@@ -326,6 +347,10 @@ mod tests {
     }
 
     fn written(json: bool) -> (String, Seen) {
+        written_of(Objective::Classify, json)
+    }
+
+    fn written_of(objective: Objective, json: bool) -> (String, Seen) {
         let classes = ["well".to_owned(), "i\"ll".to_owned()];
         let study: StudyId = "ward".parse().unwrap();
         let sheet = Sheet {
@@ -333,7 +358,7 @@ mod tests {
             model_digest: Digest([7; 32]),
             classes: &classes,
             threshold: None,
-            classifies: true,
+            objective,
             json,
         };
         let mut out = Vec::new();
@@ -381,15 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn of_several_labels_those_of_one_half_or_more_are_named() {
+        let (text, _) = written_of(Objective::Multilabel, false);
+        let head = "id,classes,p(well),\"p(i\"\"ll)\"\n";
+        assert_eq!(text, format!("{head}\"a,b.png\",\"i\"\"ll\",0.250000,0.750000\n2,,,\n"));
+        let (text, _) = written_of(Objective::Multilabel, true);
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["records"][0]["classes"], serde_json::json!(["i\"ll"]));
+        let outputs = Some(vec![0.5, 1.0]);
+        let both = Prediction { id: "3".to_owned(), outputs, trouble: None };
+        assert_eq!(both.classes(), [0, 1]);
+    }
+
+    #[test]
     fn a_worker_that_says_too_little_is_not_believed() {
         let study: StudyId = "ward".parse().unwrap();
         let model_digest = Digest([7; 32]);
+        let objective = Objective::Regress;
         let sheet = Sheet {
             study: &study,
             model_digest,
             classes: &[],
             threshold: None,
-            classifies: false,
+            objective,
             json: false,
         };
         for outputs in [Some(vec![1.0, 2.0]), Some(Vec::new()), None] {

@@ -93,6 +93,8 @@ pub struct Format {
     pub decimal: char,
     /// Whether the first line names the columns.
     pub header: bool,
+    /// Between the labels of one record, where it may have several.
+    pub label_separator: char,
     /// What stands for "not known", instead of the empty field, `NA`, `NaN`, `null` and `?`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Vec<String>>,
@@ -105,6 +107,7 @@ impl Default for Format {
             delimiter: None,
             decimal: '.',
             header: true,
+            label_separator: '|',
             missing: None,
         }
     }

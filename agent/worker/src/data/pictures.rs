@@ -4,10 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use consilium_common::limits::EXAMPLES_MAX;
+use consilium_common::study::Objective;
 use consilium_common::study::model::cnn::Image;
 use consilium_common::worker::{FailureCode, SourceKind};
 
+use super::contract::Labelled;
 use super::idx;
+use super::label::{self, Labels};
 use super::read::images::{Folder, ImageError, Shape, decode};
 use super::read::npz::{Array, NpzError};
 use super::select::Files;
@@ -50,8 +53,42 @@ fn invalid<T>(message: String) -> Result<T, Failure> {
     Err(Failure::new(FailureCode::DataInvalid, message))
 }
 
-/// The label of every record, each the index of one of `classes`.
+/// The label of every record.
 pub(crate) fn labels(
+    kind: SourceKind,
+    path: &Path,
+    files: Files,
+    labelled: &Labelled<'_>,
+) -> Result<Labels, Failure> {
+    match (labelled.objective, kind) {
+        (Objective::Multilabel, SourceKind::Npz) => {
+            let name = format!("{}_labels", files.word());
+            sets(path, &name, labelled.classes.len())
+        }
+        (Objective::Multilabel, SourceKind::Idx | SourceKind::ImageFolder) => invalid(format!(
+            "source: {kind:?} has one label for each picture: with `objective = \"multilabel\"` take \
+             npz, whose labels have a 0 or 1 for each class"
+        )),
+        _ => Ok(Labels::Classes(one_each(kind, path, files, labelled.classes)?)),
+    }
+}
+
+/// The classes of every record of the array `name`.
+fn sets(path: &Path, name: &str, classes: usize) -> Result<Labels, Failure> {
+    let sets = label::sets(path, name, classes, None)?;
+    match sets.iter().position(Option::is_none) {
+        None => Ok(Labels::Sets(sets.into_iter().flatten().collect())),
+        Some(record) => {
+            let place = path.display();
+            invalid(format!(
+                "{place}, array {name:?}: record {record} has other labels than 0 and 1"
+            ))
+        }
+    }
+}
+
+/// The class of every record, each the index of one of `classes`.
+fn one_each(
     kind: SourceKind,
     path: &Path,
     files: Files,

@@ -3,6 +3,7 @@
 
 mod groups;
 mod images;
+mod labels;
 mod pictures;
 mod predict;
 mod ratings;
