@@ -107,6 +107,8 @@ pub const TABLE_FIELD_BYTES_MAX: usize = 1 << 20;
 /// Columns of a table: gene expression has some 60,000.
 pub const TABLE_COLUMNS_MAX: usize = 1 << 16;
 
+/// A document in a file of its own: as a table's record, some hundred pages.
+pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Tokens of one document that a model reads: a long report has some thousand words.
 pub const DOCUMENT_TOKENS_MAX: u32 = 1 << 16;
 /// Tokens of a site's documents, each filled up to the longest: 4 GiB of ids, held twice for a moment.

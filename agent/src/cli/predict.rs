@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
-use consilium_common::study::Objective;
+use consilium_common::study::{DataKind, Objective, Study};
 use consilium_common::worker::{Holdout, Prediction, Source, SourceKind, Work, from_line};
 use consilium_io::disk::{Access, replace_with};
 
@@ -25,7 +25,7 @@ pub(super) struct Options {
     #[command(flatten)]
     version: version::Options,
     /// The records: a CSV or TSV file, plain or .gz, a .npz file (series as `X`, pictures as `images`),
-    /// a picture, or a folder of PNG and JPEG files. Labels are not read
+    /// a picture, a .txt file, or a folder of PNG and JPEG or of .txt files. Labels are not read
     #[arg(long, value_name = "FILE|FOLDER")]
     input: PathBuf,
     /// How the files are written and what they call the columns: as [data.NAME] of agent.toml says;
@@ -41,7 +41,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let config = common.load_if_there()?;
     let used = options.version.open(config.as_ref())?;
     let study = &used.study;
-    let source = source(options, config.as_ref(), study.id())?;
+    let source = source(options, config.as_ref(), study)?;
     if let Some(why) = used.local.note() {
         output::note(format_args!(
             "{why}; what it would hold is 0 here, so that the values are not \
@@ -96,19 +96,18 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
 fn source(
     options: &Options,
     config: Option<&AgentConfig>,
-    study: &StudyId,
+    study: &Study,
 ) -> Result<Source, Failure> {
-    let kind = kind_of(&options.input)?;
-    let plain = Source::new(kind, options.input.clone());
-    let name = options.data.as_ref().unwrap_or(study);
+    let name = options.data.as_ref().unwrap_or(study.id());
     let section = config.and_then(|config| config.data.get(name));
+    let kind = kind_of(&options.input, study.data.kind, section.map(|section| section.source))?;
+    let plain = Source::new(kind, options.input.clone());
     let Some(section) = section else {
         return match &options.data {
             None => Ok(plain),
             Some(name) => Err(Failure::Usage(format!("agent.toml has no [data.{name}]"))),
         };
     };
-    let is_table = |kind| matches!(kind, SourceKind::Csv | SourceKind::Tsv);
     if section.source != kind && !(is_table(section.source) && is_table(kind)) {
         return Ok(plain);
     }
@@ -116,6 +115,7 @@ fn source(
         path: options.input.clone(),
         source: kind,
         test_path: None,
+        labels: None,
         holdout: Holdout::default(),
         part: None,
         only: None,
@@ -123,9 +123,15 @@ fn source(
     })
 }
 
-fn kind_of(path: &Path) -> Result<SourceKind, Failure> {
+fn is_table(kind: SourceKind) -> bool {
+    matches!(kind, SourceKind::Csv | SourceKind::Tsv)
+}
+
+/// What the input is: by its ending, by what the study reads, and by what the site's `own` records are.
+fn kind_of(path: &Path, reads: DataKind, own: Option<SourceKind>) -> Result<SourceKind, Failure> {
+    let reads_text = reads == DataKind::Text;
     if path.is_dir() {
-        return Ok(SourceKind::ImageFolder);
+        return Ok(if reads_text { SourceKind::Text } else { SourceKind::ImageFolder });
     }
     let unpacked = path.with_extension("");
     let named = match path.extension() {
@@ -134,13 +140,14 @@ fn kind_of(path: &Path) -> Result<SourceKind, Failure> {
     };
     let ending = named.extension().unwrap_or_default().to_ascii_lowercase();
     match ending.to_str() {
+        Some("txt") if reads_text && !own.is_some_and(is_table) => Ok(SourceKind::Text),
         Some("csv" | "txt") => Ok(SourceKind::Csv),
         Some("tsv" | "tab") => Ok(SourceKind::Tsv),
         Some("npz") => Ok(SourceKind::Npz),
         Some("png" | "jpg" | "jpeg") => Ok(SourceKind::ImageFolder),
         Some(_) | None => Err(Failure::Usage(format!(
-            "--input {}: write a file that ends in .csv, .tsv, .npz, .png or .jpg, or a folder of \
-             pictures",
+            "--input {}: write a file that ends in .csv, .tsv, .npz, .txt, .png or .jpg, or a folder of \
+             pictures or documents",
             path.display()
         ))),
     }
@@ -440,11 +447,20 @@ mod tests {
 
     #[test]
     fn the_ending_says_what_the_input_is() {
-        let kind = |name: &str| kind_of(Path::new(name)).map_err(|failure| failure.to_string());
+        let of = |name: &str, reads, own| {
+            kind_of(Path::new(name), reads, own).map_err(|failure| failure.to_string())
+        };
+        let kind = |name: &str| of(name, DataKind::Images, None);
         assert_eq!(kind("a.CSV.gz"), Ok(SourceKind::Csv));
         assert_eq!(kind("a.tsv"), Ok(SourceKind::Tsv));
         assert_eq!(kind("a.npz"), Ok(SourceKind::Npz));
         assert_eq!(kind("a.JPEG"), Ok(SourceKind::ImageFolder));
         assert!(kind("a.dcm").unwrap_err().contains(".npz"));
+        // A .txt is a document where documents are read, unless the site's own are a table's rows.
+        assert_eq!(of("a.txt", DataKind::Text, None), Ok(SourceKind::Text));
+        assert_eq!(of("a.txt", DataKind::Text, Some(SourceKind::Tsv)), Ok(SourceKind::Csv));
+        assert_eq!(of("a.txt", DataKind::Table, None), Ok(SourceKind::Csv));
+        assert_eq!(of("/", DataKind::Text, Some(SourceKind::Csv)), Ok(SourceKind::Text));
+        assert_eq!(of("/", DataKind::Images, None), Ok(SourceKind::ImageFolder));
     }
 }

@@ -11,6 +11,7 @@
 //!  augment  pictures of a training step, changed
 //!  label    a class, several of them, or a number
 //!  users    parts and hold-outs by whose records they are, pure
+//!  documents a table's, or a file each
 //!  asked    records without labels, for predictions
 //!  groups   which rows are scored apart, pure
 //! ```
@@ -22,6 +23,7 @@ pub(crate) mod augment;
 pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;
+pub(crate) mod documents;
 pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;

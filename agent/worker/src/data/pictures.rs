@@ -11,7 +11,8 @@ use consilium_common::worker::{FailureCode, SourceKind};
 use super::contract::Labelled;
 use super::idx;
 use super::label::{self, Labels};
-use super::read::images::{Folder, ImageError, Shape, decode};
+use super::read::folder::{Folder, FolderError, PICTURES};
+use super::read::images::{ImageError, Shape, decode};
 use super::read::npz::{Array, NpzError};
 use super::select::Files;
 use crate::failure::Failure;
@@ -30,18 +31,27 @@ impl From<NpzError> for Failure {
     }
 }
 
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        let code = match error {
+            FolderError::NoFolder(_) | FolderError::NoClasses(_) | FolderError::Open { .. } => {
+                FailureCode::DataMissing
+            }
+            FolderError::Link(_)
+            | FolderError::Outside(_)
+            | FolderError::Name(_)
+            | FolderError::TooMany(_)
+            | FolderError::TooDeep(_) => FailureCode::DataInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
         let code = match error {
-            ImageError::NoFolder(_) | ImageError::NoClasses(_) | ImageError::Open { .. } => {
-                FailureCode::DataMissing
-            }
-            ImageError::Link(_)
-            | ImageError::Outside(_)
-            | ImageError::Name(_)
-            | ImageError::TooMany(_)
-            | ImageError::TooDeep(_)
-            | ImageError::TooLarge { .. }
+            ImageError::Open { .. } => FailureCode::DataMissing,
+            ImageError::TooLarge { .. }
             | ImageError::Unreadable { .. }
             | ImageError::Size { .. } => FailureCode::DataInvalid,
         };
@@ -135,7 +145,9 @@ fn one_each(
             let label = |class: usize| labels.get(class).copied();
             Ok(folder.records.iter().filter_map(|record| label(record.class)).collect())
         }
-        SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+        SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
+            unread(kind)
+        }
     }
 }
 
@@ -152,7 +164,7 @@ fn own_folder(path: &Path, files: Files) -> Result<Folder, Failure> {
             "holdout = {word:?}: an image-folder has no {word} files of its own, write a fraction"
         ));
     }
-    Ok(Folder::open(path)?)
+    Ok(Folder::open(path, PICTURES)?)
 }
 
 fn of_classes(
@@ -205,7 +217,9 @@ impl Pictures {
                 let paths = records.into_iter().map(|record| record.path).collect::<Vec<_>>();
                 Ok(Self::Folder(ImageFiles { paths: paths.into_iter(), size, pixels: Vec::new() }))
             }
-            SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+            SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
+                unread(kind)
+            }
         }
     }
 

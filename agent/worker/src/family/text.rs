@@ -1,4 +1,4 @@
-//! `text-classifier`: documents with a label each, from a column of a table.
+//! `text-classifier`: documents with a label each, from a column of a table or a file each.
 
 use std::collections::HashSet;
 
@@ -19,9 +19,10 @@ use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
 use crate::data::contract::{Field, Labelled, Repairs, Trouble};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::documents::{ask, read};
 use crate::data::groups::shown;
 use crate::data::label::Label;
-use crate::data::rows::{Parsed, Rows, ask, read};
+use crate::data::rows::{Parsed, Rows};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::text::{self, Reader};
@@ -45,10 +46,7 @@ impl Documents<'_> {
         let drops = data.repeats == Some(Repeats::Drop);
         let (labelled, mut repairs) = (Labelled::of(job.study, job.source), Repairs::default());
         let mut before = HashSet::new();
-        let rows = read(job, &[name, data.label.as_str()], link, |fields| {
-            let &[text, label] = fields else {
-                return Err(Trouble::Dropped);
-            };
+        let rows = read(job, link, &mut |text, label| {
             if drops && !before.insert(Digest::of(text.text.as_bytes())) {
                 repairs.note(name, "repeats another, the row left out");
                 return Err(Trouble::Dropped);
@@ -193,10 +191,7 @@ impl Family for Documents<'_> {
         let vocabulary = self.vocabulary(job)?;
         let name = job.study.data.text.as_deref().unwrap_or_default();
         let (buckets, mut repairs) = (Buckets::of(job.study), Repairs::default());
-        let asked = ask(job, &[name], link, |fields| {
-            let field = fields.first().copied().ok_or(Trouble::Dropped)?;
-            self.document((name, field), &buckets, &mut repairs)
-        })?;
+        let asked = ask(job, link, |field| self.document((name, field), &buckets, &mut repairs))?;
         let dataset = |documents: Vec<Document>| {
             let inputs = self.inputs(documents.iter(), &vocabulary, job.device)?;
             Ok::<_, Failure>(Dataset::unlabelled(inputs)?)

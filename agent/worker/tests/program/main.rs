@@ -1,6 +1,7 @@
 //! `consilium-worker` as the daemon sees it: over a socket, on real files. One program, so that it
 //! is linked once.
 
+mod documents;
 mod groups;
 mod images;
 mod labels;
