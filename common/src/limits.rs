@@ -34,7 +34,8 @@ pub const VARIANTS_MAX: usize = 4096;
 pub const PATTERNS_MAX: usize = 64;
 /// Dimensions of one tensor.
 pub const DIMENSIONS_MAX: usize = 8;
-/// Classes of a classifier: its confusion matrix has the square of this many words.
+/// Classes of a classifier: its confusion matrix has the square of this many words, and a record's set
+/// of labels is a u64.
 pub const CLASSES_MAX: usize = 64;
 /// Columns of a table, variables of a series: a wide hospital export.
 pub const COLUMNS_MAX: usize = 4096;
@@ -106,6 +107,8 @@ pub const TABLE_FIELD_BYTES_MAX: usize = 1 << 20;
 /// Columns of a table: gene expression has some 60,000.
 pub const TABLE_COLUMNS_MAX: usize = 1 << 16;
 
+/// A document in a file of its own: as a table's record, some hundred pages.
+pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Tokens of one document that a model reads: a long report has some thousand words.
 pub const DOCUMENT_TOKENS_MAX: u32 = 1 << 16;
 /// Tokens of a site's documents, each filled up to the longest: 4 GiB of ids, held twice for a moment.

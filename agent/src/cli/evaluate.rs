@@ -1,10 +1,13 @@
 //! `evaluate`: what a version is worth on this site's hold-out, or on another one, in the measures
 //! that people know.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Measure;
+use consilium_common::update::labels::LabelCounts;
 use consilium_common::update::operating_point::OperatingPoint;
 use consilium_common::update::words::{Metrics, Schema};
 use consilium_common::worker::Work;
@@ -44,6 +47,23 @@ struct Report {
     groups: Vec<GroupRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     confusion: Option<Confusion>,
+    /// What was said of each class, where a record may have several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<LabelRow>,
+}
+
+/// One class of several that a record may have at once.
+#[derive(Debug, Serialize)]
+struct LabelRow {
+    class: String,
+    found: u64,
+    missed: u64,
+    mistaken: u64,
+    sensitivity: Option<f64>,
+    specificity: Option<f64>,
+    /// Where AUC decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auc: Option<f64>,
 }
 
 /// Rows are the truth, columns what was said.
@@ -69,6 +89,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         operating_point: schema.best_operating_point(&outcome.metrics),
         groups: schema.group_rows(&outcome.metrics),
         confusion: confusion(&schema, study.model.classes(), &outcome.metrics),
+        labels: labels(&schema, study.model.classes(), &outcome.metrics),
     };
     if common.json {
         return output::json(&report);
@@ -82,6 +103,42 @@ fn confusion(schema: &Schema, classes: &[String], metrics: &Metrics) -> Option<C
         (0..classes.len()).map(|truth| schema.confusion(metrics, truth)).collect();
     let rows = rows.filter(|rows| !rows.is_empty())?;
     Some(Confusion { classes: classes.to_vec(), rows })
+}
+
+fn labels(schema: &Schema, classes: &[String], metrics: &Metrics) -> Vec<LabelRow> {
+    let areas: BTreeMap<usize, f64> =
+        schema.class_areas(metrics).into_iter().map(|(class, area)| (class, area.value)).collect();
+    let counts = schema.every_label(metrics).unwrap_or_default();
+    let row = |(class, (name, of)): (usize, (&String, LabelCounts))| LabelRow {
+        class: name.clone(),
+        found: of.found,
+        missed: of.missed,
+        mistaken: of.mistaken,
+        sensitivity: of.sensitivity(),
+        specificity: of.specificity(),
+        auc: areas.get(&class).copied(),
+    };
+    classes.iter().zip(counts).enumerate().map(row).collect()
+}
+
+fn label_table(rows: &[LabelRow]) -> comfy_table::Table {
+    let share =
+        |share: Option<f64>| share.map_or_else(|| "–".to_owned(), |share| format!("{share:.4}"));
+    let mut table = output::table(&[
+        "class",
+        "found",
+        "missed",
+        "mistaken",
+        "sensitivity",
+        "specificity",
+        "AUC",
+    ]);
+    for row in rows {
+        let counts = [row.found, row.missed, row.mistaken].map(|count| count.to_string());
+        let shares = [row.sensitivity, row.specificity, row.auc].map(share);
+        table.add_row(std::iter::once(row.class.clone()).chain(counts).chain(shares));
+    }
+    table
 }
 
 fn show(report: &Report) {
@@ -106,6 +163,9 @@ fn show(report: &Report) {
     }
     if !report.groups.is_empty() {
         output::line(output::group_table(&report.groups));
+    }
+    if !report.labels.is_empty() {
+        output::line(label_table(&report.labels));
     }
     if let Some(Confusion { classes, rows }) = &report.confusion
         && classes.len() <= CONFUSION_SHOWN_MAX

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
-use consilium_common::study::Objective;
+use consilium_common::study::{DataKind, Objective, Study};
 use consilium_common::worker::{Holdout, Prediction, Source, SourceKind, Work, from_line};
 use consilium_io::disk::{Access, replace_with};
 
@@ -25,7 +25,7 @@ pub(super) struct Options {
     #[command(flatten)]
     version: version::Options,
     /// The records: a CSV or TSV file, plain or .gz, a .npz file (series as `X`, pictures as `images`),
-    /// a picture, or a folder of PNG and JPEG files. Labels are not read
+    /// a picture, a .txt file, or a folder of PNG and JPEG or of .txt files. Labels are not read
     #[arg(long, value_name = "FILE|FOLDER")]
     input: PathBuf,
     /// How the files are written and what they call the columns: as [data.NAME] of agent.toml says;
@@ -41,7 +41,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     let config = common.load_if_there()?;
     let used = options.version.open(config.as_ref())?;
     let study = &used.study;
-    let source = source(options, config.as_ref(), study.id())?;
+    let source = source(options, config.as_ref(), study)?;
     if let Some(why) = used.local.note() {
         output::note(format_args!(
             "{why}; what it would hold is 0 here, so that the values are not \
@@ -54,7 +54,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         model_digest: used.digest(),
         classes: study.model.classes(),
         threshold: study.evaluation.threshold,
-        classifies: study.model.objective() == Some(Objective::Classify),
+        objective: study.model.objective().unwrap_or_default(),
         json: common.json,
     };
     let read = || files.open_predictions().map_err(Failure::failed);
@@ -96,19 +96,18 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
 fn source(
     options: &Options,
     config: Option<&AgentConfig>,
-    study: &StudyId,
+    study: &Study,
 ) -> Result<Source, Failure> {
-    let kind = kind_of(&options.input)?;
-    let plain = Source::new(kind, options.input.clone());
-    let name = options.data.as_ref().unwrap_or(study);
+    let name = options.data.as_ref().unwrap_or(study.id());
     let section = config.and_then(|config| config.data.get(name));
+    let kind = kind_of(&options.input, study.data.kind, section.map(|section| section.source))?;
+    let plain = Source::new(kind, options.input.clone());
     let Some(section) = section else {
         return match &options.data {
             None => Ok(plain),
             Some(name) => Err(Failure::Usage(format!("agent.toml has no [data.{name}]"))),
         };
     };
-    let is_table = |kind| matches!(kind, SourceKind::Csv | SourceKind::Tsv);
     if section.source != kind && !(is_table(section.source) && is_table(kind)) {
         return Ok(plain);
     }
@@ -116,6 +115,7 @@ fn source(
         path: options.input.clone(),
         source: kind,
         test_path: None,
+        labels: None,
         holdout: Holdout::default(),
         part: None,
         only: None,
@@ -123,9 +123,15 @@ fn source(
     })
 }
 
-fn kind_of(path: &Path) -> Result<SourceKind, Failure> {
+fn is_table(kind: SourceKind) -> bool {
+    matches!(kind, SourceKind::Csv | SourceKind::Tsv)
+}
+
+/// What the input is: by its ending, by what the study reads, and by what the site's `own` records are.
+fn kind_of(path: &Path, reads: DataKind, own: Option<SourceKind>) -> Result<SourceKind, Failure> {
+    let reads_text = reads == DataKind::Text;
     if path.is_dir() {
-        return Ok(SourceKind::ImageFolder);
+        return Ok(if reads_text { SourceKind::Text } else { SourceKind::ImageFolder });
     }
     let unpacked = path.with_extension("");
     let named = match path.extension() {
@@ -134,13 +140,14 @@ fn kind_of(path: &Path) -> Result<SourceKind, Failure> {
     };
     let ending = named.extension().unwrap_or_default().to_ascii_lowercase();
     match ending.to_str() {
+        Some("txt") if reads_text && !own.is_some_and(is_table) => Ok(SourceKind::Text),
         Some("csv" | "txt") => Ok(SourceKind::Csv),
         Some("tsv" | "tab") => Ok(SourceKind::Tsv),
         Some("npz") => Ok(SourceKind::Npz),
         Some("png" | "jpg" | "jpeg") => Ok(SourceKind::ImageFolder),
         Some(_) | None => Err(Failure::Usage(format!(
-            "--input {}: write a file that ends in .csv, .tsv, .npz, .png or .jpg, or a folder of \
-             pictures",
+            "--input {}: write a file that ends in .csv, .tsv, .npz, .txt, .png or .jpg, or a folder of \
+             pictures or documents",
             path.display()
         ))),
     }
@@ -198,9 +205,12 @@ struct Sheet<'a> {
     classes: &'a [String],
     /// The study's, of two classes.
     threshold: Option<f64>,
-    classifies: bool,
+    objective: Objective,
     json: bool,
 }
+
+/// Between the classes of one record.
+const SEPARATOR: &str = "|";
 
 impl Sheet<'_> {
     fn write(
@@ -232,7 +242,7 @@ impl Sheet<'_> {
 
     /// A hospital's own trainer may have written it.
     fn checked(&self, prediction: Prediction) -> io::Result<Prediction> {
-        let need = if self.classifies { self.classes.len() } else { 1 };
+        let need = if self.objective.has_classes() { self.classes.len() } else { 1 };
         let fits = match &prediction.outputs {
             Some(outputs) => outputs.len() == need && prediction.trouble.is_none(),
             None => prediction.trouble.is_some(),
@@ -255,11 +265,19 @@ impl Sheet<'_> {
         self.classes.get(class).map(String::as_str)
     }
 
+    /// The classes that are said to be there, where several may be.
+    fn several(&self, prediction: &Prediction) -> Vec<&str> {
+        let there = prediction.classes();
+        there.into_iter().filter_map(|class| self.classes.get(class).map(String::as_str)).collect()
+    }
+
     fn head_csv(&self, out: &mut impl Write) -> io::Result<()> {
-        if !self.classifies {
-            return writeln!(out, "id,value");
-        }
-        write!(out, "id,class")?;
+        let what = match self.objective {
+            Objective::Classify => "class",
+            Objective::Multilabel => "classes",
+            Objective::Regress | Objective::Rank => return writeln!(out, "id,value"),
+        };
+        write!(out, "id,{what}")?;
         for class in self.classes {
             write!(out, ",{}", csv(&format!("p({class})")))?;
         }
@@ -268,13 +286,20 @@ impl Sheet<'_> {
 
     fn row_csv(&self, prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
         write!(out, "{}", csv(&prediction.id))?;
-        if self.classifies {
-            write!(out, ",{}", csv(self.class(prediction).unwrap_or_default()))?;
+        match self.objective {
+            Objective::Classify => {
+                write!(out, ",{}", csv(self.class(prediction).unwrap_or_default()))?;
+            }
+            Objective::Multilabel => {
+                write!(out, ",{}", csv(&self.several(prediction).join(SEPARATOR)))?;
+            }
+            Objective::Regress | Objective::Rank => {}
         }
+        let has_classes = self.objective.has_classes();
         match &prediction.outputs {
-            None if self.classifies => write!(out, "{}", ",".repeat(self.classes.len()))?,
+            None if has_classes => write!(out, "{}", ",".repeat(self.classes.len()))?,
             None => write!(out, ",")?,
-            Some(outputs) if self.classifies => {
+            Some(outputs) if has_classes => {
                 outputs.iter().try_for_each(|share| write!(out, ",{share:.6}"))?;
             }
             Some(outputs) => outputs.iter().try_for_each(|value| write!(out, ",{value}"))?,
@@ -286,7 +311,7 @@ impl Sheet<'_> {
         let study = serde_json::to_string(self.study)?;
         let digest = serde_json::to_string(&self.model_digest)?;
         writeln!(out, "{{\n  \"study\": {study},\n  \"model_digest\": {digest},")?;
-        if self.classifies {
+        if self.objective.has_classes() {
             writeln!(out, "  \"classes\": {},", serde_json::to_string(self.classes)?)?;
         }
         write!(out, "  \"records\": [")
@@ -296,7 +321,10 @@ impl Sheet<'_> {
         let id = &prediction.id;
         let row = match (&prediction.outputs, &prediction.trouble) {
             (None, trouble) => serde_json::json!({ "id": id, "trouble": trouble }),
-            (Some(outputs), _) if self.classifies => serde_json::json!({
+            (Some(outputs), _) if self.objective == Objective::Multilabel => serde_json::json!({
+                "id": id, "classes": self.several(prediction), "probabilities": outputs
+            }),
+            (Some(outputs), _) if self.objective == Objective::Classify => serde_json::json!({
                 "id": id, "class": self.class(prediction), "probabilities": outputs
             }),
             (Some(outputs), _) => serde_json::json!({ "id": id, "value": outputs.first() }),
@@ -326,6 +354,10 @@ mod tests {
     }
 
     fn written(json: bool) -> (String, Seen) {
+        written_of(Objective::Classify, json)
+    }
+
+    fn written_of(objective: Objective, json: bool) -> (String, Seen) {
         let classes = ["well".to_owned(), "i\"ll".to_owned()];
         let study: StudyId = "ward".parse().unwrap();
         let sheet = Sheet {
@@ -333,7 +365,7 @@ mod tests {
             model_digest: Digest([7; 32]),
             classes: &classes,
             threshold: None,
-            classifies: true,
+            objective,
             json,
         };
         let mut out = Vec::new();
@@ -381,15 +413,29 @@ mod tests {
     }
 
     #[test]
+    fn of_several_labels_those_of_one_half_or_more_are_named() {
+        let (text, _) = written_of(Objective::Multilabel, false);
+        let head = "id,classes,p(well),\"p(i\"\"ll)\"\n";
+        assert_eq!(text, format!("{head}\"a,b.png\",\"i\"\"ll\",0.250000,0.750000\n2,,,\n"));
+        let (text, _) = written_of(Objective::Multilabel, true);
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["records"][0]["classes"], serde_json::json!(["i\"ll"]));
+        let outputs = Some(vec![0.5, 1.0]);
+        let both = Prediction { id: "3".to_owned(), outputs, trouble: None };
+        assert_eq!(both.classes(), [0, 1]);
+    }
+
+    #[test]
     fn a_worker_that_says_too_little_is_not_believed() {
         let study: StudyId = "ward".parse().unwrap();
         let model_digest = Digest([7; 32]);
+        let objective = Objective::Regress;
         let sheet = Sheet {
             study: &study,
             model_digest,
             classes: &[],
             threshold: None,
-            classifies: false,
+            objective,
             json: false,
         };
         for outputs in [Some(vec![1.0, 2.0]), Some(Vec::new()), None] {
@@ -401,11 +447,20 @@ mod tests {
 
     #[test]
     fn the_ending_says_what_the_input_is() {
-        let kind = |name: &str| kind_of(Path::new(name)).map_err(|failure| failure.to_string());
+        let of = |name: &str, reads, own| {
+            kind_of(Path::new(name), reads, own).map_err(|failure| failure.to_string())
+        };
+        let kind = |name: &str| of(name, DataKind::Images, None);
         assert_eq!(kind("a.CSV.gz"), Ok(SourceKind::Csv));
         assert_eq!(kind("a.tsv"), Ok(SourceKind::Tsv));
         assert_eq!(kind("a.npz"), Ok(SourceKind::Npz));
         assert_eq!(kind("a.JPEG"), Ok(SourceKind::ImageFolder));
         assert!(kind("a.dcm").unwrap_err().contains(".npz"));
+        // A .txt is a document where documents are read, unless the site's own are a table's rows.
+        assert_eq!(of("a.txt", DataKind::Text, None), Ok(SourceKind::Text));
+        assert_eq!(of("a.txt", DataKind::Text, Some(SourceKind::Tsv)), Ok(SourceKind::Csv));
+        assert_eq!(of("a.txt", DataKind::Table, None), Ok(SourceKind::Csv));
+        assert_eq!(of("/", DataKind::Text, Some(SourceKind::Csv)), Ok(SourceKind::Text));
+        assert_eq!(of("/", DataKind::Images, None), Ok(SourceKind::ImageFolder));
     }
 }

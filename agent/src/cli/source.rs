@@ -22,6 +22,9 @@ pub(super) struct Options {
     /// File or folder with the records
     #[arg(long, requires = "source")]
     path: Option<PathBuf>,
+    /// A table with the columns `file` and label, for `--source text`
+    #[arg(long, value_name = "FILE", requires = "source")]
+    labels: Option<PathBuf>,
     /// Records kept for scoring, also instead of those that agent.toml says: `test` or `val` (the
     /// source's own files), `last` (of each user's ratings), or a fraction such as 0.2
     #[arg(long, value_parser = holdout)]
@@ -55,6 +58,8 @@ enum Kind {
     Npz,
     /// A folder of PNG and JPEG files with a sub-folder for each class
     ImageFolder,
+    /// A folder of .txt files with a sub-folder for each class, or with a table of labels
+    Text,
     /// No records: the synthetic trainer
     Synthetic,
 }
@@ -104,13 +109,19 @@ impl Options {
             Some(Kind::Tsv) => SourceKind::Tsv,
             Some(Kind::Npz) => SourceKind::Npz,
             Some(Kind::ImageFolder) => SourceKind::ImageFolder,
+            Some(Kind::Text) => SourceKind::Text,
             Some(Kind::Idx) | None => SourceKind::Idx,
         };
         if source != SourceKind::Synthetic && self.path.is_none() {
             return Err(Failure::Usage("--source needs --path, the file or folder".to_owned()));
         }
         let path = self.path.clone().unwrap_or_default();
-        let source = Source { part, examples: self.examples, ..Source::new(source, path) };
+        if self.labels.is_some() && source != SourceKind::Text {
+            let told = "--labels names the table of labels of --source text";
+            return Err(Failure::Usage(told.to_owned()));
+        }
+        let (labels, examples) = (self.labels.clone(), self.examples);
+        let source = Source { part, labels, examples, ..Source::new(source, path) };
         Ok(self.held_out(source))
     }
 

@@ -213,14 +213,14 @@ impl AgentConfig {
     /// Takes relative paths from the folder of the file.
     fn anchor(&mut self, folder: &Path) {
         let site = &mut self.site;
-        let paths =
-            std::iter::once(&mut site.state)
-                .chain(&mut site.certificates)
-                .chain(&mut site.worker)
-                .chain(self.data.values_mut().flat_map(|source| {
-                    std::iter::once(&mut source.path).chain(&mut source.test_path)
-                }))
-                .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
+        let paths = std::iter::once(&mut site.state)
+            .chain(&mut site.certificates)
+            .chain(&mut site.worker)
+            .chain(self.data.values_mut().flat_map(|source| {
+                let tables = source.test_path.iter_mut().chain(&mut source.labels);
+                std::iter::once(&mut source.path).chain(tables)
+            }))
+            .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
         for path in paths {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
@@ -258,16 +258,22 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         return Some(("part", have, "`index` counts from 0 and stays below `of`"));
     }
     let tells_test = source.test_path.is_some();
-    let is_table = matches!(source.source, SourceKind::Csv | SourceKind::Tsv);
+    if source.labels.is_some() && source.source != SourceKind::Text {
+        let need = "it names the table of labels of a text source";
+        return Some(("labels", "given".to_owned(), need));
+    }
+    let is_table =
+        matches!(source.source, SourceKind::Csv | SourceKind::Tsv) || source.labels.is_some();
     let needs_test = is_table && source.holdout == Holdout::Own(OwnTest::Test);
     if tells_test != needs_test {
         let have = if tells_test { "given" } else { "missing" };
-        let need = "it names the test file of a csv or tsv source with `holdout = \"test\"`";
+        let need = "it names the test file of a csv or tsv source, or the test labels of a text source, \
+                    with `holdout = \"test\"`";
         return Some(("test_path", have.to_owned(), need));
     }
     let named = !source.path.as_os_str().is_empty();
     match source.source {
-        SourceKind::Idx | SourceKind::ImageFolder if !named => {
+        SourceKind::Idx | SourceKind::ImageFolder | SourceKind::Text if !named => {
             Some(("path", "missing".into(), "name the folder of the files"))
         }
         SourceKind::Npz | SourceKind::Csv | SourceKind::Tsv if !named => {
@@ -278,6 +284,7 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         | SourceKind::Npz
         | SourceKind::Csv
         | SourceKind::Tsv
+        | SourceKind::Text
         | SourceKind::Synthetic => None,
     }
 }

@@ -87,6 +87,24 @@ fn a_tables_own_test_file_is_named_beside_it_and_nowhere_else() {
 }
 
 #[test]
+fn a_table_of_labels_belongs_to_documents_and_lies_beside_the_file() {
+    let texts = |rest: &str| {
+        let source = EXAMPLE.replacen("source = \"idx\"", "source = \"text\"", 1);
+        read(&source.replacen("holdout = 0.2", rest, 1))
+    };
+    let rest = "labels = \"labels.csv\"\nholdout = \"test\"\ntest_path = \"test.csv\"";
+    let config = texts(rest).unwrap();
+    let study: StudyId = "mnist".parse().unwrap();
+    let named = config.data[&study].labels.as_deref();
+    assert_eq!(named, Some(Path::new("/etc/consilium/labels.csv")));
+    assert!(texts("holdout = 0.2").is_ok(), "a folder for each class");
+    let error = texts("holdout = \"test\"\ntest_path = \"test.csv\"").unwrap_err().to_string();
+    assert!(error.contains("`data.mnist.test_path` is given"), "{error}");
+    let error = refusal("holdout = 0.2", "holdout = 0.2\nlabels = \"labels.csv\"");
+    assert!(error.contains("`data.mnist.labels` is given: it names the table"), "{error}");
+}
+
+#[test]
 fn the_environment_goes_over_the_file() {
     let over = [("CONSILIUM_SITE__THREADS", "2"), ("CONSILIUM_SITE__NAME", "st-john")];
     let over = over.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -183,7 +183,7 @@ pub struct Score {
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,
-    /// Integer sums by name; a confusion matrix and histograms are left out for their size.
+    /// Integer sums by name; those of classes and histograms are left out for their size.
     pub metrics: BTreeMap<String, u64>,
     /// Correct ÷ total, where the study has classes.
     pub accuracy: Option<f64>,
@@ -228,12 +228,12 @@ impl Memory {
 
     pub(super) fn scored(&mut self, plan: &Plan, trained: &Trained, schema: Option<&Schema>) {
         let outcome = &trained.outcome;
+        let of_classes = ["confusion.", "labels.", "scores."];
+        let is_plain = |name: &str| !of_classes.iter().any(|prefix| name.starts_with(prefix));
         let named = |schema: &Schema| {
             let names = schema.names().iter().cloned();
-            names
-                .zip(outcome.metrics.0.iter().copied())
-                .filter(|(name, _)| !name.starts_with("confusion.") && !name.starts_with("scores."))
-                .collect()
+            let sums = names.zip(outcome.metrics.0.iter().copied());
+            sums.filter(|(name, _)| is_plain(name)).collect()
         };
         if self.scores.len() >= SCORES_MAX {
             self.scores.pop_front();

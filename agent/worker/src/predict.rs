@@ -61,6 +61,7 @@ fn outputs(
     let said = network.forward(&batch.inputs, Mode::Score)?.f_to_kind(Kind::Double)?;
     let said = match objective {
         Some(Objective::Classify) => said.f_softmax(1, Kind::Double)?,
+        Some(Objective::Multilabel) => said.f_sigmoid()?,
         Some(Objective::Regress | Objective::Rank) | None => said.f_view([len, 1])?,
     };
     let rows = rows(&said)?;

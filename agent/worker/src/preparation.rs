@@ -12,7 +12,7 @@ use consilium_common::worker::{FailureCode, Task, Work};
 use consilium_io::disk::replace::replace_private;
 use tch::{Kind, Tensor};
 
-use crate::data::check::enough;
+use crate::data::check::{Tally, enough};
 use crate::failure::Failure;
 use crate::family::{Family, Job};
 use crate::protocol::Link;
@@ -73,24 +73,22 @@ pub(crate) fn count(
         Some(_) => family.prepare(job, link)?,
         None => Vec::new(),
     };
-    let labels = family.classes(job, link)?;
+    let labels = family.labels(job, link)?;
     enough(job.study, labels.len())?;
-    let mut counts = vec![0_i32; classes];
-    for label in labels {
-        if let Some(count) = counts.get_mut(label) {
-            // A site has at most 2^26 records.
-            *count = count.saturating_add(1);
-        }
-    }
-    units.extend(counts);
+    let tally = Tally::of(labels.into_iter(), job.study.model.classes().len());
+    let counts = tally.classes.into_iter().chain([tally.all]).take(classes);
+    // A site has at most 2^26 records.
+    units.extend(counts.map(|count| i32::try_from(count).unwrap_or(i32::MAX)));
     Ok(units)
 }
 
-/// How much a record of each class counts in the loss (f32, classes), where the study says so.
+/// How much a record of each class counts in the loss (f32, classes), where the study says so; of several
+/// labels at once against a record without it.
 pub(crate) fn class_weights(job: &Job<'_>) -> Result<Option<Tensor>, Failure> {
     let Some(weights) = &job.study.training.class_weights else { return Ok(None) };
     let counts = job.preparation.map_or(&[][..], |preparation| preparation.parts(job.study).1);
-    let weights = weights.of(counts).ok_or_else(|| {
+    let objective = job.study.model.objective().unwrap_or_default();
+    let weights = weights.of(objective, counts).ok_or_else(|| {
         let message = "the preparation's counts of classes cannot come from counting";
         Failure::new(FailureCode::ModelMismatch, message)
     })?;

@@ -55,7 +55,7 @@ impl Catalogue {
         let known = supported(tally, sites, study.data.site_support(), items)?;
         let mean = match study.model.objective() {
             Some(Objective::Regress) => Moments::of(rest)?.mean_and_deviation().0,
-            Some(Objective::Rank | Objective::Classify) | None => 0.0,
+            Some(Objective::Rank | Objective::Classify | Objective::Multilabel) | None => 0.0,
         };
         let mut rows = vec![UNKNOWN; BUCKETS];
         for (row, (bucket, _)) in (UNKNOWN + 1..).zip(&known) {

@@ -90,7 +90,9 @@ impl Study {
         self.check_strategy()?;
         self.check_cohort()?;
         self.check_local()?;
-        self.layout().map(drop)
+        self.layout()?;
+        // Behind the layout, which bounds the classes: the sums are named one by one.
+        self.check_sums()
     }
 
     /// People decide by these words on a terminal: nothing in them may move its cursor or turn its
@@ -159,7 +161,7 @@ impl Study {
         let metric = self.evaluation.metric;
         let fits = match self.model.objective() {
             None => matches!(metric, Metric::Accuracy | Metric::Loss),
-            Some(Objective::Classify) => {
+            Some(Objective::Classify | Objective::Multilabel) => {
                 matches!(metric, Metric::Accuracy | Metric::Loss | Metric::Auc)
             }
             Some(Objective::Regress) => matches!(metric, Metric::Rmse | Metric::Loss),
@@ -177,7 +179,7 @@ impl Study {
                 return range("evaluation.threshold", threshold.to_string(), need);
             }
         }
-        self.data.check(self.model.classes())?;
+        self.data.check(&self.model)?;
         self.check_normalize()
     }
 

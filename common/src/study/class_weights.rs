@@ -1,6 +1,9 @@
 //! `training.class_weights`: how much a record of each class counts in the loss that sites train on. The
 //! loss of a batch is Σ w(class of i) · loss(i) ÷ records, so that the sites' losses, weighed by their
 //! records, add up to the weighted loss over all records. Scores are not weighted.
+//!
+//! With `objective = "multilabel"` a weight is that of a class's own records in its binary cross-entropy,
+//! those of the others weighing 1.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +16,8 @@ use super::{ModelSpec, Objective};
 pub enum ClassWeights {
     /// Every class counts as much as any other, over the training records of all sites, which they
     /// count together before the first round: records ÷ (classes · records of the class)
-    /// (King & Zeng 2001, section 4.2, for classes that are to be alike).
+    /// (King & Zeng 2001, section 4.2, for classes that are to be alike). With `multilabel` the records
+    /// of a class weigh together as much as the others: others ÷ records of the class.
     Balanced,
     /// These, in the order of the classes.
     Given(Vec<f64>),
@@ -45,7 +49,7 @@ impl From<ClassWeights> for toml::Value {
 impl ClassWeights {
     pub(super) fn check(&self, model: &ModelSpec) -> Result<(), StudyError> {
         const FIELD: &str = "training.class_weights";
-        if model.objective() != Some(Objective::Classify) {
+        if !model.objective().is_some_and(Objective::has_classes) {
             return range(FIELD, "given", "this model tells no classes apart: leave it out");
         }
         let Self::Given(weights) = self else { return Ok(()) };
@@ -63,12 +67,35 @@ impl ClassWeights {
         }
     }
 
-    /// One weight a class. `counts`: the training records of each class over all sites, for
-    /// [`ClassWeights::Balanced`]. A class that no site has weighs 0, and is none of the classes that
-    /// are to be alike. `None` if a count is below 0.
+    /// One weight a class of this objective. `counts`: the training records of each class over all sites
+    /// and, of `multilabel`, then all of them, for [`ClassWeights::Balanced`]. `None` if the counts cannot
+    /// come from counting.
     #[must_use]
+    pub fn of(&self, objective: Objective, counts: &[i64]) -> Option<Vec<f64>> {
+        match objective {
+            Objective::Multilabel => self.of_labels(counts),
+            Objective::Classify | Objective::Regress | Objective::Rank => self.of_classes(counts),
+        }
+    }
+
+    /// A class that no site has, or that every record has, weighs 1: nothing outweighs anything.
     #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
-    pub fn of(&self, counts: &[i64]) -> Option<Vec<f64>> {
+    fn of_labels(&self, counts: &[i64]) -> Option<Vec<f64>> {
+        let Self::Given(weights) = self else {
+            let (all, of) = counts.split_last()?;
+            let weight = |of: &i64| match (*of, all.checked_sub(*of)?) {
+                (of, others) if of < 0 || others < 0 => None,
+                (0, _) | (_, 0) => Some(1.0),
+                (of, others) => Some(others as f64 / of as f64),
+            };
+            return of.iter().map(weight).collect();
+        };
+        Some(weights.clone())
+    }
+
+    /// A class that no site has weighs 0, and is none of the classes that are to be alike.
+    #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+    fn of_classes(&self, counts: &[i64]) -> Option<Vec<f64>> {
         let Self::Given(weights) = self else {
             let counts: Option<Vec<u64>> =
                 counts.iter().map(|count| u64::try_from(*count).ok()).collect();
@@ -139,7 +166,8 @@ mod tests {
     #[test]
     fn balanced_classes_weigh_alike_and_a_record_weighs_one_on_average() {
         let counts = [300, 90, 10, 0];
-        let weights = ClassWeights::Balanced.of(&counts.map(i64::from)).unwrap();
+        let of = |weights: ClassWeights, counts: &[i64]| weights.of(Objective::Classify, counts);
+        let weights = of(ClassWeights::Balanced, &counts.map(i64::from)).unwrap();
         let of_class: Vec<f64> =
             counts.iter().zip(&weights).map(|(n, w)| f64::from(*n) * w).collect();
         for of_class in &of_class[..3] {
@@ -147,8 +175,22 @@ mod tests {
         }
         assert!(of_class[3].abs() < 1e-12, "nobody has it: {of_class:?}");
         assert!((of_class.iter().sum::<f64>() - 400.0).abs() < 1e-9);
-        assert_eq!(ClassWeights::Balanced.of(&[0, 0]), Some(vec![0.0, 0.0]));
-        assert_eq!(ClassWeights::Balanced.of(&[3, -1]), None);
-        assert_eq!(ClassWeights::Given(vec![1.0, 2.0]).of(&[]), Some(vec![1.0, 2.0]));
+        assert_eq!(of(ClassWeights::Balanced, &[0, 0]), Some(vec![0.0, 0.0]));
+        assert_eq!(of(ClassWeights::Balanced, &[3, -1]), None);
+        assert_eq!(of(ClassWeights::Given(vec![1.0, 2.0]), &[]), Some(vec![1.0, 2.0]));
+    }
+
+    #[test]
+    fn of_several_labels_at_once_each_weighs_as_much_as_its_absence() {
+        let of = |weights: ClassWeights, counts: &[i64]| weights.of(Objective::Multilabel, counts);
+        let weights = of(ClassWeights::Balanced, &[10, 40, 0, 50, 50]).unwrap();
+        assert_eq!(weights, [4.0, 0.25, 1.0, 1.0]);
+        for torn in [&[11, 10][..], &[-1, 10], &[]] {
+            assert_eq!(of(ClassWeights::Balanced, torn), None, "{torn:?}");
+        }
+        assert_eq!(of(ClassWeights::Given(vec![3.0]), &[]), Some(vec![3.0]));
+        let model = "\"tabular\"\nobjective = \"multilabel\"\nclasses = [\"a\"]";
+        let read = study(model, "class_weights = \"balanced\"").unwrap();
+        assert_eq!((read.class_sums(), read.preparation_len()), (2, Some(2)));
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::{StudyError, range, word};
+use super::{ModelSpec, Objective};
 use crate::limits::{CATEGORIES_MAX, COLUMNS_MAX, NAME_BYTES_MAX, SITES_MAX};
 
 /// [`Data::min_site_support`] where a study says nothing: no word and no item is one site's alone.
@@ -33,7 +34,8 @@ pub struct Data {
     /// `text`: what becomes of a document that stands in the table before, word for word; kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<Repeats>,
-    /// What files write for a class → the class, where that differs.
+    /// What files write for a class → the class, where that differs; with `objective = "multilabel"`
+    /// also → "", for what stands for none of them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub label_codes: BTreeMap<String, String>,
     /// Names the patient: their records stay on one side of a hold-out.
@@ -251,6 +253,19 @@ impl Data {
         classes.iter().position(|known| known == class)
     }
 
+    /// Which of `classes` a record has whose labels are written one after another, `separator` between
+    /// them: bit k for the class at k. Nothing, and a code for nothing, is none of them; `None` where
+    /// a word is neither that nor a class.
+    #[must_use]
+    pub fn set_of(&self, written: &str, separator: char, classes: &[String]) -> Option<u64> {
+        let words = written.split(separator).map(str::trim);
+        let is_none =
+            |word: &str| self.label_codes.get(word).map_or(word, String::as_str).is_empty();
+        let mut known =
+            words.filter(|word| !is_none(word)).map(|word| self.class_of(word, classes));
+        known.try_fold(0, |set, class| Some(set | 1_u64.checked_shl(u32::try_from(class?).ok()?)?))
+    }
+
     /// The columns that hold numbers, in order, each with the place of its input.
     pub fn numbers(&self) -> impl Iterator<Item = (usize, &Column)> {
         let mut next = 0;
@@ -299,7 +314,7 @@ impl Data {
         own.map(|text| ("data.label", text)).chain(columns.map(|text| ("data.columns", text)))
     }
 
-    pub(super) fn check(&self, classes: &[String]) -> Result<(), StudyError> {
+    pub(super) fn check(&self, model: &ModelSpec) -> Result<(), StudyError> {
         if !(0.0..1.0).contains(&self.tolerance) {
             return range("data.tolerance", self.tolerance, "0 to below 1 is accepted");
         }
@@ -314,8 +329,12 @@ impl Data {
         }
         self.check_text()?;
         self.check_support()?;
-        if self.label_codes.values().any(|class| !classes.contains(class)) {
-            let need = "it maps what files write to one of `model.classes`";
+        let may_be_none = model.objective() == Some(Objective::Multilabel);
+        let is_known =
+            |class: &String| model.classes().contains(class) || (may_be_none && class.is_empty());
+        if !self.label_codes.values().all(is_known) {
+            let need = "it maps what files write to one of `model.classes`, or of several labels at \
+                        once to \"\" for none of them";
             return range("data.label_codes", "a table", need);
         }
         self.columns.iter().try_for_each(|column| column.check(self.normalize))

@@ -176,7 +176,7 @@ impl Study {
         entries.filter_map(|entry| Grouping::parse(entry, &self.data).ok()).collect()
     }
 
-    /// Groups that can be read, and whose sums fit an update and a roll call.
+    /// Groups that can be read.
     pub(super) fn check_groups(&self) -> Result<(), StudyError> {
         let entries = &self.evaluation.groups;
         if entries.is_empty() {
@@ -204,13 +204,25 @@ impl Study {
             let need = format!("at most {GROUPS_MAX} groups together are accepted");
             return range(FIELD, groups, &need);
         }
+        Ok(())
+    }
+
+    /// Sums that fit an update and a roll call.
+    pub(super) fn check_sums(&self) -> Result<(), StudyError> {
         let schema = Schema::of(self);
         let bytes: usize = schema.names().iter().map(|name| name.len() + SUM_TEXT_BYTES).sum();
-        if schema.words_len() > WORDS_MAX || bytes > METRIC_NAMES_BYTES_MAX {
-            let have = format!("{groups} groups of {} sums each", schema.sums_each());
-            return range(FIELD, have, "take fewer groups or classes, or another metric than auc");
+        if schema.words_len() <= WORDS_MAX && bytes <= METRIC_NAMES_BYTES_MAX {
+            return Ok(());
         }
-        Ok(())
+        let groups = schema.groups().len();
+        if groups == 0 {
+            let have = format!("{} with `metric = \"auc\"`", schema.classes());
+            let need =
+                "a roll call does not hold so many histograms: take fewer, or another metric";
+            return range("model.classes", have, need);
+        }
+        let have = format!("{groups} groups of {} sums each", schema.sums_each());
+        range(FIELD, have, "take fewer groups or classes, or another metric than auc")
     }
 }
 

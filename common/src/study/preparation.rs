@@ -11,7 +11,7 @@
 
 use super::check::word;
 use super::vocabulary::VOCABULARY_UNITS;
-use super::{ClassWeights, ModelSpec, Study, catalogue};
+use super::{ClassWeights, ModelSpec, Objective, Study, catalogue};
 use crate::ids::{Digest, StudyId};
 use crate::limits::{GRID_MAX, PREPARATION_SUMS_MAX, SITES_MAX};
 
@@ -110,11 +110,14 @@ impl Study {
     }
 
     /// Sums that come last: the training records of each class, where the loss weighs them by their
-    /// share.
+    /// share; where a record may have several, then all of them.
     #[must_use]
     pub fn class_sums(&self) -> usize {
         match self.training.class_weights {
-            Some(ClassWeights::Balanced) => self.model.classes().len(),
+            Some(ClassWeights::Balanced) => {
+                let and_all = self.model.objective() == Some(Objective::Multilabel);
+                self.model.classes().len() + usize::from(and_all)
+            }
             Some(ClassWeights::Given(_)) | None => 0,
         }
     }
@@ -141,9 +144,13 @@ impl Study {
             ModelSpec::Cnn(_) => String::new(),
         };
         let classes = self.describe_classes();
+        let several = match self.model.objective() {
+            Some(Objective::Multilabel) => "several labels\n",
+            Some(Objective::Classify | Objective::Regress | Objective::Rank) | None => "",
+        };
         Some(format!(
             "consilium/preparation-terms/1\nstudy {name}\nseed {seed}\nfamily {family}\nsums {sums}\n\
-             {counted}{classes}"
+             {several}{counted}{classes}"
         ))
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::CLASSES_MAX;
 use crate::signed::{SecretKey, Signed, SignedError};
 
 const MNIST: &str = r#"
@@ -371,4 +372,63 @@ fn words_that_could_move_a_terminal_are_refused_wherever_they_stand() {
     let long = Study::read(&text(&format!("\"{}\"", "x".repeat(600))), "a.toml").unwrap_err();
     assert!(long.to_string().contains("600 bytes long"), "{long}");
     assert!(Study::read(&text("\"Thoraxaufnahmen, 胸部X光\""), "a.toml").is_ok());
+}
+
+#[test]
+fn several_labels_at_once_are_for_families_that_tell_classes_apart() {
+    let chest = |model: &str, rest: &str| {
+        let kind = if model.contains("cnn") { "images" } else { "table" };
+        let text = format!(
+            "[study]\nname = \"chest\"\n[model]\n{model}\n[data]\nkind = \"{kind}\"\n{rest}\n\
+             [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n"
+        );
+        Study::read(&text, "chest.toml").map_err(|error| error.to_string())
+    };
+    let cnn = "family = \"cnn\"\ninput = { channels = 1, height = 28, width = 28 }\n";
+    let one = format!("{cnn}classes = [\"edema\"]");
+    let read = chest(&format!("{one}\nobjective = \"multilabel\""), "").unwrap();
+    let text = read.resolve().unwrap().to_text().unwrap();
+    assert!(text.contains("objective = \"multilabel\""), "{text}");
+    // A study of one class a record is signed as it was before there were others.
+    let both = format!("{cnn}classes = [\"well\", \"ill\"]");
+    let text = chest(&both, "").unwrap().resolve().unwrap().to_text().unwrap();
+    assert!(!text.contains("objective"), "{text}");
+    let table = "family = \"tabular\"\nclasses = [\"edema\", \"mass\"]";
+    let columns =
+        "columns = [{ name = \"x\", min = 0, max = 1 }]\nlabel_codes = { \"none\" = \"\" }";
+    assert!(chest(&format!("{table}\nobjective = \"multilabel\""), columns).is_ok());
+    let [rmse, hr] = ["[evaluation]\nmetric = \"rmse\"", "[evaluation]\nmetric = \"hr\""];
+    for (model, rest, said) in [
+        (one.as_str(), "", "2 to 64 labels are accepted"),
+        (&format!("{both}\nobjective = \"regress\""), rmse, "\"classify\" or \"multilabel\""),
+        (&format!("{both}\nobjective = \"rank\""), hr, "only the recommender family ranks"),
+        (&format!("{both}\nobjective = \"several\""), "", "unknown variant `several`"),
+        (table, columns, "`data.label_codes`"),
+    ] {
+        let error = chest(model, rest).unwrap_err();
+        assert!(error.contains(said), "{model}: {error}");
+    }
+}
+
+#[test]
+fn histograms_of_more_classes_than_a_roll_call_holds_are_refused() {
+    let study = |classes: usize, metric: &str, objective: &str| {
+        let classes: Vec<String> = (0..classes).map(|class| format!("c{class}")).collect();
+        let text = format!(
+            "[study]\nname = \"many\"\n[model]\nfamily = \"tabular\"\nclasses = {classes:?}\n\
+             objective = \"{objective}\"\n[data]\nkind = \"table\"\n\
+             columns = [{{ name = \"x\", min = 0, max = 1 }}]\n[evaluation]\nmetric = \"{metric}\"\n\
+             [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n"
+        );
+        Study::read(&text, "many.toml").map_err(|error| error.to_string())
+    };
+    for objective in ["classify", "multilabel"] {
+        assert!(study(CLASSES_MAX, "accuracy", objective).is_ok());
+        assert!(study(28, "auc", objective).is_ok());
+        let error = study(CLASSES_MAX, "auc", objective).unwrap_err();
+        assert!(error.contains("`model.classes` is 64 with") && error.contains("roll call"));
+        // What is no model at all is told before its sums are named.
+        let error = study(10_000, "auc", objective).unwrap_err();
+        assert!(error.contains("to 64 labels are accepted"), "{error}");
+    }
 }

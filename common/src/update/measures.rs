@@ -5,6 +5,7 @@
 //! ln p/(1−p), put into one of [`SCORE_BINS`] bins of 1⁄[`BINS_PER_NAT`] nats, once among the
 //! records of the class and once among the others. Records in one bin count as tied.
 
+use super::labels::LabelCounts;
 use super::words::{LOSS_ONE, Metrics, Schema};
 use crate::study::sections::Metric;
 
@@ -67,31 +68,32 @@ impl Schema {
     /// classes, else the mean over the classes that have records and are not all of them.
     #[must_use]
     pub fn auc(&self, metrics: &Metrics) -> Option<f64> {
-        let areas: Vec<f64> = self
-            .scored_classes()
-            .filter_map(|class| {
-                area(&self.bins(metrics, class, true)?, &self.bins(metrics, class, false)?)
-            })
-            .collect();
-        mean(&areas)
+        mean(self.scored_classes().filter_map(|class| {
+            area(&self.bins(metrics, class, true)?, &self.bins(metrics, class, false)?)
+        }))
     }
 
-    /// Mean of the classes' recalls, over the classes that have records.
+    /// Mean of the classes' recalls, over the classes that have records; of several labels at once that of
+    /// each class and its absence, over the classes that have both.
     #[must_use]
     pub fn balanced_accuracy(&self, metrics: &Metrics) -> Option<f64> {
-        let recalls: Vec<f64> = (0..self.classes())
-            .filter_map(|class| {
-                let row = self.confusion(metrics, class)?;
-                ratio(row.get(class).copied()?, row.iter().sum())
-            })
-            .collect();
-        mean(&recalls)
+        if let Some(counts) = self.every_label(metrics) {
+            return mean(counts.iter().filter_map(LabelCounts::balanced));
+        }
+        let recall = |class: usize| {
+            let row = self.confusion(metrics, class)?;
+            ratio(row.get(class).copied()?, row.iter().sum())
+        };
+        mean((0..self.classes()).filter_map(recall))
     }
 
     /// Mean over the classes of 2·TP / (2·TP + FP + FN); a class that is neither there nor said
     /// counts as nothing.
     #[must_use]
     pub fn macro_f1(&self, metrics: &Metrics) -> Option<f64> {
+        if let Some(counts) = self.every_label(metrics) {
+            return mean(counts.iter().filter_map(LabelCounts::f1));
+        }
         let rows: Option<Vec<Vec<u64>>> =
             (0..self.classes()).map(|class| self.confusion(metrics, class)).collect();
         let rows = rows?;
@@ -99,23 +101,27 @@ impl Schema {
             rows.get(truth).and_then(|row| row.get(said)).copied().unwrap_or(0)
         };
         let all = 0..rows.len();
-        let scores: Vec<f64> = all
-            .clone()
-            .filter_map(|class| {
-                let truth: u64 = all.clone().map(|said| cell(class, said)).sum();
-                let said: u64 = all.clone().map(|truth| cell(truth, class)).sum();
-                ratio(2 * cell(class, class), truth + said)
-            })
-            .collect();
-        mean(&scores)
+        mean(all.clone().filter_map(|class| {
+            let truth: u64 = all.clone().map(|said| cell(class, said)).sum();
+            let said: u64 = all.clone().map(|truth| cell(truth, class)).sum();
+            ratio(2 * cell(class, class), truth + said)
+        }))
     }
 
     /// Expected calibration error (Naeini et al. 2015) of the last scored class: Σ over bins of
-    /// |records of the class − records · p| ÷ all records, p the probability in the bin's middle.
+    /// |records of the class − records · p| ÷ all records, p the probability in the bin's middle. Of
+    /// several labels at once the mean over the classes.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "display only")]
     pub fn calibration_error(&self, metrics: &Metrics) -> Option<f64> {
-        let class = self.scored_classes().last()?;
+        if self.has_several_labels() {
+            return mean(self.scored_classes().filter_map(|class| self.gap(metrics, class)));
+        }
+        self.gap(metrics, self.scored_classes().last()?)
+    }
+
+    /// How far the probabilities for one class are from its shares.
+    #[expect(clippy::cast_precision_loss, reason = "display only")]
+    fn gap(&self, metrics: &Metrics, class: usize) -> Option<f64> {
         let (of, others) = (self.bins(metrics, class, true)?, self.bins(metrics, class, false)?);
         let all: u64 = of.iter().chain(&others).sum();
         let gap = |(bin, (of, others)): (usize, (&u64, &u64))| {
@@ -182,9 +188,10 @@ pub(super) fn area(own: &[u64], others: &[u64]) -> Option<f64> {
     (all > 0).then(|| pairs as f64 / all as f64)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "display only")]
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+/// In the order of the values: sites that read the same sums find the same mean.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    (count > 0.0).then(|| sum / count)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "display only")]

@@ -20,11 +20,11 @@ pub struct OperatingPoint {
 impl Schema {
     /// The threshold with the most sensitivity + specificity (Youden 1950, Cancer 3, 32–35), out of the
     /// edges between the bins of the scores' histograms; of equal ones the middle. `None` unless AUC
-    /// decides between two classes that both have records.
+    /// decides between two classes, one a record, that both have records.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "display only")]
     pub fn best_operating_point(&self, metrics: &Metrics) -> Option<OperatingPoint> {
-        if self.classes() != 2 {
+        if self.classes() != 2 || self.has_several_labels() {
             return None;
         }
         let (of, others) = (self.bins(metrics, 1, true)?, self.bins(metrics, 1, false)?);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::groups::Group;
+use super::labels::{LABEL_SUMS, label_name};
 use super::measures::{SCORE_BINS, ratio, score_name};
 use crate::limits::LIMB_BITS;
 use crate::study::sections::Metric;
@@ -31,6 +32,8 @@ pub struct Metrics(pub Vec<u64>);
 pub struct Schema {
     names: Vec<String>,
     classes: usize,
+    /// Whether a record may have several of the classes, or none.
+    several: bool,
     /// Classes that have histograms of their scores.
     scored: std::ops::Range<usize>,
     metric: Metric,
@@ -78,7 +81,9 @@ pub struct Words {
 impl Schema {
     /// The sums that this study measures. Classes: `correct`, `total`, `loss` (2^-16 nats), the
     /// confusion matrix (row = truth) and, where AUC decides, histograms of scores
-    /// ([`super::measures`], 8 KiB a class); of two classes the second is enough.
+    /// ([`super::measures`], 8 KiB a class); of two classes the second is enough. Several labels at
+    /// once: `total`, `loss` (mean over the classes), counts of each class ([`super::labels`]) and such
+    /// histograms of every class.
     /// Numbers: `total`, `loss` (squared error, 2^-16 of the label's unit²), `absolute` (2^-16).
     /// Ranks: `total`, `hits` (among the ten first) and `gain` ([`super::measures::GAINS`], 2^-16).
     /// The synthetic family: `total` and `loss`. Then all of these once more for each group
@@ -88,7 +93,9 @@ impl Schema {
         let (classes, metric) = (study.model.classes().len(), study.evaluation.metric);
         let objective = study.model.objective();
         let is_scored = metric == Metric::Auc;
-        let scored = if is_scored { usize::from(classes == 2)..classes } else { 0..0 };
+        let several = objective == Some(Objective::Multilabel);
+        let first = usize::from(classes == 2 && !several);
+        let scored = if is_scored { first..classes } else { 0..0 };
         let mut names: Vec<String> = Vec::new();
         if objective == Some(Objective::Classify) {
             names.push("correct".to_owned());
@@ -96,11 +103,16 @@ impl Schema {
         let rest: &[&str] = match objective {
             Some(Objective::Regress) => &["total", "loss", "absolute"],
             Some(Objective::Rank) => &["total", "hits", "gain"],
-            Some(Objective::Classify) | None => &["total", "loss"],
+            Some(Objective::Classify | Objective::Multilabel) | None => &["total", "loss"],
         };
         names.extend(rest.iter().map(|&name| name.to_owned()));
-        for truth in 0..classes {
-            names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
+        for class in 0..classes {
+            match several {
+                true => names.extend(LABEL_SUMS.map(|what| label_name(class, what))),
+                false => {
+                    names.extend((0..classes).map(|said| format!("confusion.{class}.{said}")));
+                }
+            }
         }
         for (class, own) in scored.clone().flat_map(|class| [(class, true), (class, false)]) {
             names.extend((0..SCORE_BINS).map(|bin| score_name(class, own, bin)));
@@ -116,7 +128,7 @@ impl Schema {
             let own: Vec<String> = own.collect();
             names.extend(own);
         }
-        Self { names, classes, scored, metric, each, groups }
+        Self { names, classes, several, scored, metric, each, groups }
     }
 
     /// Names in order.
@@ -172,6 +184,12 @@ impl Schema {
         self.classes
     }
 
+    /// Whether a record may have several of the classes, or none.
+    #[must_use]
+    pub fn has_several_labels(&self) -> bool {
+        self.several
+    }
+
     /// Classes whose scores are counted.
     pub fn scored_classes(&self) -> impl Iterator<Item = usize> + use<> {
         self.scored.clone()
@@ -183,9 +201,12 @@ impl Schema {
         self.metric
     }
 
-    /// Correct ÷ total, if anything was measured.
+    /// Correct ÷ total, if anything was measured; of several labels at once the mean over the classes.
     #[must_use]
     pub fn accuracy(&self, metrics: &Metrics) -> Option<f64> {
+        if self.several {
+            return self.label_accuracy(metrics);
+        }
         ratio(self.get(metrics, "correct")?, self.get(metrics, "total")?)
     }
 
@@ -265,7 +286,7 @@ impl Schema {
         if self.scored_classes().any(|class| every(class) != total) {
             return Err(WordsError::Contradiction("the scores do not add up to total"));
         }
-        Ok(())
+        self.check_labels(metrics)
     }
 }
 
@@ -295,7 +316,7 @@ mod tests {
             names.extend((0..classes).map(|said| format!("confusion.{truth}.{said}")));
         }
         let (each, metric) = (names.len(), Metric::Accuracy);
-        Schema { names, classes, scored: 0..0, metric, each, groups: Vec::new() }
+        Schema { names, classes, several: false, scored: 0..0, metric, each, groups: Vec::new() }
     }
 
     fn words(metrics: &[u64]) -> Words {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Prediction {
     /// What the record is called: its number in the file, from 1, or the name of its file.
     pub id: String,
-    /// What the model says: a probability for each class of the study, in its order, or one number in
-    /// units of the label. Absent where the record cannot be read.
+    /// What the model says: a probability for each class of the study, in its order (with
+    /// `objective = "multilabel"` each by itself, else together 1), or one number in units of the label.
+    /// Absent where the record cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<f64>>,
     /// Why it cannot be read, in a sentence.
@@ -27,6 +28,15 @@ impl Prediction {
             _ => Some((class, p)),
         };
         outputs.iter().enumerate().fold(None, best).map(|(class, _)| class)
+    }
+}
+
+impl Prediction {
+    /// The classes of a probability of one half or more, where a record may have several.
+    #[must_use]
+    pub fn classes(&self) -> Vec<usize> {
+        let all = self.outputs.iter().flatten().enumerate();
+        all.filter(|(_, p)| **p >= 0.5).map(|(class, _)| class).collect()
     }
 }
 

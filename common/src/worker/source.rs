@@ -16,9 +16,14 @@ pub struct Source {
     /// File or folder; empty for `synthetic`.
     #[serde(default)]
     pub path: PathBuf,
-    /// `csv` and `tsv` with `holdout = "test"`: the file that is kept for scoring, written as the other.
+    /// `csv`, `tsv` and a table of `labels`, with `holdout = "test"`: the table that is kept for scoring,
+    /// written as the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_path: Option<PathBuf>,
+    /// `text`: a table with a row for each document: its `file`, by its path within `path`, its label,
+    /// and what records are picked and held out by. Without it the sub-folders of `path` are the classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
     /// Records kept for scoring.
     #[serde(default)]
     pub holdout: Holdout,
@@ -53,6 +58,7 @@ impl Source {
             source,
             path,
             test_path: None,
+            labels: None,
             holdout: Holdout::default(),
             validation: None,
             part: None,
@@ -93,6 +99,8 @@ pub struct Format {
     pub decimal: char,
     /// Whether the first line names the columns.
     pub header: bool,
+    /// Between the labels of one record, where it may have several.
+    pub label_separator: char,
     /// What stands for "not known", instead of the empty field, `NA`, `NaN`, `null` and `?`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Vec<String>>,
@@ -105,6 +113,7 @@ impl Default for Format {
             delimiter: None,
             decimal: '.',
             header: true,
+            label_separator: '|',
             missing: None,
         }
     }
@@ -170,6 +179,9 @@ pub enum SourceKind {
     /// A folder with a sub-folder for each class, named as the study names it, of PNG and JPEG files;
     /// they are brought to the study's size.
     ImageFolder,
+    /// A folder of documents, a .txt file each: with a sub-folder for each class, named as the study (or
+    /// its `label_codes`) names it, or with a table of `labels`.
+    Text,
     /// No files: the synthetic trainer.
     Synthetic,
 }

@@ -11,7 +11,8 @@ use super::RECORDS_PER_STEP;
 use super::contract::Trouble;
 use super::dataset::Dataset;
 use super::pictures::Arrays;
-use super::read::images::{Shape, all_below, decode};
+use super::read::folder::{PICTURES, all_of};
+use super::read::images::{Shape, decode};
 use crate::failure::Failure;
 use crate::protocol::Link;
 
@@ -79,7 +80,11 @@ pub(crate) fn pictures(
     match source.source {
         SourceKind::ImageFolder => files(&source.path, size, link),
         SourceKind::Npz => array(source, size, link),
-        SourceKind::Idx | SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => {
+        SourceKind::Idx
+        | SourceKind::Csv
+        | SourceKind::Tsv
+        | SourceKind::Text
+        | SourceKind::Synthetic => {
             let kind = source.source;
             let message = format!("pictures are predicted from PNG, JPEG or npz, not {kind:?}");
             Err(Failure::new(FailureCode::DataInvalid, message))
@@ -91,13 +96,7 @@ fn files(path: &Path, size: Image, link: &mut Link) -> Result<Asked<Vec<Vec<u8>>
     let Image { channels, height, width } = size;
     let shape = Shape { channels, height, width, resize: true };
     let mut asked = Asked::none();
-    let files = match path.is_file() {
-        true => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            vec![(path.to_owned(), name)]
-        }
-        false => all_below(path)?,
-    };
+    let files = all_of(path, PICTURES)?;
     let of = files.len() as u64;
     for (done, (path, name)) in (0_u32..).zip(files) {
         let unreadable =

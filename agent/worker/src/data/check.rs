@@ -9,7 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use consilium_common::study::Study;
 use consilium_common::worker::{FailureCode, Outcome};
 
-use super::select::{Picks, Selection};
+use super::label::Label;
+use super::select::Selection;
 use super::{Images, Role, read};
 use crate::failure::Failure;
 use crate::protocol::Link;
@@ -38,11 +39,8 @@ pub(crate) fn check(
     })?;
     let examples = selection.train.as_ref().map_or(0, |train| train.records.len());
     enough(study, examples)?;
-    let of = |picks: Option<&Picks>| -> Vec<usize> {
-        picks.map_or(Vec::new(), |picks| picks.labels.iter().copied().map(usize::from).collect())
-    };
-    let (train, held) = (of(selection.train.as_ref()), of(Some(&selection.holdout)));
-    let mut findings = support(study.model.classes(), &train, &held);
+    let train = selection.train.iter().flat_map(|train| train.labels.iter());
+    let mut findings = support(study.model.classes(), train, selection.holdout.labels.iter());
     findings.extend(seen.findings("images"));
     Ok(Outcome {
         examples: examples as u64,
@@ -52,15 +50,52 @@ pub(crate) fn check(
     })
 }
 
-/// A line for each class: how many records of it there are. `train` and `held` are their classes.
-pub(crate) fn support(classes: &[String], train: &[usize], held: &[usize]) -> Vec<String> {
-    let count = |of: &[usize], class: usize| of.iter().filter(|label| **label == class).count();
-    let line = |(class, name): (usize, &String)| {
-        let (train, holdout) = (count(train, class), count(held, class));
-        let none = if train == 0 { ": none to learn from" } else { "" };
-        format!("class {name:?}: {train} training records, {holdout} held out{none}")
+/// A line for each class: how many records of it there are; and one for those of none, where records
+/// may have several. `train` and `held` are their labels.
+pub(crate) fn support(
+    classes: &[String],
+    train: impl Iterator<Item = Label>,
+    held: impl Iterator<Item = Label>,
+) -> Vec<String> {
+    let (train, held) = (Tally::of(train, classes.len()), Tally::of(held, classes.len()));
+    let line = |(name, (train, held)): (&String, (&u64, &u64))| {
+        let none = if *train == 0 { ": none to learn from" } else { "" };
+        format!("class {name:?}: {train} training records, {held} held out{none}")
     };
-    classes.iter().enumerate().map(line).collect()
+    let counts = train.classes.iter().zip(&held.classes);
+    let none = (train.sets || held.sets).then(|| {
+        format!("none of the classes: {} training records, {} held out", train.none, held.none)
+    });
+    classes.iter().zip(counts).map(line).chain(none).collect()
+}
+
+/// How many records are of each class.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) classes: Vec<u64>,
+    /// Records of no class.
+    pub(crate) none: u64,
+    pub(crate) all: u64,
+    /// Whether labels are sets of classes.
+    sets: bool,
+}
+
+impl Tally {
+    /// Of these labels, so many classes being told apart.
+    pub(crate) fn of(labels: impl Iterator<Item = Label>, classes: usize) -> Self {
+        let mut tally = Self { classes: vec![0; classes], none: 0, all: 0, sets: false };
+        for label in labels {
+            let mut is_any = false;
+            for (_, count) in (0..).zip(&mut tally.classes).filter(|(class, _)| label.has(*class)) {
+                *count += 1;
+                is_any = true;
+            }
+            tally.none += u64::from(!is_any);
+            tally.all += 1;
+            tally.sets |= matches!(label, Label::Set(_));
+        }
+        tally
+    }
 }
 
 /// Records as fingerprints: eight bytes a record.

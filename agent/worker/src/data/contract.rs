@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use consilium_common::study::{Column, ColumnKind, Data, Missing, Outside};
+use consilium_common::study::{Column, ColumnKind, Data, Missing, Objective, Outside, Study};
+use consilium_common::worker::Source;
+
+use super::label::Label;
 
 /// Why a row gives no record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +146,39 @@ fn outside(column: &Column, what: &str, repairs: &mut Repairs) -> Result<(), Tro
     }
 }
 
+/// How a file's labels are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Labelled<'a> {
+    pub(crate) data: &'a Data,
+    pub(crate) objective: Objective,
+    pub(crate) classes: &'a [String],
+    /// Between the labels of one record.
+    pub(crate) separator: char,
+}
+
+impl<'a> Labelled<'a> {
+    pub(crate) fn of(study: &'a Study, source: &Source) -> Self {
+        Self {
+            data: &study.data,
+            objective: study.model.objective().unwrap_or_default(),
+            classes: study.model.classes(),
+            separator: source.format.label_separator,
+        }
+    }
+
+    /// What the field teaches.
+    pub(crate) fn read(&self, field: Field<'_>) -> Result<Label, Trouble> {
+        let Self { data, objective, classes, separator } = *self;
+        match objective {
+            Objective::Classify => class(data, field, classes).map(Label::Class),
+            Objective::Multilabel => set(data, field, classes, separator).map(Label::Set),
+            Objective::Regress | Objective::Rank => target(data, field).map(Label::Number),
+        }
+    }
+}
+
 /// The class that the label names.
-pub(crate) fn class(data: &Data, field: Field<'_>, classes: &[String]) -> Result<usize, Trouble> {
+fn class(data: &Data, field: Field<'_>, classes: &[String]) -> Result<usize, Trouble> {
     if field.missing {
         return Err(Trouble::Unreadable(format!("the label {:?} is empty", data.label)));
     }
@@ -152,14 +186,27 @@ pub(crate) fn class(data: &Data, field: Field<'_>, classes: &[String]) -> Result
     data.class_of(field.text, classes).ok_or_else(told)
 }
 
+/// The classes that the label names, several or none of them ([`Data::set_of`]).
+fn set(data: &Data, field: Field<'_>, classes: &[String], separator: char) -> Result<u64, Trouble> {
+    let told = |what: &str| Trouble::Unreadable(format!("the label {:?} {what}", data.label));
+    // Nothing written is none of them; a marker of what is not known is not.
+    if field.missing && !field.text.is_empty() {
+        return Err(told("is not known"));
+    }
+    let set = data.set_of(field.text, separator, classes);
+    set.ok_or_else(|| told("names what is none of the classes"))
+}
+
 /// The number that the label is.
-pub(crate) fn target(data: &Data, field: Field<'_>) -> Result<f64, Trouble> {
+fn target(data: &Data, field: Field<'_>) -> Result<f64, Trouble> {
     let told = || Trouble::Unreadable(format!("the label {:?} holds no number", data.label));
     field.number.filter(|_| !field.missing).ok_or_else(told)
 }
 
 #[cfg(test)]
 mod tests {
+    use consilium_common::worker::SourceKind;
+
     use super::*;
 
     fn column(toml: &str) -> Column {
@@ -168,7 +215,7 @@ mod tests {
              [data]\nkind = \"table\"\ncolumns = [{toml}]\n[aggregation]\nclip_norm = 1.0\n\
              [privacy]\nmode = \"inspectable\"\n"
         );
-        let study = consilium_common::study::Study::read(&text, "a.toml").unwrap();
+        let study = Study::read(&text, "a.toml").unwrap();
         study.data.columns[0].clone()
     }
 
@@ -201,6 +248,43 @@ mod tests {
         assert_eq!(inputs(&sex, "m"), Ok(vec![0.0, 1.0]));
         assert_eq!(inputs(&sex, "2"), Ok(vec![1.0, 0.0]));
         assert!(is_unreadable(inputs(&sex, "1"), "none of the study's words"));
+    }
+
+    #[test]
+    fn several_labels_are_read_in_any_order_and_nothing_is_none_of_them() {
+        let text = "[study]\nname = \"a\"\n[model]\nfamily = \"tabular\"\n\
+                    objective = \"multilabel\"\nclasses = [\"edema\", \"effusion\", \"mass\"]\n\
+                    [data]\nkind = \"table\"\ncolumns = [{ name = \"x\", min = 0, max = 1 }]\n\
+                    label_codes = { \"No Finding\" = \"\", \"3\" = \"mass\" }\n\
+                    [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n";
+        let study = Study::read(text, "a.toml").unwrap();
+        let mut source = Source::new(SourceKind::Csv, "a.csv".into());
+        let read = |source: &Source, text: &str| {
+            let missing = ["", "NA"].contains(&text);
+            match Labelled::of(&study, source).read(Field { text, missing, number: None }) {
+                Ok(Label::Set(set)) => Ok(set),
+                Ok(other) => panic!("{other:?}"),
+                Err(Trouble::Unreadable(why)) => Err(why),
+                Err(Trouble::Dropped) => Err("dropped".to_owned()),
+            }
+        };
+        for (text, set) in [
+            ("", 0),
+            ("No Finding", 0),
+            ("edema", 1),
+            ("mass|edema", 5),
+            (" effusion | effusion |", 2),
+            ("3|effusion", 6),
+        ] {
+            assert_eq!(read(&source, text), Ok(set), "{text:?}");
+        }
+        for (text, said) in
+            [("NA", "is not known"), ("edema|rash", "none of the classes"), ("edema;mass", "none")]
+        {
+            assert!(read(&source, text).unwrap_err().contains(said), "{text:?}");
+        }
+        source.format.label_separator = ';';
+        assert_eq!(read(&source, "edema;mass"), Ok(5));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 pub(crate) struct Batch {
     /// As the family's loader laid them out; dimension 0 counts the records.
     pub(crate) inputs: Vec<Tensor>,
-    /// Classes (i64) or numbers (f32), one a record.
+    /// Classes (i64) or numbers (f32), one a record; or a 0 or 1 (u8) for each class, a row a record.
     pub(crate) labels: Tensor,
 }
 

@@ -9,8 +9,9 @@
 //!  series   a .npz file's series               picking  records → who gets which
 //!  images   bytes in memory                    dataset  records on the device → batches
 //!  augment  pictures of a training step, changed
-//!  label    a class or a number
+//!  label    a class, several of them, or a number
 //!  users    parts and hold-outs by whose records they are, pure
+//!  documents a table's, or a file each
 //!  asked    records without labels, for predictions
 //!  groups   which rows are scored apart, pure
 //! ```
@@ -22,6 +23,7 @@ pub(crate) mod augment;
 pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;
+pub(crate) mod documents;
 pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;
@@ -71,11 +73,12 @@ impl From<IdxError> for Failure {
     }
 }
 
-/// Where images are (a folder, or the file of a `.npz`) and of what size.
+/// Where images are (a folder, or the file of a `.npz`), of what size, and of how many classes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Images<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) size: Image,
+    pub(crate) classes: usize,
 }
 
 /// Reads the selected images: training records if any were asked for, and the hold-out.
@@ -85,7 +88,7 @@ pub(crate) fn load(
     device: Device,
     link: &mut Link,
 ) -> Result<Loaded, Failure> {
-    let filler = |picks: &Picks| Filler::new(images.size, &picks.labels, device);
+    let filler = |picks: &Picks| Filler::new(images.size, &picks.labels, images.classes, device);
     let mut train = selection.train.as_ref().map(filler).transpose()?;
     let mut holdout = filler(&selection.holdout)?;
     read(images, selection, link, &mut |role, record| {

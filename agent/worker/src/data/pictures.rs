@@ -4,11 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use consilium_common::limits::EXAMPLES_MAX;
+use consilium_common::study::Objective;
 use consilium_common::study::model::cnn::Image;
 use consilium_common::worker::{FailureCode, SourceKind};
 
+use super::contract::Labelled;
 use super::idx;
-use super::read::images::{Folder, ImageError, Shape, decode};
+use super::label::{self, Labels};
+use super::read::folder::{Folder, FolderError, PICTURES};
+use super::read::images::{ImageError, Shape, decode};
 use super::read::npz::{Array, NpzError};
 use super::select::Files;
 use crate::failure::Failure;
@@ -27,18 +31,27 @@ impl From<NpzError> for Failure {
     }
 }
 
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        let code = match error {
+            FolderError::NoFolder(_) | FolderError::NoClasses(_) | FolderError::Open { .. } => {
+                FailureCode::DataMissing
+            }
+            FolderError::Link(_)
+            | FolderError::Outside(_)
+            | FolderError::Name(_)
+            | FolderError::TooMany(_)
+            | FolderError::TooDeep(_) => FailureCode::DataInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
         let code = match error {
-            ImageError::NoFolder(_) | ImageError::NoClasses(_) | ImageError::Open { .. } => {
-                FailureCode::DataMissing
-            }
-            ImageError::Link(_)
-            | ImageError::Outside(_)
-            | ImageError::Name(_)
-            | ImageError::TooMany(_)
-            | ImageError::TooDeep(_)
-            | ImageError::TooLarge { .. }
+            ImageError::Open { .. } => FailureCode::DataMissing,
+            ImageError::TooLarge { .. }
             | ImageError::Unreadable { .. }
             | ImageError::Size { .. } => FailureCode::DataInvalid,
         };
@@ -50,8 +63,42 @@ fn invalid<T>(message: String) -> Result<T, Failure> {
     Err(Failure::new(FailureCode::DataInvalid, message))
 }
 
-/// The label of every record, each the index of one of `classes`.
+/// The label of every record.
 pub(crate) fn labels(
+    kind: SourceKind,
+    path: &Path,
+    files: Files,
+    labelled: &Labelled<'_>,
+) -> Result<Labels, Failure> {
+    match (labelled.objective, kind) {
+        (Objective::Multilabel, SourceKind::Npz) => {
+            let name = format!("{}_labels", files.word());
+            sets(path, &name, labelled.classes.len())
+        }
+        (Objective::Multilabel, SourceKind::Idx | SourceKind::ImageFolder) => invalid(format!(
+            "source: {kind:?} has one label for each picture: with `objective = \"multilabel\"` take \
+             npz, whose labels have a 0 or 1 for each class"
+        )),
+        _ => Ok(Labels::Classes(one_each(kind, path, files, labelled.classes)?)),
+    }
+}
+
+/// The classes of every record of the array `name`.
+fn sets(path: &Path, name: &str, classes: usize) -> Result<Labels, Failure> {
+    let sets = label::sets(path, name, classes, None)?;
+    match sets.iter().position(Option::is_none) {
+        None => Ok(Labels::Sets(sets.into_iter().flatten().collect())),
+        Some(record) => {
+            let place = path.display();
+            invalid(format!(
+                "{place}, array {name:?}: record {record} has other labels than 0 and 1"
+            ))
+        }
+    }
+}
+
+/// The class of every record, each the index of one of `classes`.
+fn one_each(
     kind: SourceKind,
     path: &Path,
     files: Files,
@@ -98,7 +145,9 @@ pub(crate) fn labels(
             let label = |class: usize| labels.get(class).copied();
             Ok(folder.records.iter().filter_map(|record| label(record.class)).collect())
         }
-        SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+        SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
+            unread(kind)
+        }
     }
 }
 
@@ -115,7 +164,7 @@ fn own_folder(path: &Path, files: Files) -> Result<Folder, Failure> {
             "holdout = {word:?}: an image-folder has no {word} files of its own, write a fraction"
         ));
     }
-    Ok(Folder::open(path)?)
+    Ok(Folder::open(path, PICTURES)?)
 }
 
 fn of_classes(
@@ -168,7 +217,9 @@ impl Pictures {
                 let paths = records.into_iter().map(|record| record.path).collect::<Vec<_>>();
                 Ok(Self::Folder(ImageFiles { paths: paths.into_iter(), size, pixels: Vec::new() }))
             }
-            SourceKind::Csv | SourceKind::Tsv | SourceKind::Synthetic => unread(kind),
+            SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
+                unread(kind)
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use consilium_common::study::DataKind;
 use consilium_common::worker::source::OwnTest;
 use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind};
 
@@ -41,7 +42,7 @@ pub(crate) fn read_of_users<T>(
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
     let groupings = job.study.groupings();
     let mut picking = Picking::new(job, "rows")?;
-    for (file, path) in files(source)? {
+    for (file, path) in files(job)? {
         let mut table = open(source, path)?;
         let place = Standing::find(&table, path, job, columns)?;
         let (mut row, mut number) = (Row::default(), 0_u32);
@@ -77,7 +78,7 @@ pub(crate) fn ask<T>(
     link: &mut Link,
     mut parse: impl FnMut(&[Field<'_>]) -> Result<T, Trouble>,
 ) -> Result<Asked<Vec<T>>, Failure> {
-    let (source, path) = (job.source, job.source.path.as_path());
+    let (source, path) = (job.source, table_of(job)?);
     let missing = source.format.missing.clone().map_or_else(Missing::default, Missing::of);
     let mut table = open(source, path)?;
     let find = |name: &&str| column(&table, path, source.column(name));
@@ -115,8 +116,22 @@ enum File {
     Test,
 }
 
-fn files(source: &Source) -> Result<Vec<(File, &Path)>, Failure> {
-    let main = (File::Main, source.path.as_path());
+/// The table of records, or that of the labels of documents.
+fn table_of<'a>(job: &Job<'a>) -> Result<&'a Path, Failure> {
+    let source = job.source;
+    match (source.source, &source.labels) {
+        (SourceKind::Csv | SourceKind::Tsv, _) => Ok(&source.path),
+        (SourceKind::Text, Some(labels)) if job.study.data.kind == DataKind::Text => Ok(labels),
+        (kind, _) => {
+            let family = job.study.model.family();
+            let message = format!("source: the {family} family reads tables, not {kind:?}");
+            Err(Failure::new(FailureCode::DataInvalid, message))
+        }
+    }
+}
+
+fn files<'a>(job: &Job<'a>) -> Result<Vec<(File, &'a Path)>, Failure> {
+    let (source, main) = (job.source, (File::Main, table_of(job)?));
     let invalid = |message: &str| Err(Failure::new(FailureCode::DataInvalid, message));
     match (&source.holdout, &source.test_path) {
         (Holdout::Own(OwnTest::Test), Some(test)) => Ok(vec![main, (File::Test, test)]),

@@ -1,12 +1,12 @@
 //! From labels alone: which records of which file are for training, and which are held out. Images
 //! are read after this, and only these are kept.
 
-use std::collections::BTreeMap;
-
 use consilium_common::limits::SITES_MAX;
 use consilium_common::worker::source::OwnTest;
-use consilium_common::worker::{FailureCode, Holdout, Part, Source, SourceKind};
+use consilium_common::worker::{FailureCode, Holdout, Part, SourceKind};
 
+use super::contract::Labelled;
+use super::label::Labels;
 use super::pictures;
 use super::split::{deal, hold_out, validate};
 use crate::failure::Failure;
@@ -55,13 +55,12 @@ pub(crate) struct Picks {
     /// The picked ones, ascending.
     pub(crate) records: Vec<u32>,
     /// Their labels.
-    pub(crate) labels: Vec<u8>,
+    pub(crate) labels: Labels,
 }
 
 impl Picks {
-    fn new(files: Files, all: &[u8], records: Vec<u32>) -> Self {
-        let label = |record: &u32| all.get(*record as usize).copied();
-        Self { files, of: all.len(), labels: records.iter().filter_map(label).collect(), records }
+    fn new(files: Files, all: &Labels, records: Vec<u32>) -> Self {
+        Self { files, of: all.len(), labels: all.pick(&records), records }
     }
 }
 
@@ -74,46 +73,43 @@ pub(crate) struct Selection {
     pub(crate) holdout: Picks,
 }
 
-/// Reads labels and deals. `classes` are the study's, `with_train` is whether the task needs training
-/// records.
-pub(crate) fn select(
-    job: &Job<'_>,
-    classes: &[String],
-    with_train: bool,
-) -> Result<Selection, Failure> {
-    let (source, seed) = (job.source, job.study.header.seed);
-    let Some(fraction) = source.validation else {
-        return held_out(source, classes, seed, with_train);
+/// Reads labels and deals. `with_train` is whether the task needs training records.
+pub(crate) fn select(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
+    let seed = job.study.header.seed;
+    let Some(fraction) = job.source.validation else {
+        return held_out(job, with_train);
     };
-    let Selection { kind, train, .. } = held_out(source, classes, seed, true)?;
+    let Selection { kind, train, .. } = held_out(job, true)?;
     let Some(Picks { files, of, records, labels }) = train else {
         return Err(Failure::new(FailureCode::Internal, "the training records were not selected"));
     };
-    let label: BTreeMap<u32, u8> = records.iter().copied().zip(labels).collect();
-    let picks = |records: Vec<u32>| {
-        let labels = records.iter().filter_map(|record| label.get(record).copied()).collect();
-        Picks { files, of, records, labels }
+    let picks = |picked: Vec<u32>| {
+        // Both ascend.
+        let place = |record: &u32| records.binary_search(record).ok();
+        let places = picked.iter().filter_map(place).filter_map(|at| u32::try_from(at).ok());
+        let labels = labels.pick(&places.collect::<Vec<_>>());
+        Picks { files, of, records: picked, labels }
     };
-    let (train, validation) = validate(records, fraction, seed);
+    let (train, validation) = validate(records.clone(), fraction, seed);
     Ok(Selection { kind, train: with_train.then(|| picks(train)), holdout: picks(validation) })
 }
 
 /// The records to train on and those of the hold-out.
-fn held_out(
-    source: &Source,
-    classes: &[String],
-    seed: u64,
-    with_train: bool,
-) -> Result<Selection, Failure> {
+fn held_out(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
+    let (source, seed) = (job.source, job.study.header.seed);
+    let labelled = Labelled::of(job.study, source);
     let invalid = |message: String| Err(Failure::new(FailureCode::DataInvalid, message));
     if let Some(part) = &source.part {
         check_part(part)?;
     }
     let kind = source.source;
-    let dealt = |files| -> Result<(Vec<u8>, Vec<u32>), Failure> {
-        let labels = pictures::labels(kind, &source.path, files, classes)?;
+    let dealt = |files| -> Result<(Labels, Vec<u32>), Failure> {
+        let labels = pictures::labels(kind, &source.path, files, &labelled)?;
         let records = match &source.part {
-            Some(part) => deal(part, files.word(), &labels, classes.len()),
+            Some(part) => {
+                let (keys, kinds) = labels.keys(labelled.classes.len());
+                deal(part, files.word(), &keys, kinds)
+            }
             None => (0..u32::try_from(labels.len()).unwrap_or(u32::MAX)).collect(),
         };
         Ok((labels, records))

@@ -8,9 +8,9 @@ use consilium_common::worker::{FailureCode, Holdout, Phase, Source, SourceKind, 
 
 use super::RECORDS_PER_STEP;
 use super::asked::{Asked, numbered};
-use super::contract::{Field, Repairs, Trouble, class, share};
+use super::contract::{Field, Labelled, Repairs, Trouble, share};
 use super::groups::Places;
-use super::label::Label;
+use super::label::{Label, sets};
 use super::picking::{Mark, Parsed, Picking, Records};
 use super::read::npz::Array;
 use crate::failure::Failure;
@@ -31,13 +31,13 @@ pub(crate) struct Series {
 /// Reads the site's series of `steps` steps.
 pub(crate) fn read(
     job: &Job<'_>,
-    (steps, objective, classes): (u32, Objective, &[String]),
+    steps: u32,
     link: &mut Link,
 ) -> Result<(Records<Series>, Repairs), Failure> {
     let (source, data) = (job.source, &job.study.data);
     let mut values = open_values(source)?;
     let count = expect_shape(source, &values, steps, data)?;
-    let beside = Beside::read(job, count, objective, classes)?;
+    let beside = Beside::read(job, count)?;
     let ranges = Ranges::of(data);
     let (mut picking, mut repairs) = (Picking::new(job, "records")?, Repairs::default());
     let (mut block, mut number) = (Vec::new(), 0_u32);
@@ -46,7 +46,8 @@ pub(crate) fn read(
             if beside.is_the_sites(number) {
                 let parsed = beside.label(number).and_then(|label| {
                     let values = ranges.shares(record, &mut repairs)?;
-                    Ok(Parsed { record: Series { values, label }, class: label.class() })
+                    let class = label.key(beside.labelled.classes.len());
+                    Ok(Parsed { record: Series { values, label }, class })
                 });
                 let patient = beside.patient(number);
                 let held = beside.is_held(number);
@@ -149,8 +150,7 @@ impl<'a> Ranges<'a> {
 
 /// What stands beside the values: one number a record in each array.
 struct Beside<'a> {
-    data: &'a Data,
-    classes: &'a [String],
+    labelled: Labelled<'a>,
     labels: Labels,
     only: Option<(Vec<i64>, &'a str)>,
     held: Option<(Vec<i64>, &'a str)>,
@@ -161,17 +161,15 @@ struct Beside<'a> {
 
 enum Labels {
     Classes(Vec<i64>),
+    /// `None` where a record has other numbers than 0 and 1.
+    Sets(Vec<Option<u64>>),
     Numbers(Vec<f32>),
 }
 
 impl<'a> Beside<'a> {
-    fn read(
-        job: &Job<'a>,
-        count: u64,
-        objective: Objective,
-        classes: &'a [String],
-    ) -> Result<Self, Failure> {
+    fn read(job: &Job<'a>, count: u64) -> Result<Self, Failure> {
         let (source, data) = (job.source, &job.study.data);
+        let labelled = Labelled::of(job.study, source);
         let integers = |name: &str| {
             let mut numbers = Vec::new();
             open_beside(source, name, count)?.next_rows_i64(EXAMPLES_MAX, &mut numbers)?;
@@ -180,8 +178,12 @@ impl<'a> Beside<'a> {
         let picked =
             |pick: &'a Where| Ok::<_, Failure>((integers(&pick.column)?, pick.equals.as_str()));
         let label = source.column(&data.label);
-        let labels = match objective {
+        let labels = match labelled.objective {
             Objective::Classify => Labels::Classes(integers(label)?),
+            Objective::Multilabel => {
+                let classes = labelled.classes.len();
+                Labels::Sets(sets(&source.path, label, classes, Some(count))?)
+            }
             Objective::Regress | Objective::Rank => {
                 let mut numbers = Vec::new();
                 open_beside(source, label, count)?.next_rows(EXAMPLES_MAX, &mut numbers)?;
@@ -194,8 +196,7 @@ impl<'a> Beside<'a> {
         };
         let patient = data.patient.as_deref().map(|name| source.column(name));
         Ok(Self {
-            data,
-            classes,
+            labelled,
             labels,
             only: source.only.as_ref().map(picked).transpose()?,
             held,
@@ -227,19 +228,23 @@ impl<'a> Beside<'a> {
     }
 
     fn label(&self, number: u32) -> Result<Label, Trouble> {
-        let data = self.data;
+        let name = &self.labelled.data.label;
         match &self.labels {
             Labels::Classes(written) => {
                 let text = written.get(number as usize).map(i64::to_string).unwrap_or_default();
                 let field = Field { text: &text, missing: text.is_empty(), number: None };
-                class(data, field, self.classes).map(Label::Class)
+                self.labelled.read(field)
+            }
+            Labels::Sets(sets) => {
+                let told = || Trouble::Unreadable(format!("the label {name:?} is not 0s and 1s"));
+                sets.get(number as usize).copied().flatten().map(Label::Set).ok_or_else(told)
             }
             Labels::Numbers(numbers) => {
                 let number = numbers.get(number as usize).copied().unwrap_or(f32::NAN);
                 if number.is_finite() {
                     return Ok(Label::Number(f64::from(number)));
                 }
-                Err(Trouble::Unreadable(format!("the label {:?} is no number", data.label)))
+                Err(Trouble::Unreadable(format!("the label {name:?} is no number")))
             }
         }
     }

@@ -8,6 +8,7 @@ use super::{Family, Job};
 use crate::data::asked::{Questions, pictures};
 use crate::data::check::{check, enough};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::label::Label;
 use crate::data::select::select;
 use crate::data::{self, load};
 use crate::failure::Failure;
@@ -20,24 +21,24 @@ pub(super) struct Images<'a>(pub(super) &'a Cnn);
 
 impl Images<'_> {
     fn files<'a>(&self, job: &Job<'a>) -> data::Images<'a> {
-        data::Images { folder: &job.source.path, size: self.0.input }
+        let classes = self.0.classes.len();
+        data::Images { folder: &job.source.path, size: self.0.input, classes }
     }
 }
 
 impl Family for Images<'_> {
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
-        let selection = select(job, &self.0.classes, true)?;
+        let selection = select(job, true)?;
         check(job.study, self.files(job), &selection, link)
     }
 
-    fn classes(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<usize>, Failure> {
-        let selection = select(job, &self.0.classes, true)?;
-        let labels = selection.train.into_iter().flat_map(|train| train.labels);
-        Ok(labels.map(usize::from).collect())
+    fn labels(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<Label>, Failure> {
+        let train = select(job, true)?.train;
+        Ok(train.iter().flat_map(|train| train.labels.iter()).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
-        let selection = select(job, &self.0.classes, with_train)?;
+        let selection = select(job, with_train)?;
         if let Some(train) = &selection.train {
             enough(job.study, train.records.len())?;
         }

@@ -16,6 +16,7 @@ use tch::nn::VarStore;
 
 use crate::data::asked::Questions;
 use crate::data::dataset::Loaded;
+use crate::data::label::Label;
 use crate::failure::Failure;
 use crate::local::Kept;
 use crate::model::Network;
@@ -44,8 +45,8 @@ pub(crate) trait Family {
         Err(prepares_nothing(job.study))
     }
 
-    /// The class of every record to train on, for families that tell classes apart.
-    fn classes(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<usize>, Failure> {
+    /// The label of every record to train on, for families that tell classes apart.
+    fn labels(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<Label>, Failure> {
         Err(prepares_nothing(job.study))
     }
 

@@ -159,7 +159,7 @@ impl Family for Choices<'_> {
         let train = with_train.then(|| layer.dataset(&rows.train, None)).transpose()?;
         let holdout = match self.spec.objective {
             Objective::Rank => layer.ranked(&rows, &named, job.study)?,
-            Objective::Regress | Objective::Classify => {
+            Objective::Regress | Objective::Classify | Objective::Multilabel => {
                 let apart = shown(job.study, rows.members.iter());
                 layer.dataset(&rows.holdout, None)?.grouped(apart)
             }

@@ -9,7 +9,7 @@ use tch::{TchError, Tensor, no_grad};
 use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
 use crate::data::asked::Questions;
-use crate::data::check::{Seen, enough, support};
+use crate::data::check::{Seen, Tally, enough, support};
 use crate::data::contract::Repairs;
 use crate::data::dataset::{Dataset, Loaded};
 use crate::data::groups::shown;
@@ -27,13 +27,12 @@ pub(super) struct OverTime<'a>(pub(super) &'a Rnn);
 
 impl OverTime<'_> {
     fn read(&self, job: &Job<'_>, link: &mut Link) -> Result<(Records<Series>, Repairs), Failure> {
-        let spec = self.0;
-        read(job, (spec.steps, spec.objective, &spec.classes), link)
+        read(job, self.0.steps, link)
     }
 
     fn dataset(&self, series: &[Series], job: &Job<'_>) -> Result<Dataset, TchError> {
         let values = self.values(series.iter().map(|one| one.values.as_slice()), job)?;
-        let labels = Label::tensor(series.iter().map(|one| one.label))?;
+        let labels = Label::tensor(labels(series), self.0.classes.len())?;
         Ok(Dataset::new(vec![values], labels.f_to_device(job.device)?))
     }
 
@@ -55,9 +54,9 @@ impl Family for OverTime<'_> {
         let (records, repairs) = self.read(job, link)?;
         enough(job.study, records.train.len())?;
         let mut findings = records.findings;
-        if self.0.objective == Objective::Classify {
-            let (train, held) = (classes(&records.train), classes(&records.holdout));
-            findings.extend(support(&self.0.classes, &train, &held));
+        if self.0.objective.has_classes() {
+            let (train, held) = (labels(&records.train), labels(&records.holdout));
+            findings.extend(support(&self.0.classes, train, held));
         }
         findings.extend(repairs.findings("values"));
         findings.extend(never_observed(&records.train, &job.study.data));
@@ -76,8 +75,8 @@ impl Family for OverTime<'_> {
         Ok(moments(&records.train, job.study.data.columns.len()))
     }
 
-    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
-        Ok(classes(&self.read(job, link)?.0.train))
+    fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
+        Ok(labels(&self.read(job, link)?.0.train).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
@@ -111,7 +110,8 @@ impl Family for OverTime<'_> {
         Ok(Box::new(Recurrent::new(self.0, &job.study.data, job.device)?))
     }
 
-    /// The output's bias starts at the classes' shares among the site's own training records.
+    /// The output's bias starts at the classes' shares, or each class's log-odds, among the site's own
+    /// training records.
     fn start_local(
         &self,
         job: &Job<'_>,
@@ -119,12 +119,16 @@ impl Family for OverTime<'_> {
         link: &mut Link,
     ) -> Result<(), Failure> {
         let (records, _) = self.read(job, link)?;
-        let shares = log_shares(&classes(&records.train), self.0.classes.len());
-        let shares = Tensor::f_from_slice(&shares)?;
+        let tally = Tally::of(labels(&records.train), self.0.classes.len());
+        let start = match self.0.objective {
+            Objective::Multilabel => log_odds(&tally),
+            Objective::Classify | Objective::Regress | Objective::Rank => log_shares(&tally),
+        };
+        let start = Tensor::f_from_slice(&start)?;
         for mut bias in
             network.local().into_iter().flat_map(|local| local.variables().into_values())
         {
-            no_grad(|| bias.f_copy_(&shares))?;
+            no_grad(|| bias.f_copy_(&start))?;
         }
         Ok(())
     }
@@ -152,8 +156,8 @@ fn standardise(values: &mut [f32], standards: &[Standard]) {
     }
 }
 
-fn classes(series: &[Series]) -> Vec<usize> {
-    series.iter().filter_map(|series| series.label.class()).collect()
+fn labels(series: &[Series]) -> impl Iterator<Item = Label> + Clone {
+    series.iter().map(|series| series.label)
 }
 
 /// The logarithm of each class's share, one half of a record more of each so that none is infinite.
@@ -163,10 +167,21 @@ fn classes(series: &[Series]) -> Vec<usize> {
     clippy::cast_possible_truncation,
     reason = "counts of records, for a bias of f32"
 )]
-fn log_shares(labels: &[usize], classes: usize) -> Vec<f32> {
-    let count = |class: usize| labels.iter().filter(|label| **label == class).count() as f64 + 0.5;
-    let all = labels.len() as f64 + 0.5 * classes as f64;
-    (0..classes).map(|class| (count(class) / all).ln() as f32).collect()
+fn log_shares(tally: &Tally) -> Vec<f32> {
+    let all = tally.all as f64 + 0.5 * tally.classes.len() as f64;
+    tally.classes.iter().map(|count| ((*count as f64 + 0.5) / all).ln() as f32).collect()
+}
+
+/// The log-odds of each class, one half of a record more with it and without.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "counts of records, for a bias of f32"
+)]
+fn log_odds(tally: &Tally) -> Vec<f32> {
+    let others = |count: u64| tally.all.saturating_sub(count) as f64 + 0.5;
+    let odds = |count: &u64| ((*count as f64 + 0.5) / others(*count)).ln() as f32;
+    tally.classes.iter().map(odds).collect()
 }
 
 /// A line for each variable that no record has.
@@ -220,8 +235,18 @@ mod tests {
 
     #[test]
     fn a_bias_starts_at_the_log_odds_of_the_labels_and_is_finite_without_any() {
-        let shares = log_shares(&[vec![0; 30], vec![1; 10]].concat(), 2);
+        let of = |counts: [usize; 2]| {
+            let each = counts.into_iter().enumerate();
+            let labels = each.flat_map(|(class, count)| vec![Label::Class(class); count]);
+            Tally::of(labels, 2)
+        };
+        let shares = log_shares(&of([30, 10]));
         assert!((shares[1] - shares[0] - (10.5_f32 / 30.5).ln()).abs() < 1e-6, "{shares:?}");
-        assert!(log_shares(&[0; 5], 3).iter().chain(&log_shares(&[], 2)).all(|x| x.is_finite()));
+        assert!([[5, 0], [0, 0]].iter().flat_map(|n| log_shares(&of(*n))).all(f32::is_finite));
+        // Of sets each class has odds of its own: 10 of 40, and 40 of 40.
+        let sets = (0..40).map(|record| Label::Set(if record < 10 { 3 } else { 2 }));
+        let odds = log_odds(&Tally::of(sets, 2));
+        assert!((odds[0] - (10.5_f32 / 30.5).ln()).abs() < 1e-6, "{odds:?}");
+        assert!((odds[1] - 81.0_f32.ln()).abs() < 1e-6, "{odds:?}");
     }
 }

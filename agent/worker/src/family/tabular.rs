@@ -1,8 +1,8 @@
 //! `tabular`: rows of numbers and words, with a class or a number to predict.
 
+use consilium_common::study::Data;
 use consilium_common::study::counts::{MOMENTS_UNITS, Moments, Standard};
 use consilium_common::study::model::Tabular;
-use consilium_common::study::{Data, Objective};
 use consilium_common::worker::Outcome;
 use tch::{Device, TchError, Tensor};
 
@@ -10,7 +10,7 @@ use super::{Family, Job, prepares_nothing};
 use crate::data::Role;
 use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
-use crate::data::contract::{Field, Repairs, Trouble, class, push_inputs, target};
+use crate::data::contract::{Field, Labelled, Repairs, Trouble, push_inputs};
 use crate::data::dataset::{Dataset, Loaded};
 use crate::data::groups::shown;
 use crate::data::label::Label;
@@ -36,15 +36,13 @@ impl Table<'_> {
         let data = &job.study.data;
         let names: Vec<&str> = data.columns.iter().map(|column| column.name.as_str()).collect();
         let names: Vec<&str> = names.into_iter().chain([data.label.as_str()]).collect();
-        let mut repairs = Repairs::default();
+        let (labelled, mut repairs) = (Labelled::of(job.study, job.source), Repairs::default());
         let rows = read(job, &names, link, |fields| {
             let (label, fields) = fields.split_last().ok_or(Trouble::Dropped)?;
             let inputs = inputs(data, fields, &mut repairs)?;
-            let label = match self.0.objective {
-                Objective::Classify => Label::Class(class(data, *label, &self.0.classes)?),
-                Objective::Regress | Objective::Rank => Label::Number(target(data, *label)?),
-            };
-            Ok(Parsed { record: Record { inputs, label }, class: label.class() })
+            let label = labelled.read(*label)?;
+            let key = label.key(labelled.classes.len());
+            Ok(Parsed { record: Record { inputs, label }, class: key })
         })?;
         Ok((rows, repairs))
     }
@@ -64,9 +62,8 @@ impl Family for Table<'_> {
         let (rows, repairs) = self.read(job, link)?;
         enough(job.study, rows.train.len())?;
         let mut findings = rows.findings;
-        if self.0.objective == Objective::Classify {
-            let (train, held) = (classes(&rows.train), classes(&rows.holdout));
-            findings.extend(support(&self.0.classes, &train, &held));
+        if self.0.objective.has_classes() {
+            findings.extend(support(&self.0.classes, labels(&rows.train), labels(&rows.holdout)));
         }
         findings.extend(repairs.findings("rows"));
         findings.extend(seen(&rows.train, &rows.holdout).findings("rows"));
@@ -91,9 +88,9 @@ impl Family for Table<'_> {
         Ok(units.into_flattened())
     }
 
-    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
+    fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
         let (rows, _) = self.read(job, link)?;
-        Ok(classes(&rows.train))
+        Ok(labels(&rows.train).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
@@ -107,7 +104,8 @@ impl Family for Table<'_> {
                 standardise(data, &standards, &mut record.inputs);
             }
         }
-        let dataset = |records: &[Record]| dataset(records, data, job.device);
+        let classes = self.0.classes.len();
+        let dataset = |records: &[Record]| dataset(records, (data, classes), job.device);
         let train = with_train.then(|| dataset(&rows.train)).transpose()?;
         let apart = shown(job.study, rows.members.iter());
         Ok(Loaded { train, holdout: dataset(&rows.holdout)?.grouped(apart) })
@@ -132,8 +130,8 @@ impl Family for Table<'_> {
     }
 }
 
-fn classes(records: &[Record]) -> Vec<usize> {
-    records.iter().filter_map(|record| record.label.class()).collect()
+fn labels(records: &[Record]) -> impl Iterator<Item = Label> + Clone {
+    records.iter().map(|record| record.label)
 }
 
 fn seen(train: &[Record], holdout: &[Record]) -> Seen {
@@ -157,11 +155,15 @@ fn standardise(data: &Data, standards: &[Standard], inputs: &mut [f32]) {
     }
 }
 
-/// Inputs (f32, records × inputs) and labels on the device.
-fn dataset(records: &[Record], data: &Data, device: Device) -> Result<Dataset, TchError> {
+/// Inputs (f32, records × inputs) and labels of so many classes on the device.
+fn dataset(
+    records: &[Record],
+    (data, classes): (&Data, usize),
+    device: Device,
+) -> Result<Dataset, TchError> {
     let inputs: Vec<f32> = records.iter().flat_map(|record| record.inputs.clone()).collect();
     let inputs = on_device(inputs, data, device)?;
-    let labels = Label::tensor(records.iter().map(|record| record.label))?;
+    let labels = Label::tensor(labels(records), classes)?;
     Ok(Dataset::new(vec![inputs], labels.f_to_device(device)?))
 }
 

@@ -1,4 +1,4 @@
-//! `text-classifier`: documents with a label each, from a column of a table.
+//! `text-classifier`: documents with a label each, from a column of a table or a file each.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,12 @@ use super::{Family, Job};
 use crate::data::Role;
 use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough, support};
-use crate::data::contract::{Field, Repairs, Trouble, class};
+use crate::data::contract::{Field, Labelled, Repairs, Trouble};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::documents::{ask, read};
 use crate::data::groups::shown;
-use crate::data::rows::{Parsed, Rows, ask, read};
+use crate::data::label::Label;
+use crate::data::rows::{Parsed, Rows};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::text::{self, Reader};
@@ -33,7 +35,7 @@ pub(super) struct Documents<'a>(pub(super) &'a TextClassifier);
 struct Record {
     /// At least one word.
     document: Document,
-    class: usize,
+    label: Label,
 }
 
 impl Documents<'_> {
@@ -42,19 +44,17 @@ impl Documents<'_> {
         let name = data.text.as_deref().unwrap_or_default();
         let buckets = Buckets::of(job.study);
         let drops = data.repeats == Some(Repeats::Drop);
+        let (labelled, mut repairs) = (Labelled::of(job.study, job.source), Repairs::default());
         let mut before = HashSet::new();
-        let mut repairs = Repairs::default();
-        let rows = read(job, &[name, data.label.as_str()], link, |fields| {
-            let &[text, label] = fields else {
-                return Err(Trouble::Dropped);
-            };
+        let rows = read(job, link, &mut |text, label| {
             if drops && !before.insert(Digest::of(text.text.as_bytes())) {
                 repairs.note(name, "repeats another, the row left out");
                 return Err(Trouble::Dropped);
             }
             let document = self.document((name, text), &buckets, &mut repairs)?;
-            let class = class(data, label, &self.0.classes)?;
-            Ok(Parsed { record: Record { document, class }, class: Some(class) })
+            let label = labelled.read(label)?;
+            let key = label.key(labelled.classes.len());
+            Ok(Parsed { record: Record { document, label }, class: key })
         })?;
         Ok((rows, repairs))
     }
@@ -88,7 +88,7 @@ impl Documents<'_> {
             .ok_or_else(|| mismatch("the preparation's sums cannot come from counting words"))
     }
 
-    /// Ids and what goes with them ([`inputs`]), and classes, on the device.
+    /// Ids and what goes with them ([`inputs`]), and labels, on the device.
     fn dataset(
         &self,
         records: &[Record],
@@ -97,9 +97,8 @@ impl Documents<'_> {
     ) -> Result<Dataset, Failure> {
         let inputs =
             self.inputs(records.iter().map(|record| &record.document), vocabulary, device)?;
-        let classes: Vec<i64> =
-            records.iter().filter_map(|record| i64::try_from(record.class).ok()).collect();
-        Ok(Dataset::new(inputs, Tensor::f_from_slice(&classes)?.f_to_device(device)?))
+        let labels = Label::tensor(labels(records), self.0.classes.len())?;
+        Ok(Dataset::new(inputs, labels.f_to_device(device)?))
     }
 
     /// On the device, records × tokens of the longest: ids (i32), filled up with [`PADDING`]; for `tfidf`
@@ -143,8 +142,8 @@ impl Documents<'_> {
     }
 }
 
-fn classes(records: &[Record]) -> Vec<usize> {
-    records.iter().map(|record| record.class).collect()
+fn labels(records: &[Record]) -> impl Iterator<Item = Label> + Clone {
+    records.iter().map(|record| record.label)
 }
 
 impl Family for Documents<'_> {
@@ -152,8 +151,7 @@ impl Family for Documents<'_> {
         let (rows, repairs) = self.read(job, link)?;
         enough(job.study, rows.train.len())?;
         let mut findings = rows.findings;
-        let (train, held) = (classes(&rows.train), classes(&rows.holdout));
-        findings.extend(support(&self.0.classes, &train, &held));
+        findings.extend(support(&self.0.classes, labels(&rows.train), labels(&rows.holdout)));
         findings.extend(repairs.findings("rows"));
         let mut seen = Seen::default();
         for (role, records) in [(Role::Train, &rows.train), (Role::Holdout, &rows.holdout)] {
@@ -173,8 +171,8 @@ impl Family for Documents<'_> {
         Ok(counts.units())
     }
 
-    fn classes(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<usize>, Failure> {
-        Ok(classes(&self.read(job, link)?.0.train))
+    fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
+        Ok(labels(&self.read(job, link)?.0.train).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
@@ -193,10 +191,7 @@ impl Family for Documents<'_> {
         let vocabulary = self.vocabulary(job)?;
         let name = job.study.data.text.as_deref().unwrap_or_default();
         let (buckets, mut repairs) = (Buckets::of(job.study), Repairs::default());
-        let asked = ask(job, &[name], link, |fields| {
-            let field = fields.first().copied().ok_or(Trouble::Dropped)?;
-            self.document((name, field), &buckets, &mut repairs)
-        })?;
+        let asked = ask(job, link, |field| self.document((name, field), &buckets, &mut repairs))?;
         let dataset = |documents: Vec<Document>| {
             let inputs = self.inputs(documents.iter(), &vocabulary, job.device)?;
             Ok::<_, Failure>(Dataset::unlabelled(inputs)?)

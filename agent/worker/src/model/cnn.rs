@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::weights::{flatten, load, variables};
     use consilium_common::study::model::cnn::{Conv, Image};
-    use consilium_common::study::{Data, ModelSpec};
+    use consilium_common::study::{Data, ModelSpec, Objective};
 
     fn spec(conv: &[(u32, u32, u32)], dense: &[u32]) -> Cnn {
         let plain = |&(filters, kernel, pool): &(u32, u32, u32)| Conv {
@@ -102,6 +102,7 @@ mod tests {
             pool,
         };
         Cnn {
+            objective: Objective::Classify,
             input: Image { channels: 2, height: 19, width: 14 },
             classes: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
             conv: conv.iter().map(plain).collect(),

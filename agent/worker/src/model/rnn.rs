@@ -101,7 +101,7 @@ impl Network for Recurrent {
         }
         let outputs = features.f_linear(&self.output, Some(&self.bias))?;
         match self.objective {
-            Objective::Classify => Ok(outputs),
+            Objective::Classify | Objective::Multilabel => Ok(outputs),
             Objective::Regress | Objective::Rank => outputs.f_squeeze_dim(1),
         }
     }

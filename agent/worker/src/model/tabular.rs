@@ -36,7 +36,7 @@ impl Network for Perceptron {
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
         let outputs = self.layers.forward(only(inputs)?, mode.dropout(self.dropout))?;
         match self.objective {
-            Objective::Classify => Ok(outputs),
+            Objective::Classify | Objective::Multilabel => Ok(outputs),
             Objective::Regress | Objective::Rank => outputs.f_squeeze_dim(1),
         }
     }

@@ -1,9 +1,9 @@
 //! `classify`: correct, total, loss, confusion matrix by rows of truth, histograms of scores.
 
-use consilium_common::update::measures::{BINS_PER_NAT, SCORE_BINS};
 use consilium_common::update::words::{Metrics, Schema};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
+use super::bins::{BINS, bin, count};
 use super::{Fixed, whole};
 use crate::failure::Failure;
 
@@ -79,26 +79,13 @@ impl Classes {
     }
 }
 
-#[expect(clippy::cast_possible_wrap, reason = "256")]
-const BINS: i64 = SCORE_BINS as i64;
-
-/// Adds one to the cell of each record.
-fn count(cells: &mut Tensor, of_records: &Tensor) -> Result<(), TchError> {
-    let counts = of_records.f_bincount::<Tensor>(None, cells.size().iter().product())?;
-    let _ = cells.f_add_(&counts)?;
-    Ok(())
-}
-
 /// `measures::score_bin` of each record's log-odds for `class`: its logit less the log of the sum
 /// of the others' exponentials.
 fn bins(logits: &Tensor, class: i64, classes: i64) -> Result<Tensor, TchError> {
     let others: Vec<i64> = (0..classes).filter(|other| *other != class).collect();
     let others = Tensor::f_from_slice(&others)?.f_to_device(logits.device())?;
     let others = logits.f_index_select(1, &others)?.f_logsumexp([1_i64].as_slice(), false)?;
-    let log_odds = logits.f_select(1, class)?.f_sub(&others)?;
-    let bin = log_odds.f_mul_scalar(BINS_PER_NAT)?.f_floor()?.f_add_scalar(BINS / 2)?;
-    let bin = bin.f_nan_to_num(0.0, None, None)?;
-    bin.f_clamp(0, BINS - 1)?.f_to_kind(Kind::Int64)
+    bin(&logits.f_select(1, class)?.f_sub(&others)?)
 }
 
 #[cfg(test)]

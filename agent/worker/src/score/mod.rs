@@ -5,7 +5,9 @@
 //! 2^-16; from there on everything is integer addition. So the sums depend on neither the size of a
 //! batch nor the order of additions; a mean is off by at most 2^-17.
 
+mod bins;
 mod classes;
+mod labels;
 mod numbers;
 mod rank;
 
@@ -15,6 +17,7 @@ use consilium_common::worker::{FailureCode, Phase};
 use tch::{Device, Kind, Reduction, TchError, Tensor, no_grad};
 
 use self::classes::Classes;
+use self::labels::Labels;
 use self::numbers::Numbers;
 use self::rank::Ranks;
 use crate::data::dataset::Dataset;
@@ -44,11 +47,12 @@ impl Loss {
         Self { objective, multinomial, class_weights }
     }
 
-    /// The mean loss of a batch: cross-entropy over logits, squared error, or, of margins m by which what
-    /// was chosen scores above others, −ln σ(m) (Rendle et al. 2009, section 4.1) or ln Σ exp(−m) over all
-    /// items (Liang et al. 2018, section 2.1: −ln of a softmax). With class weights each
-    /// record's cross-entropy counts so many times, and the divisor is the number of records all the
-    /// same: a batch of one class would else weigh nothing.
+    /// The mean loss of a batch: cross-entropy over logits, the mean over the classes of the binary one,
+    /// squared error, or, of margins m by which what was chosen scores above others, −ln σ(m) (Rendle et
+    /// al. 2009, section 4.1) or ln Σ exp(−m) over all items (Liang et al. 2018, section 2.1: −ln of a
+    /// softmax). With class weights each record's cross-entropy (of several labels each label's) counts so
+    /// many times, and the divisor is the number of records all the same: a batch of one class would else
+    /// weigh nothing.
     pub(crate) fn of(&self, outputs: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
         match (self.objective, &self.class_weights) {
             (Objective::Classify, None) => {
@@ -60,6 +64,12 @@ impl Loss {
                     .f_cross_entropy_loss(labels, Some(weights), Reduction::Sum, -100, 0.0)?
                     .f_div_scalar(records)
             }
+            (Objective::Multilabel, weights) => outputs.f_binary_cross_entropy_with_logits(
+                &labels.f_to_kind(outputs.kind())?,
+                None,
+                weights.as_ref(),
+                Reduction::Mean,
+            ),
             (Objective::Regress, _) => outputs.f_mse_loss(labels, Reduction::Mean),
             (Objective::Rank, _) if self.multinomial => {
                 let away = outputs.f_neg()?.f_logsumexp([1_i64].as_slice(), false)?;
@@ -112,6 +122,7 @@ pub(crate) fn score(
 /// Sums on the device: read once, at the end.
 enum Sums {
     Classes(Classes),
+    Labels(Labels),
     Numbers(Numbers),
     Ranks(Ranks),
 }
@@ -121,6 +132,7 @@ impl Sums {
         let threshold = study.evaluation.threshold;
         Ok(match study.model.objective() {
             Some(Objective::Classify) => Self::Classes(Classes::new(schema, threshold, device)?),
+            Some(Objective::Multilabel) => Self::Labels(Labels::new(schema, device)?),
             Some(Objective::Rank) => Self::Ranks(Ranks::new(device)?),
             Some(Objective::Regress) | None => Self::Numbers(Numbers::new(device)?),
         })
@@ -129,6 +141,7 @@ impl Sums {
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<(), TchError> {
         match self {
             Self::Classes(sums) => sums.add(outputs, labels),
+            Self::Labels(sums) => sums.add(outputs, labels),
             Self::Numbers(sums) => sums.add(outputs, labels),
             Self::Ranks(sums) => sums.add(outputs),
         }
@@ -137,6 +150,7 @@ impl Sums {
     fn finish(self) -> Result<Metrics, Failure> {
         match self {
             Self::Classes(sums) => sums.finish(),
+            Self::Labels(sums) => sums.finish(),
             Self::Numbers(sums) => sums.finish(),
             Self::Ranks(sums) => sums.finish(),
         }
@@ -211,5 +225,24 @@ mod tests {
         assert!((loss(weights, 0, 3) - need).abs() < 1e-6);
         let parts = (2.0 * loss(weights, 0, 2) + loss(weights, 2, 1)) / 3.0;
         assert!((parts - need).abs() < 1e-6, "one class alone in a batch weighs as much");
+    }
+
+    #[test]
+    fn of_several_labels_the_loss_is_the_mean_over_all_answers_and_weights_are_of_those_who_have_it()
+     {
+        let logits = Tensor::from_slice(&[0.3_f32, -1.0, 2.0, 0.5]).view([2, 2]);
+        let labels = Tensor::from_slice(&[1_u8, 0, 1, 1]).view([2, 2]);
+        let loss = |weights: Option<[f32; 2]>| {
+            let class_weights = weights.map(|weights| Tensor::from_slice(&weights));
+            let loss =
+                Loss { objective: Objective::Multilabel, multinomial: false, class_weights };
+            loss.of(&logits, &labels).unwrap().double_value(&[])
+        };
+        let softplus = |x: f64| x.exp().ln_1p();
+        let answers = [softplus(-0.3), softplus(-1.0), softplus(-2.0), softplus(-0.5)];
+        let mean = |of: [f64; 4]| of.iter().sum::<f64>() / 4.0;
+        assert!((loss(None) - mean(answers)).abs() < 1e-6);
+        let [a, b, c, d] = answers;
+        assert!((loss(Some([3.0, 0.5])) - mean([3.0 * a, b, 3.0 * c, 0.5 * d])).abs() < 1e-6);
     }
 }

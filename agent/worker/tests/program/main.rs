@@ -1,8 +1,10 @@
 //! `consilium-worker` as the daemon sees it: over a socket, on real files. One program, so that it
 //! is linked once.
 
+mod documents;
 mod groups;
 mod images;
+mod labels;
 mod pictures;
 mod predict;
 mod ratings;

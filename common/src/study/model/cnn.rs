@@ -25,6 +25,9 @@ use crate::tensor::init::Init;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cnn {
+    /// What is predicted: `classify` or `multilabel`.
+    #[serde(default, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// Size of one image.
     pub input: Image,
     /// Labels in the order of the outputs.
@@ -216,7 +219,7 @@ impl Cnn {
                 return Err(ModelSpec::refuse(field, have, "1 to 8192 is accepted"));
             }
         }
-        super::check_objective(Objective::Classify, &self.classes)?;
+        super::check_labels(self.objective, &self.classes)?;
         super::check_share("model.dropout", self.dropout)?;
         dense::check(&self.dense, "model.dense")?;
         if self.conv.len() > LAYERS_MAX {

@@ -48,10 +48,26 @@ pub enum Objective {
     /// One of the classes: cross-entropy over logits.
     #[default]
     Classify,
+    /// For each class whether it is there, several or none at once: the mean over the classes of the
+    /// binary cross-entropy over one logit each.
+    Multilabel,
     /// A number: mean squared error.
     Regress,
     /// Which of many comes first: a pairwise loss.
     Rank,
+}
+
+impl Objective {
+    /// Whether the model has an output for each class.
+    #[must_use]
+    pub fn has_classes(self) -> bool {
+        matches!(self, Self::Classify | Self::Multilabel)
+    }
+
+    /// `classify`, which studies over pictures and documents need not say.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Families that are served.
@@ -155,12 +171,12 @@ impl ModelSpec {
     #[must_use]
     pub fn objective(&self) -> Option<Objective> {
         match self {
-            Self::Cnn(_) => Some(Objective::Classify),
+            Self::Cnn(spec) => Some(spec.objective),
             Self::Recommender(spec) => Some(spec.objective),
             Self::Rnn(spec) => Some(spec.objective),
             Self::Synthetic(_) => None,
             Self::Tabular(spec) => Some(spec.objective),
-            Self::TextClassifier(_) => Some(Objective::Classify),
+            Self::TextClassifier(spec) => Some(spec.objective),
         }
     }
 
@@ -223,11 +239,13 @@ pub(super) fn started(tensors: &[Parameter], seed: u64) -> Vec<f32> {
 fn check_objective(objective: Objective, classes: &[String]) -> Result<(), StudyError> {
     let have = classes.len();
     let refuse = |need: &str| Err(ModelSpec::refuse("model.classes", have, need));
+    // Of several labels at once one alone may be asked for.
+    let fewest = if objective == Objective::Multilabel { 1 } else { 2 };
     match objective {
-        Objective::Classify if !(2..=CLASSES_MAX).contains(&have) => {
-            refuse(&format!("2 to {CLASSES_MAX} labels are accepted"))
+        Objective::Classify | Objective::Multilabel if !(fewest..=CLASSES_MAX).contains(&have) => {
+            refuse(&format!("{fewest} to {CLASSES_MAX} labels are accepted"))
         }
-        Objective::Classify => {
+        Objective::Classify | Objective::Multilabel => {
             let mut sorted = classes.to_vec();
             sorted.sort();
             sorted.dedup();
@@ -240,6 +258,15 @@ fn check_objective(objective: Objective, classes: &[String]) -> Result<(), Study
             Err(ModelSpec::refuse("model.objective", "\"rank\"", need))
         }
     }
+}
+
+/// The same of a family that predicts no numbers.
+fn check_labels(objective: Objective, classes: &[String]) -> Result<(), StudyError> {
+    if objective == Objective::Regress {
+        let need = "this family tells classes apart: \"classify\" or \"multilabel\"";
+        return Err(ModelSpec::refuse("model.objective", "\"regress\"", need));
+    }
+    check_objective(objective, classes)
 }
 
 /// A share of something that may be none and is never all.

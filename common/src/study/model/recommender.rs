@@ -156,9 +156,9 @@ impl Recommender {
             }
         }
         match self.objective {
-            Objective::Classify => {
+            Objective::Classify | Objective::Multilabel => {
                 let need = "the recommender family takes \"regress\" or \"rank\"";
-                Err(ModelSpec::refuse("model.objective", "\"classify\"", need))
+                Err(ModelSpec::refuse("model.objective", word(&self.objective), need))
             }
             Objective::Regress if self.loss != RankLoss::default() => {
                 let need = "`objective = \"regress\"` goes by the squared error: leave it out";
@@ -190,7 +190,9 @@ impl Recommender {
             Objective::Rank if !names.is_empty() => refuse(
                 "`objective = \"rank\"` reads `user` and `item` alone: leave the columns out",
             ),
-            Objective::Regress | Objective::Rank | Objective::Classify => Ok(()),
+            Objective::Regress | Objective::Rank | Objective::Classify | Objective::Multilabel => {
+                Ok(())
+            }
         }
     }
 

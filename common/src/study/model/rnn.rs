@@ -25,7 +25,7 @@ pub struct Rnn {
     /// What is predicted.
     #[serde(default)]
     pub objective: Objective,
-    /// `classify`: the labels, in the order of the outputs.
+    /// `classify`, `multilabel`: the labels, in the order of the outputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
     /// Kind of the recurrent units.
@@ -43,8 +43,9 @@ pub struct Rnn {
     /// whole series go to the output too.
     #[serde(default)]
     pub summary: bool,
-    /// `classify`: the output's bias stays at each site. It starts at the logarithms of the classes'
-    /// shares among the site's training records, is trained there and is no part of the model.
+    /// The output's bias stays at each site. It starts at the logarithms of the classes' shares among
+    /// the site's training records (`multilabel`: at each class's log-odds), is trained there and is no
+    /// part of the model.
     #[serde(default)]
     pub local_bias: bool,
 }
@@ -88,7 +89,9 @@ impl Rnn {
     #[must_use]
     pub fn outputs(&self) -> u32 {
         match self.objective {
-            Objective::Classify => u32::try_from(self.classes.len()).unwrap_or(u32::MAX),
+            Objective::Classify | Objective::Multilabel => {
+                u32::try_from(self.classes.len()).unwrap_or(u32::MAX)
+            }
             Objective::Regress | Objective::Rank => 1,
         }
     }
@@ -115,7 +118,7 @@ impl Rnn {
     fn check(&self, data: &Data) -> Result<(), StudyError> {
         super::check_objective(self.objective, &self.classes)?;
         super::check_share("model.dropout", self.dropout)?;
-        if self.local_bias && self.objective != Objective::Classify {
+        if self.local_bias && !self.objective.has_classes() {
             let need = "a number to predict has no class shares that it could start at";
             return Err(ModelSpec::refuse("model.local_bias", true, need));
         }

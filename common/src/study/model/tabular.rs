@@ -17,7 +17,7 @@ pub struct Tabular {
     /// What is predicted.
     #[serde(default)]
     pub objective: Objective,
-    /// `classify`: the labels, in the order of the outputs.
+    /// `classify`, `multilabel`: the labels, in the order of the outputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
     /// Widths of the hidden layers; none is a regression.
@@ -33,7 +33,9 @@ impl Tabular {
     #[must_use]
     pub fn outputs(&self) -> u32 {
         match self.objective {
-            Objective::Classify => u32::try_from(self.classes.len()).unwrap_or(u32::MAX),
+            Objective::Classify | Objective::Multilabel => {
+                u32::try_from(self.classes.len()).unwrap_or(u32::MAX)
+            }
             Objective::Regress | Objective::Rank => 1,
         }
     }

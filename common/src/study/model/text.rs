@@ -22,6 +22,9 @@ use crate::tensor::init::Init;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextClassifier {
+    /// What is predicted: `classify` or `multilabel`.
+    #[serde(default, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// Labels in the order of the outputs.
     pub classes: Vec<String>,
     /// How a document becomes one vector.
@@ -135,7 +138,7 @@ impl TextClassifier {
     }
 
     fn check(&self) -> Result<(), StudyError> {
-        super::check_objective(Objective::Classify, &self.classes)?;
+        super::check_labels(self.objective, &self.classes)?;
         super::check_share("model.word_dropout", self.word_dropout)?;
         dense::check(&self.hidden, "model.hidden")?;
         let buckets = u32::try_from(BUCKETS).unwrap_or(u32::MAX);

@@ -27,6 +27,7 @@ pub(super) fn whole(document: &ReportDocument, study: &Study) -> String {
         let version = scored.version;
         body += &section(&format!("What {version} is worth"), &worth(&schema, &metrics));
         body += &confusion(&schema, &metrics, study.model.classes());
+        body += &labels(&schema, &metrics, study.model.classes());
         body += &roc(&schema, &metrics, study.model.classes());
         body += &groups(&schema, &metrics);
     }
@@ -168,6 +169,29 @@ fn confusion(schema: &Schema, metrics: &Metrics, classes: &[String]) -> String {
         append(&mut markup, format_args!("<td>{:.1} %</td></tr>", 100.0 * found));
     }
     section("Confusion matrix", &(markup + "</tbody></table></div>\n"))
+}
+
+/// What was said of each class, where a record may have several.
+fn labels(schema: &Schema, metrics: &Metrics, classes: &[String]) -> String {
+    let Some(counts) = schema.every_label(metrics) else {
+        return String::new();
+    };
+    let mut table = Table::new(
+        "Of the records with a label those that were found and missed; of the others those that were \
+         mistaken for such",
+        &["class", "found", "missed", "mistaken", "sensitivity", "specificity"],
+    );
+    for (class, of) in classes.iter().zip(counts) {
+        table.row(&[
+            text(class),
+            of.found.to_string(),
+            of.missed.to_string(),
+            of.mistaken.to_string(),
+            output::number(of.sensitivity()),
+            output::number(of.specificity()),
+        ]);
+    }
+    section("Each class", &table.end())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "display only")]

@@ -170,3 +170,37 @@ fn a_study_that_nobody_has_scored_yet_has_a_report_too() {
     let page = report(&document);
     assert!(page.contains("Study ward") && !page.contains("ROC") && !page.contains("<polyline"));
 }
+
+#[test]
+fn several_findings_at_once_have_a_row_and_an_area_each_in_place_of_a_confusion_matrix() {
+    let draft = DRAFT
+        .replace("classes = ", "objective = \"multilabel\"\nclasses = ")
+        .replace("\"ill\"", "\"effusion\"");
+    let study = Study::read(&draft, "draft").unwrap();
+    let mut document = document();
+    let mut sums = BTreeMap::new();
+    for (part, count) in [("", 40), ("group.sex.F.", 20)] {
+        let mut put = |name: String, value: u64| sums.insert(format!("{part}{name}"), value);
+        put("total".to_owned(), 2 * count);
+        put("loss".to_owned(), 65_536 * count);
+        for (what, value) in [("found", count - 8), ("missed", 8), ("mistaken", 4)] {
+            put(format!("labels.1.{what}"), value);
+        }
+        put(format!("scores.0.other.{}", score_bin(-2.0)), 2 * count);
+        put(format!("scores.1.own.{}", score_bin(1.0)), count);
+        put(format!("scores.1.other.{}", score_bin(-1.0)), count);
+    }
+    document.scored = Some(ScoredSums { version: Version(3), sums });
+    let page = page::whole(&document, &study);
+    // 160 answers, 12 of them wrong; 8 of 40 missed, 4 of the 40 others mistaken.
+    for said in [
+        "Each class",
+        "<td>0.9250</td>",
+        "<td>32</td><td>8</td><td>4</td><td>0.8000</td><td>0.9000</td>",
+        "ROC of effusion",
+        "sex F",
+    ] {
+        assert!(page.contains(said), "{said} is missing in {page}");
+    }
+    assert!(!page.contains("Confusion matrix"));
+}

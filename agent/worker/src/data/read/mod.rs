@@ -4,10 +4,11 @@
 //! ```text
 //!  text    bytes, plain or gzip, of any encoding → UTF-8     table    CSV and TSV, record by record
 //!  npz     arrays of .npz and .npy, by rows                  npy      their header and elements
-//!  images  folders of PNG and JPEG                           value    numbers, missing markers
+//!  folder  which files there are, by class                   images   one PNG or JPEG
+//!  value   numbers, missing markers
 //! ```
 
-#[cfg_attr(not(test), expect(dead_code, reason = "read in full by the families that follow"))]
+pub(crate) mod folder;
 pub(crate) mod images;
 pub(crate) mod npy;
 #[cfg_attr(not(test), expect(dead_code, reason = "read in full by the families that follow"))]

@@ -1,10 +1,11 @@
 //! A text file, plain or `.gz`, as UTF-8, chunk by chunk. What cannot be decoded is an error that
 //! names the byte: a replacement character in a record would be a value that nobody wrote.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use consilium_common::limits::DOCUMENT_BYTES_MAX;
 pub(crate) use consilium_common::worker::Encoding;
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
@@ -32,6 +33,9 @@ pub(crate) enum TextError {
          save it as UTF-8", path.display(), if *packed { ", unpacked" } else { "" }
     )]
     Undecodable { path: PathBuf, encoding: &'static str, offset: u64, packed: bool },
+    /// Too long, or no text.
+    #[error("{} {what}", path.display())]
+    NoDocument { path: PathBuf, what: &'static str },
     /// UTF-16 of unknown byte order.
     #[error("{} has no byte order mark: UTF-16 needs one, or save the file as UTF-8", path.display())]
     NoMark { path: PathBuf },
@@ -42,6 +46,39 @@ pub(crate) enum TextError {
     )]
     Foreign { path: PathBuf, offset: u64, guess: &'static str },
 }
+
+/// The whole text of a file, of at most [`DOCUMENT_BYTES_MAX`] bytes, packed or not.
+pub(crate) fn whole(path: &Path, encoding: Encoding) -> Result<String, TextError> {
+    let open = |source| TextError::Open { path: path.to_owned(), source };
+    let there = fs::metadata(path).map_err(open)?;
+    if !there.is_file() {
+        return Err(open(io::Error::other("it is no file")));
+    }
+    let refuse = |what| Err(TextError::NoDocument { path: path.to_owned(), what });
+    // Looked at before the encoding is guessed, which reads the whole of it.
+    if there.len() > DOCUMENT_BYTES_MAX as u64 {
+        return refuse(TOO_LONG);
+    }
+    let (mut text, mut all) = (Text::open(path, encoding)?, Vec::new());
+    loop {
+        let piece = text.next()?;
+        if piece.is_empty() {
+            break;
+        }
+        if piece.contains(&0) {
+            return refuse("has a zero byte, so it is no text of the declared encoding");
+        }
+        if all.len() + piece.len() > DOCUMENT_BYTES_MAX {
+            return refuse(TOO_LONG);
+        }
+        all.extend_from_slice(piece);
+    }
+    // The decoder writes UTF-8, cut between characters.
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
+const TOO_LONG: &str = "is longer than the 4 MiB that a document may have";
+const _: () = assert!(DOCUMENT_BYTES_MAX == 4 << 20, "as the sentence says");
 
 /// A file's text from its beginning.
 pub(crate) struct Text {
