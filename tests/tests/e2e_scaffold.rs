@@ -103,11 +103,17 @@ fn variates_move_once_with_what_counted_whoever_dies() {
     let mut world = World::new(&["thorax"]).started();
     world.run(&draft);
     world.reaches("thorax", 2, 60);
-    for point in ["before:promote", "after:promote", "after:train", "after:encode", "after:settle"] {
+    for point in ["before:promote", "after:promote", "after:train", "after:encode", "after:settle"]
+    {
         world.die_at(Daemon::Agent(0), point);
     }
     world.start(Daemon::Agent(0), &[]).unwrap();
-    for point in ["before:aggregate", "after:aggregate", "before:persist-roll-call", "after:persist-roll-call"] {
+    for point in [
+        "before:aggregate",
+        "after:aggregate",
+        "before:persist-roll-call",
+        "after:persist-roll-call",
+    ] {
         world.die_at(Daemon::Coordinator, point);
     }
     world.start(Daemon::Coordinator, &[]).unwrap();

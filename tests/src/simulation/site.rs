@@ -436,12 +436,11 @@ impl Site {
             TaskKind::Prepare => terms.study.preparation_len().unwrap(),
         };
         let counts = plan.task == TaskKind::Prepare;
-        let control = plan.control.and(terms.study.aggregation.control_grid());
+        let control = plan.control.and_then(|_| terms.study.aggregation.control_grid());
         let control = control
             .map(|grid| ControlSection { step_exponent: grid.step_exponent, len: shared_len });
         let all = shared_len + control.map_or(0, |control| control.len);
-        let units: Vec<i32> =
-            seed.iter().take(all).map(|b| (i32::from(*b) - 128) << 18).collect();
+        let units: Vec<i32> = seed.iter().take(all).map(|b| (i32::from(*b) - 128) << 18).collect();
         let is_bad = self.bad.contains(&of_plan(plan));
         let honest = if counts { 1 } else { 10 + u64::from(seed[30]) };
         let said = Words {

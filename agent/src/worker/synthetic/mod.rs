@@ -169,7 +169,8 @@ impl Trainer {
         result.keep()?;
         let scored = match (task.work, &task.out) {
             (Work::TrainAlone, Some(next)) => {
-                let next = Pull { base: next, rounds: counters.next_rounds(), descent, correction: None };
+                let next =
+                    Pull { base: next, rounds: counters.next_rounds(), descent, correction: None };
                 pull(study, &task.source, next, None)?
             }
             _ => loss,
