@@ -234,8 +234,7 @@ mod tests {
         let labels = Tensor::from_slice(&[1_u8, 0, 1, 1]).view([2, 2]);
         let loss = |weights: Option<[f32; 2]>| {
             let class_weights = weights.map(|weights| Tensor::from_slice(&weights));
-            let loss =
-                Loss { objective: Objective::Multilabel, multinomial: false, class_weights };
+            let loss = Loss { objective: Objective::Multilabel, multinomial: false, class_weights };
             loss.of(&logits, &labels).unwrap().double_value(&[])
         };
         let softplus = |x: f64| x.exp().ln_1p();
