@@ -377,17 +377,11 @@ mod tests {
     fn of_two_classes_the_second_is_said_from_the_studys_threshold_on() {
         let classes = ["well", "ill"].map(str::to_owned);
         let study: StudyId = "xray".parse().unwrap();
+        let objective = Objective::Classify;
         let said = |threshold, second: f64| {
             let model_digest = Digest([7; 32]);
             let (study, classes) = (&study, classes.as_slice());
-            let sheet = Sheet {
-                study,
-                model_digest,
-                classes,
-                threshold,
-                objective: Objective::Classify,
-                json: false,
-            };
+            let sheet = Sheet { study, model_digest, classes, threshold, objective, json: false };
             let outputs = Some(vec![1.0 - second, second]);
             sheet
                 .class(&Prediction { id: "1".to_owned(), outputs, trouble: None })
