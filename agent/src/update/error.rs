@@ -1,4 +1,4 @@
-//! Why a site has no update to send.
+//! Why a worker's result gives no update.
 
 use std::io;
 
