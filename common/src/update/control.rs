@@ -85,6 +85,7 @@ mod tests {
 
     /// One coordinate of one site, by the paper's line 12, option II, in f64.
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of a model are f32")]
     fn the_change_of_a_round_is_the_papers() {
         let (x, c, own) = (0.75_f64, 0.125, -0.5);
         let (mut y, mut gradients) = (x, Vec::new());

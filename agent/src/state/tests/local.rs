@@ -94,7 +94,9 @@ fn keep_with_control(
     let places = ["left", "given"].map(|name| state.tasks().join(name));
     for (place, bytes) in places.iter().zip([left, given]) {
         let _none = fs::remove_file(place);
-        bytes.map(|bytes| replace(place, bytes).unwrap());
+        if let Some(bytes) = bytes {
+            replace(place, bytes).unwrap();
+        }
     }
     let places = places.each_ref().map(PathBuf::as_path);
     let path = state.retained.path_of(&retention.record.study, Round(round));
@@ -124,9 +126,10 @@ fn a_control_variate_moves_with_its_update_beside_what_the_worker_left() {
     let (_keep, folder) = fresh();
     let mut state = StateFolder::open(&folder).unwrap();
     let study = "x-ray".parse().unwrap();
-    let rounds: [(Option<&[u8]>, Option<&[u8]>, &[u8]); 3] =
-        [(None, None, b""), (Some(b"heads"), None, b"heads"), (None, Some(b"heads"), b"heads")];
-    for (round, (left, worker, of_worker)) in (7..).zip(rounds) {
+    let heads = Some(b"heads".as_slice());
+    let rounds = [(None, None), (heads, None), (None, heads)];
+    for (round, (left, worker)) in (7..).zip(rounds) {
+        let of_worker = left.or(worker).unwrap_or_default();
         let variate_of = vec![u8::try_from(round).unwrap(); 2_000_000];
         keep_with_control(&mut state, round, (left, worker), &variate_of);
         if round > 7 {

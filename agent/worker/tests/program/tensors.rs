@@ -1,10 +1,6 @@
 //! `training.frozen` and `training.local`: tensors that stay as they are, and tensors that stay here.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests: a panic is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 use std::collections::HashMap;
 use std::ops::Range;
