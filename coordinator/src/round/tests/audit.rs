@@ -44,7 +44,9 @@ impl World {
         let (mut controls, shared) = (Controls::default(), self.layout.len());
         let coordinates = Coordinates { shared, control: grid.map_or(0, |_| shared) };
         for roll_call in self.roll_calls() {
-            let before = controls.len();
+            // Those of the round that c is made in, whether or not it begins anew after that.
+            let counted = roll_call.sites.keys().filter(|site| roll_call.counted(site));
+            let (before, after) = (controls.len(), controls.len_with(counted));
             let begins_anew = grid.is_some() && controls.follow(&roll_call);
             let Outcome::Committed { model, strategy_state, sum, weight, .. } = roll_call.outcome
             else {
@@ -60,11 +62,8 @@ impl World {
                 }
             }
             assert_eq!((reference.digest(), reference.weight()), (sum, weight));
-            let members = grid.map(|grid| Members {
-                before,
-                after: controls.len(),
-                step_exponent: grid.step_exponent,
-            });
+            let members =
+                grid.map(|grid| Members { before, after, step_exponent: grid.step_exponent });
             let (next, next_state) = next(self, (roll_call.base, state), &reference, -26, members);
             state = next_state.as_deref().map(Digest::of);
             assert_eq!((Digest::of(&next), state), (model, strategy_state));

@@ -92,8 +92,8 @@ fn a_round_that_is_abandoned_moves_no_variate() {
     world.round(&["a", "b"], &[]);
     world.round(&[], &[("a", Code::WorkerFailed), ("b", Code::WorkerFailed)]);
     world.wait(20_000);
-    assert_eq!(world.plan().round, Round(3));
-    assert_eq!(world.told("a"), (Some(Round(1)), true));
+    assert!(world.plan().round > Round(2));
+    assert_eq!((world.told("a"), world.commits().len()), ((Some(Round(1)), true), 1));
 }
 
 #[test]
