@@ -57,16 +57,9 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     }
     let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
     let model = Model::from_base(&study, family.network(&job)?, task)?;
-    match (&task.local, model.network.local()) {
-        (Some(state), Some(store)) if model.stays.is_empty() => {
-            family.restore_local(state, store)?;
-        }
-        (Some(_), None) if model.stays.is_empty() => {
-            return Err(incomplete("brings a local state to a model that has none"));
-        }
-        (Some(state), _) => model.kept()?.read(state)?,
-        (None, Some(_)) => family.start_local(&job, &*model.network, link)?,
-        (None, None) => {}
+    model.take_local(family.as_ref(), task)?;
+    if task.local.is_none() && model.network.local().is_some() {
+        family.start_local(&job, &*model.network, link)?;
     }
     let scored = |link: &mut Link| -> Result<Outcome, Failure> {
         let metrics = score::score(&*model.network, &study, &holdout, link)?;
@@ -92,9 +85,7 @@ fn ask(
     let out = task.out.as_deref().ok_or_else(|| incomplete("names no place for the result"))?;
     let asked = family.ask(job, link)?;
     let model = Model::from_base(job.study, family.network(job)?, task)?;
-    if let (Some(state), Some(store)) = (&task.local, model.network.local()) {
-        family.restore_local(state, store)?;
-    }
+    model.take_local(family, task)?;
     let objective = job.study.model.objective();
     let examples = predict::predict(&*model.network, objective, &asked, out, link)?;
     Ok(Outcome { examples, ..Outcome::default() })
@@ -127,6 +118,20 @@ impl Model {
         let (shared, stays) = weights::sort_out(network.store(), &layout, &local)?;
         weights::fill(&shared, &layout, &weights::read(base, &layout, "the base")?)?;
         Ok(Self { network, layout, shared, stays })
+    }
+
+    /// Takes what stays at the site, where the task brings it.
+    fn take_local(&self, family: &dyn Family, task: &Task) -> Result<(), Failure> {
+        match (&task.local, self.network.local()) {
+            (None, _) => Ok(()),
+            (Some(state), Some(store)) if self.stays.is_empty() => {
+                family.restore_local(state, store)
+            }
+            (Some(_), None) if self.stays.is_empty() => {
+                Err(incomplete("brings a local state to a model that has none"))
+            }
+            (Some(state), _) => self.kept()?.read(state),
+        }
     }
 
     /// All that stays at the site, by the study's word or the family's.
