@@ -258,8 +258,9 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         return Some(("part", have, "`index` counts from 0 and stays below `of`"));
     }
     let tells_test = source.test_path.is_some();
-    if source.labels.is_some() && source.source != SourceKind::Text {
-        let need = "it names the table of labels of a text source";
+    let may_be_listed = matches!(source.source, SourceKind::Text | SourceKind::ImageFolder);
+    if source.labels.is_some() && !may_be_listed {
+        let need = "it names the table of labels of a text or image-folder source";
         return Some(("labels", "given".to_owned(), need));
     }
     let is_table =
@@ -267,8 +268,8 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     let needs_test = is_table && source.holdout == Holdout::Own(OwnTest::Test);
     if tells_test != needs_test {
         let have = if tells_test { "given" } else { "missing" };
-        let need = "it names the test file of a csv or tsv source, or the test labels of a text source, \
-                    with `holdout = \"test\"`";
+        let need = "it names the test file of a csv or tsv source, or the test labels of a text or \
+                    image-folder source with `labels`, with `holdout = \"test\"`";
         return Some(("test_path", have.to_owned(), need));
     }
     let named = !source.path.as_os_str().is_empty();

@@ -87,7 +87,7 @@ fn a_tables_own_test_file_is_named_beside_it_and_nowhere_else() {
 }
 
 #[test]
-fn a_table_of_labels_belongs_to_documents_and_lies_beside_the_file() {
+fn a_table_of_labels_belongs_to_files_and_lies_beside_the_configuration() {
     let texts = |rest: &str| {
         let source = EXAMPLE.replacen("source = \"idx\"", "source = \"text\"", 1);
         read(&source.replacen("holdout = 0.2", rest, 1))
@@ -98,6 +98,8 @@ fn a_table_of_labels_belongs_to_documents_and_lies_beside_the_file() {
     let named = config.data[&study].labels.as_deref();
     assert_eq!(named, Some(Path::new("/etc/consilium/labels.csv")));
     assert!(texts("holdout = 0.2").is_ok(), "a folder for each class");
+    let pictures = EXAMPLE.replacen("source = \"idx\"", "source = \"image-folder\"", 1);
+    assert!(read(&pictures.replacen("holdout = 0.2", rest, 1)).is_ok(), "pictures too");
     let error = texts("holdout = \"test\"\ntest_path = \"test.csv\"").unwrap_err().to_string();
     assert!(error.contains("`data.mnist.test_path` is given"), "{error}");
     let error = refusal("holdout = 0.2", "holdout = 0.2\nlabels = \"labels.csv\"");

@@ -112,7 +112,7 @@ impl Case {
         self.with(seed, &self.sites.alone)
     }
 
-    /// The study with other values.
+    /// The study with other values; an empty table takes a section away.
     ///
     /// # Errors
     /// A file that is no study.
@@ -180,10 +180,11 @@ impl Draft {
     }
 }
 
-/// Takes the values of `from`, table by table.
+/// Takes the values of `from`, table by table; an empty table takes what is there away.
 fn merge(into: &mut Table, from: &Table) {
     for (name, value) in from {
         match (into.get_mut(name), value) {
+            (_, Value::Table(from)) if from.is_empty() => drop(into.remove(name)),
             (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
             _ => {
                 into.insert(name.clone(), value.clone());

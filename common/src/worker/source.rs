@@ -20,8 +20,8 @@ pub struct Source {
     /// written as the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_path: Option<PathBuf>,
-    /// `text`: a table with a row for each document: its `file`, by its path within `path`, its label,
-    /// and what records are picked and held out by. Without it the sub-folders of `path` are the classes.
+    /// `text`, `image-folder`: a table with a row for each file: its `file`, by its path within `path`, its
+    /// label, and what records are picked and held out by. Without it the sub-folders of `path` are the classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
     /// Records kept for scoring.

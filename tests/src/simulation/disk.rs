@@ -128,9 +128,12 @@ impl LogDisk {
         }
     }
 
-    /// A bit of what is synced turns over.
+    /// A bit of what is synced turns over; of the last record never a second one.
     pub(crate) fn rot(&mut self, which: u64) {
         let bit = usize::try_from(which).unwrap() % (8 * self.synced);
+        if self.damaged && self.starts.last().is_some_and(|last| *last <= bit / 8) {
+            return;
+        }
         self.bytes[bit / 8] ^= 1 << (bit % 8);
         self.damaged = true;
     }

@@ -38,7 +38,8 @@
 //! if the coordinator died after it and the site did not come back with its update in time (staged
 //! bytes are a cache, DESIGN.md §5). A site that went back to an old backup may do again what it has
 //! done, and from an older local state: if that gives other bytes in a round that has a receipt of it,
-//! it is refused as equivocation.
+//! it is refused as equivocation. If the log has a receipt of what it does not retain any more, and the
+//! staged bytes are lost too, it says that it has no such update.
 //!
 //! # What rot may cost
 //! Never a sum: bytes count only while they have their digest or checksum.
@@ -61,6 +62,9 @@
 //! * *A cached base or preparation.* It is fetched again, or the round fails at the site (`site-fault`).
 //!
 //! # What is not modelled
+//! Two bits that turn over in the log's last record before a checkpoint covers it: with the one in its
+//! length and the other anywhere in it, nothing tells it from an incomplete tail (a header has no
+//! checksum of its own), and a start drops it, which may be the word on what sites were told.
 //! Bytes on the wire (frames, blob offsets: the goldens), the index and the checkpoint's signature (the
 //! tests of the store), operators who read slowly, quarantine, TLS and certificates, threads and their
 //! timing, the worker's own arithmetic: the kill tests run the real programs for those.

@@ -109,7 +109,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// An image: one of a single colour is noted too.
-    fn look_at(&mut self, role: Role, record: &[u8]) {
+    pub(crate) fn look_at(&mut self, role: Role, record: &[u8]) {
         if record.first().is_some_and(|first| record.iter().all(|byte| byte == first)) {
             self.blank += 1;
         }

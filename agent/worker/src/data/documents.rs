@@ -19,7 +19,7 @@ use crate::family::Job;
 use crate::protocol::Link;
 
 /// The column of a table of labels that names a record's file, by its path from the data folder.
-const FILE: &str = "file";
+pub(crate) const FILE: &str = "file";
 
 /// What a family makes of a document and its label.
 type Parse<'p, T> = dyn FnMut(Field<'_>, Field<'_>) -> Result<Parsed<T>, Trouble> + 'p;

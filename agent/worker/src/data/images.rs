@@ -6,7 +6,6 @@ use tch::{Device, Kind, TchError, Tensor};
 use consilium_common::study::model::cnn::Image;
 
 use super::dataset::Dataset;
-use super::label::Labels;
 
 /// Bytes gathered before they are copied to the device.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -24,18 +23,13 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// For records with these labels of so many classes.
-    pub(crate) fn new(
-        size: Image,
-        labels: &Labels,
-        classes: usize,
-        device: Device,
-    ) -> Result<Self, TchError> {
+    /// For records with these labels, one each.
+    pub(crate) fn new(size: Image, labels: &Tensor, device: Device) -> Result<Self, TchError> {
         let sides = [size.channels, size.height, size.width].map(i64::from);
         let [channels, height, width] = sides;
-        let len = i64::try_from(labels.len()).unwrap_or(i64::MAX);
+        let len = labels.size().first().copied().unwrap_or(0);
         let images = Tensor::f_empty([len, channels, height, width], (Kind::Uint8, device))?;
-        let labels = labels.tensor(classes)?.f_to_device(device)?;
+        let labels = labels.f_to_device(device)?;
         let record_bytes = sides.iter().map(|&side| usize::try_from(side).unwrap_or(0)).product();
         Ok(Self { images, labels, sides, record_bytes, chunk: Vec::new(), filled: 0 })
     }

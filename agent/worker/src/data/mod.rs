@@ -11,7 +11,7 @@
 //!  augment  pictures of a training step, changed
 //!  label    a class, several of them, or a number
 //!  users    parts and hold-outs by whose records they are, pure
-//!  documents a table's, or a file each
+//!  documents a table's, or a file each         listed   pictures that a table of labels names
 //!  asked    records without labels, for predictions
 //!  groups   which rows are scored apart, pure
 //! ```
@@ -28,6 +28,7 @@ pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;
 pub(crate) mod label;
+pub(crate) mod listed;
 pub(crate) mod picking;
 pub(crate) mod pictures;
 pub(crate) mod read;
@@ -88,7 +89,9 @@ pub(crate) fn load(
     device: Device,
     link: &mut Link,
 ) -> Result<Loaded, Failure> {
-    let filler = |picks: &Picks| Filler::new(images.size, &picks.labels, images.classes, device);
+    let filler = |picks: &Picks| {
+        Filler::new(images.size, &picks.labels.tensor(images.classes)?, device)
+    };
     let mut train = selection.train.as_ref().map(filler).transpose()?;
     let mut holdout = filler(&selection.holdout)?;
     read(images, selection, link, &mut |role, record| {

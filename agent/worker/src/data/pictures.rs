@@ -77,7 +77,8 @@ pub(crate) fn labels(
         }
         (Objective::Multilabel, SourceKind::Idx | SourceKind::ImageFolder) => invalid(format!(
             "source: {kind:?} has one label for each picture: with `objective = \"multilabel\"` take \
-             npz, whose labels have a 0 or 1 for each class"
+             npz, whose labels have a 0 or 1 for each class, or name a table of labels for the folder \
+             (`labels` in agent.toml)"
         )),
         _ => Ok(Labels::Classes(one_each(kind, path, files, labelled.classes)?)),
     }

@@ -116,12 +116,15 @@ enum File {
     Test,
 }
 
-/// The table of records, or that of the labels of documents.
+/// The table of records, or that of the labels of files.
 fn table_of<'a>(job: &Job<'a>) -> Result<&'a Path, Failure> {
     let source = job.source;
     match (source.source, &source.labels) {
         (SourceKind::Csv | SourceKind::Tsv, _) => Ok(&source.path),
         (SourceKind::Text, Some(labels)) if job.study.data.kind == DataKind::Text => Ok(labels),
+        (SourceKind::ImageFolder, Some(labels)) if job.study.data.kind == DataKind::Images => {
+            Ok(labels)
+        }
         (kind, _) => {
             let family = job.study.model.family();
             let message = format!("source: the {family} family reads tables, not {kind:?}");

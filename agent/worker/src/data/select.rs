@@ -115,7 +115,11 @@ fn held_out(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
         Ok((labels, records))
     };
     if source.only.is_some() {
-        return invalid("only: images have no columns to pick records by".to_owned());
+        return invalid(
+            "only: images have no columns to pick records by; a table of labels (`labels` in agent.toml) \
+             of an image-folder has"
+                .to_owned(),
+        );
     }
     match source.holdout {
         Holdout::Own(own) => {

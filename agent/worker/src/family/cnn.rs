@@ -1,16 +1,18 @@
 //! `cnn`: images with a label each.
 
 use consilium_common::study::model::Cnn;
-use consilium_common::worker::Outcome;
+use consilium_common::worker::{FailureCode, Outcome};
 use tch::Tensor;
 
 use super::{Family, Job};
 use crate::data::asked::{Questions, pictures};
-use crate::data::check::{check, enough};
+use crate::data::check::{Seen, check, enough, support};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::groups::shown;
 use crate::data::label::Label;
-use crate::data::select::select;
-use crate::data::{self, load};
+use crate::data::listed;
+use crate::data::select::{Selection, select};
+use crate::data::{self, Role, load};
 use crate::failure::Failure;
 use crate::model::Network;
 use crate::model::cnn::Convolutions;
@@ -24,21 +26,86 @@ impl Images<'_> {
         let classes = self.0.classes.len();
         data::Images { folder: &job.source.path, size: self.0.input, classes }
     }
+
+    fn check_listed(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
+        let rows = listed::read(job, self.0.input, link)?;
+        enough(job.study, rows.train.len())?;
+        let (train, held) = (listed::labels(&rows.train), listed::labels(&rows.holdout));
+        let mut findings = rows.findings;
+        findings.extend(support(&self.0.classes, train, held));
+        let mut seen = Seen::default();
+        for (role, records) in [(Role::Train, &rows.train), (Role::Holdout, &rows.holdout)] {
+            records.iter().for_each(|record| seen.look_at(role, &record.pixels));
+        }
+        findings.extend(seen.findings("images"));
+        let (examples, holdout) = (rows.train.len() as u64, rows.holdout.len() as u64);
+        Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
+    }
+
+    fn load_listed(
+        &self,
+        job: &Job<'_>,
+        with_train: bool,
+        link: &mut Link,
+    ) -> Result<Loaded, Failure> {
+        let rows = listed::read(job, self.0.input, link)?;
+        let of = (self.0.input, self.0.classes.len());
+        let train = if with_train {
+            enough(job.study, rows.train.len())?;
+            Some(listed::dataset(&rows.train, of, job.device)?)
+        } else {
+            None
+        };
+        let apart = shown(job.study, rows.members.iter());
+        let holdout = listed::dataset(&rows.holdout, of, job.device)?.grouped(apart);
+        Ok(Loaded { train, holdout })
+    }
+}
+
+/// What is known of pictures that no table lists is their labels.
+fn selected(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
+    let wants = if job.study.data.patient.is_some() {
+        "`data.patient`"
+    } else if !job.study.evaluation.groups.is_empty() {
+        "`evaluation.groups`"
+    } else {
+        return select(job, with_train);
+    };
+    let message = format!(
+        "{}: it says nothing else of a picture than its label: {wants} needs an image-folder with a table of \
+         labels (`labels` in agent.toml)",
+        job.source.path.display()
+    );
+    Err(Failure::new(FailureCode::DataInvalid, message))
+}
+
+/// Whether a table of labels lists the site's pictures.
+fn is_listed(job: &Job<'_>) -> bool {
+    job.source.labels.is_some()
 }
 
 impl Family for Images<'_> {
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
-        let selection = select(job, true)?;
+        if is_listed(job) {
+            return self.check_listed(job, link);
+        }
+        let selection = selected(job, true)?;
         check(job.study, self.files(job), &selection, link)
     }
 
-    fn labels(&self, job: &Job<'_>, _link: &mut Link) -> Result<Vec<Label>, Failure> {
-        let train = select(job, true)?.train;
+    fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
+        if is_listed(job) {
+            return Ok(listed::labels(&listed::read(job, self.0.input, link)?.train).collect());
+        }
+        let train = selected(job, true)?.train;
         Ok(train.iter().flat_map(|train| train.labels.iter()).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
-        let selection = select(job, with_train)?;
+        if is_listed(job) {
+            return self.load_listed(job, with_train, link);
+        }
+        let selection = selected(job, with_train)?;
         if let Some(train) = &selection.train {
             enough(job.study, train.records.len())?;
         }

@@ -5,6 +5,7 @@ mod documents;
 mod groups;
 mod images;
 mod labels;
+mod listed;
 mod pictures;
 mod predict;
 mod ratings;

@@ -23,7 +23,7 @@ use consilium_benches::{Row, print};
 use consilium_coordinator::local::Programs;
 
 use crate::report::Measured;
-use consilium_benches::studies::case::Case;
+use consilium_benches::studies::case::{Case, Draft};
 use consilium_benches::studies::scored::{Kept, Scored};
 
 /// Train the studies of tests/studies on public data
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
     for mut case in Case::all(&root.join("tests/studies"), &data, args.only.as_deref())? {
         case.sites.seeds.truncate(args.seeds.unwrap_or(if args.tune { 1 } else { usize::MAX }));
         rows.extend(if args.tune {
-            tune::tune(&case, &programs, &kept)?
+            tune::tune(&case, &programs, &kept, args.no_baselines)?
         } else {
             measure(&case, &programs, &kept, args.no_baselines)?
         });
@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
     print(&rows, args.json)
 }
 
-/// One case, seed by seed.
+/// One case: a federation after the other, then all trainings without one.
 #[expect(clippy::print_stderr, reason = "progress of a long measurement")]
 fn measure(
     case: &Case,
@@ -88,34 +88,36 @@ fn measure(
     no_baselines: bool,
 ) -> anyhow::Result<Vec<Row>> {
     let mut measured = Measured::default();
+    let told = |who: &str, draft: &Draft, scored: &Scored| {
+        eprintln!("{} {who}: {:.4?}, {:.0} s", draft.name, scored.values, scored.seconds);
+    };
+    let mut drafts = Vec::new();
     for seed in &case.sites.seeds {
         let draft = case.federated(*seed)?;
-        let told = |who: &str, scored: &Scored| {
-            eprintln!("{} {who}: {:.4?}, {:.0} s", draft.name, scored.values, scored.seconds);
-        };
         let train = || federated::train(case, programs, &draft);
         let sites = serde_json::to_string(&case.sites.sites)?;
         let records = case.section(&sites, &draft);
         let scored = kept.or_measure(&["federated", &draft.text, &records], train)?;
-        told("federated", &scored);
+        told("federated", &draft, &scored);
         measured.federated.push(scored);
-        if no_baselines {
-            continue;
-        }
-        let draft = case.alone(*seed)?;
-        let mut who = vec![("pooled", "")];
-        who.extend(case.sites.sites.iter().map(|(site, only)| (site.as_str(), only.as_str())));
-        let scored = side_by_side(&who, |(who, only)| {
-            let train = || alone::train(case, programs, &draft, only);
-            let records = case.section(only, &draft);
-            let scored = kept.or_measure(&["alone", &draft.text, &records], train)?;
-            told(who, &scored);
-            Ok(scored)
-        })?;
-        let mut scored = scored.into_iter();
-        measured.pooled.extend(scored.next());
-        for (site, scored) in case.sites.sites.keys().zip(scored) {
-            measured.alone.entry(site.clone()).or_default().push(scored);
+        drafts.push(case.alone(*seed)?);
+    }
+    let everyone: Vec<_> = case.sites.sites.iter().map(|(site, only)| (Some(site), only)).collect();
+    let pooled = (None, &String::new());
+    // The longest first: no core waits for it at the end.
+    let whose = std::iter::once(&pooled).chain(&everyone).filter(|_| !no_baselines);
+    let jobs: Vec<_> = whose.flat_map(|who| drafts.iter().map(move |draft| (*who, draft))).collect();
+    let scored = side_by_side(&jobs, |((site, only), draft)| {
+        let train = || alone::train(case, programs, draft, only);
+        let records = case.section(only, draft);
+        let scored = kept.or_measure(&["alone", &draft.text, &records], train)?;
+        told(site.map_or("pooled", String::as_str), draft, &scored);
+        Ok(scored)
+    })?;
+    for (((site, _), _), scored) in jobs.into_iter().zip(scored) {
+        match site {
+            None => measured.pooled.push(scored),
+            Some(site) => measured.alone.entry(site.clone()).or_default().push(scored),
         }
     }
     let metric = case.federated(0)?.study()?.evaluation.metric;

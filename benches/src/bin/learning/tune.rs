@@ -17,7 +17,12 @@ use consilium_benches::studies::scored::{Kept, Scored};
 const SHARE: f64 = 0.2;
 
 /// A row for each combination and metric: the mean over seeds.
-pub(crate) fn tune(case: &Case, programs: &Programs, kept: &Kept) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn tune(
+    case: &Case,
+    programs: &Programs,
+    kept: &Kept,
+    no_baselines: bool,
+) -> anyhow::Result<Vec<Row>> {
     let together = |draft: &Draft| {
         let train = || federated::train(case, programs, draft);
         kept.or_measure(&["federated, tuning", &draft.text], train)
@@ -27,7 +32,9 @@ pub(crate) fn tune(case: &Case, programs: &Programs, kept: &Kept) -> anyhow::Res
         kept.or_measure(&["pooled, tuning", &draft.text], train)
     };
     let mut rows = each(case, "federated", true, together)?;
-    rows.extend(each(case, "pooled", false, pooled)?);
+    if !no_baselines {
+        rows.extend(each(case, "pooled", false, pooled)?);
+    }
     Ok(rows)
 }
 

@@ -1,6 +1,6 @@
 //! One image file's pixels as bytes. PNG and JPEG; the bytes tell which, whatever the name says.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,9 @@ pub(crate) struct Shape {
 /// and the orientation that a camera noted are left out.
 pub(crate) fn decode(path: &Path, shape: Shape) -> Result<Vec<u8>, ImageError> {
     let open = |source| ImageError::Open { path: path.to_owned(), source };
+    if !fs::metadata(path).map_err(open)?.is_file() {
+        return Err(open(io::Error::other("it is no file")));
+    }
     let file = File::open(path).map_err(open)?;
     let bytes = file.metadata().map_err(open)?.len();
     if bytes > IMAGE_FILE_BYTES_MAX {
