@@ -24,11 +24,7 @@ pub(crate) struct Record {
 }
 
 /// Reads the site's pictures, brought to this size.
-pub(crate) fn read(
-    job: &Job<'_>,
-    size: Image,
-    link: &mut Link,
-) -> Result<Rows<Record>, Failure> {
+pub(crate) fn read(job: &Job<'_>, size: Image, link: &mut Link) -> Result<Rows<Record>, Failure> {
     let (source, labelled) = (job.source, Labelled::of(job.study, job.source));
     let Image { channels, height, width } = size;
     let shape = Shape { channels, height, width, resize: true };

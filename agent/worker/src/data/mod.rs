@@ -89,9 +89,8 @@ pub(crate) fn load(
     device: Device,
     link: &mut Link,
 ) -> Result<Loaded, Failure> {
-    let filler = |picks: &Picks| {
-        Filler::new(images.size, &picks.labels.tensor(images.classes)?, device)
-    };
+    let filler =
+        |picks: &Picks| Filler::new(images.size, &picks.labels.tensor(images.classes)?, device);
     let mut train = selection.train.as_ref().map(filler).transpose()?;
     let mut holdout = filler(&selection.holdout)?;
     read(images, selection, link, &mut |role, record| {

@@ -106,7 +106,8 @@ fn measure(
     let pooled = (None, &String::new());
     // The longest first: no core waits for it at the end.
     let whose = std::iter::once(&pooled).chain(&everyone).filter(|_| !no_baselines);
-    let jobs: Vec<_> = whose.flat_map(|who| drafts.iter().map(move |draft| (*who, draft))).collect();
+    let jobs: Vec<_> =
+        whose.flat_map(|who| drafts.iter().map(move |draft| (*who, draft))).collect();
     let scored = side_by_side(&jobs, |((site, only), draft)| {
         let train = || alone::train(case, programs, draft, only);
         let records = case.section(only, draft);
