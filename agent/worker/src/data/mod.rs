@@ -1,7 +1,7 @@
 //! A site's records, from files to batches.
 //!
 //! ```text
-//!  pictures images and labels, from idx, .npz and folders
+//!  pictures images and labels, from idx and .npz
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
 //!  read     tables, arrays and image folders   check    the records against the data contract
@@ -11,7 +11,8 @@
 //!  augment  pictures of a training step, changed
 //!  label    a class, several of them, or a number
 //!  users    parts and hold-outs by whose records they are, pure
-//!  documents a table's, or a file each         listed   pictures that a table of labels names
+//!  documents a table's, or a file each         files    pictures in a file each
+//!  folders  files in a folder for each class
 //!  asked    records without labels, for predictions
 //!  groups   which rows are scored apart, pure
 //! ```
@@ -24,11 +25,12 @@ pub(crate) mod check;
 pub(crate) mod contract;
 pub(crate) mod dataset;
 pub(crate) mod documents;
+pub(crate) mod files;
+pub(crate) mod folders;
 pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;
 pub(crate) mod label;
-pub(crate) mod listed;
 pub(crate) mod picking;
 pub(crate) mod pictures;
 pub(crate) mod read;

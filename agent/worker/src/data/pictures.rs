@@ -1,7 +1,7 @@
 //! Images and their labels for the cnn family, from each kind of source: labels all at once, images
 //! one after another in the same order.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use consilium_common::limits::EXAMPLES_MAX;
 use consilium_common::study::Objective;
@@ -11,8 +11,8 @@ use consilium_common::worker::{FailureCode, SourceKind};
 use super::contract::Labelled;
 use super::idx;
 use super::label::{self, Labels};
-use super::read::folder::{Folder, FolderError, PICTURES};
-use super::read::images::{ImageError, Shape, decode};
+use super::read::folder::FolderError;
+use super::read::images::ImageError;
 use super::read::npz::{Array, NpzError};
 use super::select::Files;
 use crate::failure::Failure;
@@ -75,10 +75,9 @@ pub(crate) fn labels(
             let name = format!("{}_labels", files.word());
             sets(path, &name, labelled.classes.len())
         }
-        (Objective::Multilabel, SourceKind::Idx | SourceKind::ImageFolder) => invalid(format!(
+        (Objective::Multilabel, SourceKind::Idx) => invalid(format!(
             "source: {kind:?} has one label for each picture: with `objective = \"multilabel\"` take \
-             npz, whose labels have a 0 or 1 for each class, or name a table of labels for the folder \
-             (`labels` in agent.toml)"
+             npz, whose labels have a 0 or 1 for each class, or an image-folder with a table of labels"
         )),
         _ => Ok(Labels::Classes(one_each(kind, path, files, labelled.classes)?)),
     }
@@ -128,44 +127,17 @@ fn one_each(
             array.next_rows_i64(EXAMPLES_MAX, &mut labels)?;
             of_classes(labels.into_iter(), &place, classes)
         }
-        SourceKind::ImageFolder => {
-            let folder = own_folder(path, files)?;
-            let class_of = |name: &String| {
-                let index = classes.iter().position(|class| class == name);
-                match index.and_then(|index| u8::try_from(index).ok()) {
-                    Some(label) => Ok(label),
-                    None => invalid(format!(
-                        "{}: the sub-folder {name:?} is no class of the study, which has {}",
-                        path.display(),
-                        classes.join(", ")
-                    )),
-                }
-            };
-            let labels: Vec<u8> =
-                folder.classes.iter().map(class_of).collect::<Result<_, Failure>>()?;
-            let label = |class: usize| labels.get(class).copied();
-            Ok(folder.records.iter().filter_map(|record| label(record.class)).collect())
-        }
-        SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
-            unread(kind)
-        }
+        SourceKind::ImageFolder
+        | SourceKind::Csv
+        | SourceKind::Tsv
+        | SourceKind::Text
+        | SourceKind::Synthetic => unread(kind),
     }
 }
 
 fn unread<T>(kind: SourceKind) -> Result<T, Failure> {
     let kinds = "idx, npz or image-folder";
     invalid(format!("source: the cnn family reads {kinds}, not {kind:?}"))
-}
-
-/// Only a fraction can be held out of a folder of classes.
-fn own_folder(path: &Path, files: Files) -> Result<Folder, Failure> {
-    if files != Files::Train {
-        let word = files.word();
-        return invalid(format!(
-            "holdout = {word:?}: an image-folder has no {word} files of its own, write a fraction"
-        ));
-    }
-    Ok(Folder::open(path, PICTURES)?)
 }
 
 fn of_classes(
@@ -188,7 +160,6 @@ fn of_classes(
 pub(crate) enum Pictures {
     Idx(idx::Records),
     Npz(Arrays),
-    Folder(ImageFiles),
 }
 
 impl Pictures {
@@ -205,22 +176,11 @@ impl Pictures {
                 Ok(Self::Idx(idx::Records::images(path, files.images(), size, labels)?))
             }
             SourceKind::Npz => Ok(Self::Npz(Arrays::open(path, files, size, labels)?)),
-            SourceKind::ImageFolder => {
-                let records = own_folder(path, files)?.records;
-                if records.len() != labels {
-                    let have = records.len();
-                    return invalid(format!(
-                        "{} had {labels} images and now has {have}: leave it alone for the time of \
-                         a task",
-                        path.display()
-                    ));
-                }
-                let paths = records.into_iter().map(|record| record.path).collect::<Vec<_>>();
-                Ok(Self::Folder(ImageFiles { paths: paths.into_iter(), size, pixels: Vec::new() }))
-            }
-            SourceKind::Csv | SourceKind::Tsv | SourceKind::Text | SourceKind::Synthetic => {
-                unread(kind)
-            }
+            SourceKind::ImageFolder
+            | SourceKind::Csv
+            | SourceKind::Tsv
+            | SourceKind::Text
+            | SourceKind::Synthetic => unread(kind),
         }
     }
 
@@ -229,7 +189,6 @@ impl Pictures {
         match self {
             Self::Idx(records) => Ok(records.next()?),
             Self::Npz(arrays) => arrays.next(),
-            Self::Folder(files) => files.next(),
         }
     }
 
@@ -238,7 +197,6 @@ impl Pictures {
         match self {
             Self::Idx(records) => Ok(records.next()?.is_some()),
             Self::Npz(arrays) => Ok(arrays.next()?.is_some()),
-            Self::Folder(files) => Ok(files.paths.next().is_some()),
         }
     }
 }
@@ -293,21 +251,5 @@ impl Arrays {
         self.planes.clear();
         self.planes.extend((0..channels).flat_map(plane));
         Ok(Some(&self.planes))
-    }
-}
-
-/// Image files, brought to the study's size.
-pub(crate) struct ImageFiles {
-    paths: std::vec::IntoIter<PathBuf>,
-    size: Image,
-    pixels: Vec<u8>,
-}
-
-impl ImageFiles {
-    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
-        let Some(path) = self.paths.next() else { return Ok(None) };
-        let Image { channels, height, width } = self.size;
-        self.pixels = decode(&path, Shape { channels, height, width, resize: true })?;
-        Ok(Some(&self.pixels))
     }
 }

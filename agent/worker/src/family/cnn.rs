@@ -1,16 +1,16 @@
 //! `cnn`: images with a label each.
 
 use consilium_common::study::model::Cnn;
-use consilium_common::worker::{FailureCode, Outcome};
+use consilium_common::worker::{FailureCode, Outcome, SourceKind};
 use tch::Tensor;
 
 use super::{Family, Job};
 use crate::data::asked::{Questions, pictures};
 use crate::data::check::{Seen, check, enough, support};
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::files;
 use crate::data::groups::shown;
 use crate::data::label::Label;
-use crate::data::listed;
 use crate::data::select::{Selection, select};
 use crate::data::{self, Role, load};
 use crate::failure::Failure;
@@ -22,15 +22,15 @@ use crate::protocol::Link;
 pub(super) struct Images<'a>(pub(super) &'a Cnn);
 
 impl Images<'_> {
-    fn files<'a>(&self, job: &Job<'a>) -> data::Images<'a> {
+    fn images<'a>(&self, job: &Job<'a>) -> data::Images<'a> {
         let classes = self.0.classes.len();
         data::Images { folder: &job.source.path, size: self.0.input, classes }
     }
 
-    fn check_listed(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
-        let rows = listed::read(job, self.0.input, link)?;
+    fn check_files(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
+        let rows = files::read(job, self.0.input, link)?;
         enough(job.study, rows.train.len())?;
-        let (train, held) = (listed::labels(&rows.train), listed::labels(&rows.holdout));
+        let (train, held) = (files::labels(&rows.train), files::labels(&rows.holdout));
         let mut findings = rows.findings;
         findings.extend(support(&self.0.classes, train, held));
         let mut seen = Seen::default();
@@ -42,27 +42,27 @@ impl Images<'_> {
         Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
     }
 
-    fn load_listed(
+    fn load_files(
         &self,
         job: &Job<'_>,
         with_train: bool,
         link: &mut Link,
     ) -> Result<Loaded, Failure> {
-        let rows = listed::read(job, self.0.input, link)?;
+        let rows = files::read(job, self.0.input, link)?;
         let of = (self.0.input, self.0.classes.len());
         let train = if with_train {
             enough(job.study, rows.train.len())?;
-            Some(listed::dataset(&rows.train, of, job.device)?)
+            Some(files::dataset(&rows.train, of, job.device)?)
         } else {
             None
         };
         let apart = shown(job.study, rows.members.iter());
-        let holdout = listed::dataset(&rows.holdout, of, job.device)?.grouped(apart);
+        let holdout = files::dataset(&rows.holdout, of, job.device)?.grouped(apart);
         Ok(Loaded { train, holdout })
     }
 }
 
-/// What is known of pictures that no table lists is their labels.
+/// All that is known of pictures in one file is their labels.
 fn selected(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
     let wants = if job.study.data.patient.is_some() {
         "`data.patient`"
@@ -79,37 +79,37 @@ fn selected(job: &Job<'_>, with_train: bool) -> Result<Selection, Failure> {
     Err(Failure::new(FailureCode::DataInvalid, message))
 }
 
-/// Whether a table of labels lists the site's pictures.
-fn is_listed(job: &Job<'_>) -> bool {
-    job.source.labels.is_some()
+/// Whether the site's pictures are files of their own.
+fn in_files(job: &Job<'_>) -> bool {
+    job.source.source == SourceKind::ImageFolder
 }
 
 impl Family for Images<'_> {
     fn check(&self, job: &Job<'_>, link: &mut Link) -> Result<Outcome, Failure> {
-        if is_listed(job) {
-            return self.check_listed(job, link);
+        if in_files(job) {
+            return self.check_files(job, link);
         }
         let selection = selected(job, true)?;
-        check(job.study, self.files(job), &selection, link)
+        check(job.study, self.images(job), &selection, link)
     }
 
     fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
-        if is_listed(job) {
-            return Ok(listed::labels(&listed::read(job, self.0.input, link)?.train).collect());
+        if in_files(job) {
+            return Ok(files::labels(&files::read(job, self.0.input, link)?.train).collect());
         }
         let train = selected(job, true)?.train;
         Ok(train.iter().flat_map(|train| train.labels.iter()).collect())
     }
 
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure> {
-        if is_listed(job) {
-            return self.load_listed(job, with_train, link);
+        if in_files(job) {
+            return self.load_files(job, with_train, link);
         }
         let selection = selected(job, with_train)?;
         if let Some(train) = &selection.train {
             enough(job.study, train.records.len())?;
         }
-        load(self.files(job), &selection, job.device, link)
+        load(self.images(job), &selection, job.device, link)
     }
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {

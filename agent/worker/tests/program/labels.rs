@@ -212,10 +212,16 @@ fn pictures_take_a_zero_or_one_for_each_class_and_other_sources_are_refused() {
     assert!(refused(&check).contains("has shape [300]: records × 2 of 0 and 1"));
     put("(300, 2)", &[&[2], &bytes[1..]].concat());
     assert!(refused(&check).contains("record 0 has other labels than 0 and 1"));
-    for kind in [SourceKind::Idx, SourceKind::ImageFolder] {
+    for (kind, said) in [
+        (
+            SourceKind::Idx,
+            "has one label for each picture: with `objective = \"multilabel\"` take npz",
+        ),
+        (SourceKind::ImageFolder, "`objective = \"multilabel\"` needs a table of labels"),
+    ] {
         let source = Source::new(kind, room.data.clone());
         let message = refused(&Task { source, ..check.clone() });
-        assert!(message.contains("one label for each picture") && message.contains("take npz"));
+        assert!(message.contains(said), "{message}");
     }
 }
 

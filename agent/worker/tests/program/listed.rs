@@ -105,7 +105,7 @@ fn a_table_of_pictures_picks_and_holds_out_and_leads_nowhere_else() {
     }
     let (code, message) = check(Source { labels: None, ..source }).unwrap_err();
     assert_eq!(code, FailureCode::DataInvalid);
-    assert!(message.contains("`data.patient` needs an image-folder with a table"), "{message}");
+    assert!(message.contains("`data.patient` needs a table of labels"), "{message}");
 }
 
 #[test]

@@ -159,22 +159,45 @@ fn a_folder_of_images_that_does_not_fit_the_study_is_refused() {
     let room = Room::tiny("");
     let mut task = folder_of(&room, 12, Work::Check);
     run(&task).unwrap();
+    let refused = |task: &Task| {
+        let (code, message) = run(task).unwrap_err();
+        assert_eq!(code, FailureCode::DataInvalid);
+        message
+    };
     task.source.holdout = Holdout::Own(OwnTest::Test);
-    let (code, message) = run(&task).unwrap_err();
-    assert_eq!(code, FailureCode::DataInvalid);
-    assert!(message.contains("an image-folder has no test files of its own"), "{message}");
+    let message = refused(&task);
+    assert!(message.contains("this `holdout` needs a table of labels"), "{message}");
     task.source.holdout = Holdout::default();
     crate::support::put(&task.source.path.join("n/broken.png"), b"\x89PNG\r\n\x1a\n");
-    let (code, message) = run(&task).unwrap_err();
-    assert_eq!(code, FailureCode::DataInvalid);
+    let message = refused(&task);
+    assert!(message.contains("1 of 321 pictures cannot be read"), "{message}");
     assert!(message.contains("n/broken.png is no readable PNG or JPEG"), "{message}");
     fs::create_dir(task.source.path.join("north")).unwrap();
-    let (code, message) = run(&task).unwrap_err();
-    assert_eq!(code, FailureCode::DataInvalid);
-    assert!(
-        message.contains("\"north\" is no class of the study, which has n, e, s, w"),
-        "{message}"
+    let said = "\"north\" is no class of the study, which has n, e, s, w";
+    let message = refused(&task);
+    assert!(message.contains(said), "{message}");
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_is_named_and_left_out_within_the_tolerance() {
+    let text = format!(
+        "[study]\nname = \"tiny\"\nseed = 3\n[model]\nfamily = \"cnn\"\n\
+         input = {{ channels = 1, height = 12, width = 12 }}\nclasses = [\"n\", \"e\", \"s\", \"w\"]\n\
+         conv = [{{ filters = 2 }}]\ndense = [4]\n[data]\nkind = \"images\"\ntolerance = 0.01\n{REST}"
     );
+    let room = Room::new(&text, None);
+    room.put_records("train", 320);
+    let task = folder_of(&room, 12, Work::Check);
+    crate::support::put(&task.source.path.join("n/broken.png"), b"\x89PNG\r\n\x1a\n");
+    crate::support::put(&task.source.path.join("n/notes.txt"), b"");
+    let found = run(&task).unwrap();
+    assert_eq!(found.examples + found.holdout, 320);
+    let said = found.findings.join("\n");
+    for what in ["broken.png", ": left out", "1 other files than .png, .jpg, .jpeg: passed over"] {
+        assert!(said.contains(what), "{what} is missing in {said}");
+    }
+    let task = Task { source: task.source, ..room.task(Work::Train) };
+    assert_eq!(run(&task).unwrap().examples, 256);
 }
 
 #[test]
