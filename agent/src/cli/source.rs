@@ -22,7 +22,7 @@ pub(super) struct Options {
     /// File or folder with the records
     #[arg(long, requires = "source")]
     path: Option<PathBuf>,
-    /// A table with the columns `file` and label, for `--source text`
+    /// A table with the columns `file` and label, for `--source text` and `--source image-folder`
     #[arg(long, value_name = "FILE", requires = "source")]
     labels: Option<PathBuf>,
     /// Records kept for scoring, also instead of those that agent.toml says: `test` or `val` (the
@@ -56,7 +56,7 @@ enum Kind {
     Tsv,
     /// A .npz file: train_images, train_labels and so on, as MedMNIST comes in; or X and labels of series
     Npz,
-    /// A folder of PNG and JPEG files with a sub-folder for each class
+    /// A folder of PNG and JPEG files with a sub-folder for each class, or with a table of labels
     ImageFolder,
     /// A folder of .txt files with a sub-folder for each class, or with a table of labels
     Text,
@@ -116,8 +116,9 @@ impl Options {
             return Err(Failure::Usage("--source needs --path, the file or folder".to_owned()));
         }
         let path = self.path.clone().unwrap_or_default();
-        if self.labels.is_some() && source != SourceKind::Text {
-            let told = "--labels names the table of labels of --source text";
+        let may_be_listed = matches!(source, SourceKind::Text | SourceKind::ImageFolder);
+        if self.labels.is_some() && !may_be_listed {
+            let told = "--labels names the table of labels of --source text or image-folder";
             return Err(Failure::Usage(told.to_owned()));
         }
         let (labels, examples) = (self.labels.clone(), self.examples);
