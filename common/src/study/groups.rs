@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{StudyError, range, word};
-use super::{Column, ColumnKind, Data, DataKind, ModelSpec, Study};
+use super::{Column, ColumnKind, Data, ModelSpec, Study};
 use crate::limits::{GROUPS_MAX, METRIC_NAMES_BYTES_MAX, NAME_BYTES_MAX, WORDS_MAX};
 use crate::update::words::Schema;
 
@@ -182,12 +182,9 @@ impl Study {
         if entries.is_empty() {
             return Ok(());
         }
-        let refuse = |need: &str| range(FIELD, "given", need);
         if let ModelSpec::Synthetic(_) = self.model {
-            return refuse("the synthetic trainer reads no records: leave it out");
-        }
-        if self.data.kind == DataKind::Images {
-            return refuse("pictures have no columns to group by: leave it out");
+            let need = "the synthetic trainer reads no records: leave it out";
+            return range(FIELD, "given", need);
         }
         let mut columns: Vec<String> = Vec::new();
         let mut groups = 0;

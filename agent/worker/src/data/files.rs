@@ -55,13 +55,14 @@ pub(crate) fn labels(records: &[Record]) -> impl Iterator<Item = Label> + Clone 
     records.iter().map(|record| record.label)
 }
 
-/// Pictures (u8, records × channels × height × width) and labels, on the device.
+/// Pictures (u8, records × channels × height × width) and labels, on the device. Each record goes as soon as
+/// it is copied: there is no time at which all pictures are there twice.
 pub(crate) fn dataset(
-    records: &[Record],
+    records: Vec<Record>,
     (size, classes): (Image, usize),
     device: Device,
 ) -> Result<Dataset, Failure> {
-    let mut filler = Filler::new(size, &Label::tensor(labels(records), classes)?, device)?;
+    let mut filler = Filler::new(size, &Label::tensor(labels(&records), classes)?, device)?;
     for record in records {
         filler.push(&record.pixels)?;
     }

@@ -4,7 +4,7 @@
 //!  pictures images and labels, from idx and .npz
 //!  idx      one file, record by record
 //!  split    parts and hold-outs, pure          select   labels → which records are for what
-//!  read     tables, arrays and image folders   check    the records against the data contract
+//!  read     tables, arrays, files in folders    check    the records against the data contract
 //!  rows     a table's rows                     contract one row → inputs, with repairs
 //!  series   a .npz file's series               picking  records → who gets which
 //!  images   bytes in memory                    dataset  records on the device → batches
@@ -17,7 +17,8 @@
 //!  groups   which rows are scored apart, pure
 //! ```
 //!
-//! Labels are read first and decide which images are kept, so memory follows the site's own part.
+//! Of images in one file the labels are read first and decide which are kept, so memory follows the site's
+//! own part. Files of their own are read whole to know which can be, and those of no use go before a copy is made.
 
 pub(crate) mod asked;
 pub(crate) mod augment;

@@ -1,4 +1,4 @@
-//! Images and their labels for the cnn family, from each kind of source: labels all at once, images
+//! Images and their labels for the cnn family, where one file holds many of them: labels all at once, images
 //! one after another in the same order.
 
 use std::path::Path;

@@ -11,6 +11,7 @@ use crate::data::dataset::{Dataset, Loaded};
 use crate::data::files;
 use crate::data::groups::shown;
 use crate::data::label::Label;
+use crate::data::rows::Rows;
 use crate::data::select::{Selection, select};
 use crate::data::{self, Role, load};
 use crate::failure::Failure;
@@ -48,17 +49,15 @@ impl Images<'_> {
         with_train: bool,
         link: &mut Link,
     ) -> Result<Loaded, Failure> {
-        let rows = files::read(job, self.0.input, link)?;
+        let Rows { train, holdout, members, .. } = files::read(job, self.0.input, link)?;
+        if with_train {
+            enough(job.study, train.len())?;
+        }
         let of = (self.0.input, self.0.classes.len());
-        let train = if with_train {
-            enough(job.study, rows.train.len())?;
-            Some(files::dataset(&rows.train, of, job.device)?)
-        } else {
-            None
-        };
-        let apart = shown(job.study, rows.members.iter());
-        let holdout = files::dataset(&rows.holdout, of, job.device)?.grouped(apart);
-        Ok(Loaded { train, holdout })
+        let dataset = |records| files::dataset(records, of, job.device);
+        let train = Some(train).filter(|_| with_train).map(dataset).transpose()?;
+        let apart = shown(job.study, members.iter());
+        Ok(Loaded { train, holdout: dataset(holdout)?.grouped(apart) })
     }
 }
 

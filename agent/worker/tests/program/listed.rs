@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Cursor;
 
 use crate::support::{REST, Room, bytes_of, put, run};
+use consilium_common::update::words::Schema;
 use consilium_common::worker::source::{OwnTest, Where};
 use consilium_common::worker::{FailureCode, Holdout, Source, SourceKind, Task, Work};
 use image::{GrayImage, ImageFormat};
@@ -31,7 +32,7 @@ fn listed(room: &Room, files: &str) -> String {
         let path = room.data.join("pictures").join(&file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         put(&path, bytes.get_ref());
-        let (patient, ward) = (number / 4, ["icu", "surgery"][number % 2]);
+        let (patient, ward) = (number / 10, ["icu", "surgery"][number % 2]);
         writeln!(table, "{patient},{ward},{file},{}", CLASSES[usize::from(label)]).unwrap();
     }
     room.put(&format!("{files}.csv"), table.as_bytes());
@@ -79,9 +80,10 @@ fn a_table_of_pictures_picks_and_holds_out_and_leads_nowhere_else() {
     let ward = |equals: &str| Where { column: "ward".to_owned(), equals: equals.to_owned() };
     let check = |source: Source| run(&on(&room, Work::Check, source));
     let source = source(&room);
-    // 20 patients of 4 pictures each: a fifth of the patients is held out, whole.
+    // 8 patients of 10 pictures each: of pictures a fifth would be 16, patients are held out whole.
     let found = check(Source { holdout: Holdout::Fraction(0.2), ..source.clone() }).unwrap();
-    assert_eq!((found.examples % 4, found.examples + found.holdout), (0, 80));
+    assert_eq!((found.examples % 10, found.examples + found.holdout), (0, 80));
+    assert!(found.holdout > 0, "some are held out");
     let only = Some(ward("surgery"));
     let found = check(Source { only, holdout: Holdout::Fraction(0.0), ..source.clone() }).unwrap();
     assert_eq!((found.examples, found.holdout), (40, 0));
@@ -106,6 +108,30 @@ fn a_table_of_pictures_picks_and_holds_out_and_leads_nowhere_else() {
     let (code, message) = check(Source { labels: None, ..source }).unwrap_err();
     assert_eq!(code, FailureCode::DataInvalid);
     assert!(message.contains("`data.patient` needs a table of labels"), "{message}");
+}
+
+#[test]
+fn the_groups_of_a_table_of_pictures_are_scored_apart() {
+    let text = format!(
+        "[study]\nname = \"tiny\"\nseed = 3\n[model]\nfamily = \"cnn\"\n\
+         input = {{ channels = 1, height = 12, width = 12 }}\nclasses = [\"n\", \"e\", \"s\", \"w\"]\n\
+         conv = [{{ filters = 2 }}]\ndense = [4]\n[data]\nkind = \"images\"\n{REST}\
+         [evaluation]\ngroups = [\"ward:icu,surgery\"]\n"
+    );
+    let room = Room::new(&text, None);
+    room.put_records("train", 200);
+    listed(&room, "train");
+    let schema = Schema::of(&room.study);
+    let source = Source { holdout: Holdout::Fraction(0.5), ..source(&room) };
+    let whole = run(&on(&room, Work::Evaluate, source.clone())).unwrap();
+    let [icu, surgery] = [0, 1].map(|at| schema.group_rows(&whole.metrics)[at].records);
+    assert_eq!(icu + surgery, whole.holdout);
+    assert!(icu > 0 && surgery > 0, "{icu} and {surgery}");
+    let unlisted =
+        Source { source: SourceKind::Idx, path: room.data.clone(), labels: None, ..source };
+    let (code, message) = run(&on(&room, Work::Evaluate, unlisted)).unwrap_err();
+    assert_eq!(code, FailureCode::DataInvalid);
+    assert!(message.contains("`evaluation.groups` needs an image-folder"), "{message}");
 }
 
 #[test]
