@@ -128,13 +128,9 @@ impl LogDisk {
         }
     }
 
-    /// A bit of what is synced turns over; of the last record never a second one.
+    /// A bit of what is synced turns over.
     pub(crate) fn rot(&mut self, which: u64) {
-        let bit = usize::try_from(which).unwrap() % (8 * self.synced);
-        if self.damaged && self.starts.last().is_some_and(|last| *last <= bit / 8) {
-            return;
-        }
-        self.bytes[bit / 8] ^= 1 << (bit % 8);
+        flip(&mut self.bytes[..self.synced], which);
         self.damaged = true;
     }
 

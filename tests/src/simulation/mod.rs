@@ -62,10 +62,6 @@
 //! * *A cached base or preparation.* It is fetched again, or the round fails at the site (`site-fault`).
 //!
 //! # What is not modelled
-//! Two bits that turn over in the log's last record before a checkpoint covers it. If one is in its length,
-//! nothing tells it from an incomplete tail (a header has no checksum of its own): a start drops it although
-//! it was synced and sites may have been told of it. This loss is known and not mended.
-//!
 //! Bytes on the wire (frames, blob offsets: the goldens), the index and the checkpoint's signature (the
 //! tests of the store), operators who read slowly, quarantine, TLS and certificates, threads and their
 //! timing, the worker's own arithmetic: the kill tests run the real programs for those.
