@@ -17,6 +17,7 @@ pub(crate) struct Optimizer {
     state: State,
     proximal: Option<Proximal>,
     clip: Option<f64>,
+    weight_decay: Option<f64>,
     /// SCAFFOLD's c − cᵢ of the first parameters.
     correction: Vec<Tensor>,
     /// The sizes of all steps so far.
@@ -63,6 +64,7 @@ impl Optimizer {
             state,
             proximal: None,
             clip: training.clip_gradient,
+            weight_decay: training.weight_decay,
             correction: Vec::new(),
             length: 0.0,
         };
@@ -112,6 +114,7 @@ impl Optimizer {
         no_grad(|| {
             self.pull_back(&mut gradients)?;
             self.shorten(&mut gradients)?;
+            self.decay(&mut gradients)?;
             for (gradient, correction) in gradients.iter_mut().zip(&self.correction) {
                 let _ = gradient.f_add_(correction)?;
             }
@@ -142,6 +145,17 @@ impl Optimizer {
         let factor = factor.f_to_kind(Kind::Float)?;
         for gradient in gradients {
             let _ = gradient.f_mul_(&factor)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradient of λ/2·‖w‖². Biases and scales keep their size.
+    fn decay(&self, gradients: &mut [Tensor]) -> Result<(), TchError> {
+        let Some(decay) = self.weight_decay else { return Ok(()) };
+        for (gradient, weight) in gradients.iter_mut().zip(&self.parameters) {
+            if weight.dim() > 1 {
+                let _ = gradient.f_add_(&weight.f_mul_scalar(decay)?)?;
+            }
         }
         Ok(())
     }
@@ -295,6 +309,36 @@ mod tests {
         let (x, y) = (x.double_value(&[0]), y.double_value(&[0]));
         assert!((x - (3.0 - 0.5 * 10.6)).abs() < 1e-5 && (y - 3.6).abs() < 1e-5, "{x} {y}");
         assert!((optimizer.length() - 0.5).abs() < 1e-12);
+    }
+
+    /// Steps with decay against the same steps down a loss that has the term of the weights written out.
+    #[test]
+    fn decay_is_half_lambda_times_the_squared_weights_and_none_of_biases() {
+        for optimizer in [sections::Optimizer::Sgd, sections::Optimizer::Adam] {
+            let ends = [Some(3.0), None].map(|weight_decay| {
+                let training = Training {
+                    optimizer,
+                    learning_rate: 0.01,
+                    weight_decay,
+                    ..Training::default()
+                };
+                let weight = Tensor::from_slice(&[1.0_f32]).view([1, 1]).set_requires_grad(true);
+                let bias = Tensor::from_slice(&[1.0_f32]).set_requires_grad(true);
+                let parameters = vec![weight.shallow_clone(), bias.shallow_clone()];
+                let mut optimizer = Optimizer::new(&training, 1, parameters).unwrap();
+                for _ in 0..50 {
+                    let away = |x: &Tensor| (x - 2.0_f64).square().sum(Kind::Float);
+                    let mut loss = away(&weight) + away(&bias);
+                    if weight_decay.is_none() {
+                        loss += weight.square().sum(Kind::Float) * 1.5;
+                    }
+                    optimizer.step(&loss).unwrap();
+                }
+                [weight.double_value(&[0, 0]), bias.double_value(&[0])]
+            });
+            let near = ends[0].iter().zip(ends[1]).all(|(have, need)| (have - need).abs() < 1e-5);
+            assert!(near && ends[0][1] > 1.2 && ends[0][0] < 1.0, "{optimizer:?}: {ends:?}");
+        }
     }
 
     #[test]

@@ -242,13 +242,23 @@ impl Study {
         if let Some(weights) = &t.class_weights {
             weights.check(&self.model)?;
         }
+        let synthetic = matches!(self.model, ModelSpec::Synthetic(_));
         if let Some(clip) = t.clip_gradient {
-            if matches!(self.model, ModelSpec::Synthetic(_)) {
+            if synthetic {
                 let need = "the synthetic trainer has no gradient: leave it out";
                 return range("training.clip_gradient", clip, need);
             }
             if !(1e-20..=1e20).contains(&clip) {
                 return range("training.clip_gradient", clip, "1e-20 to 1e20 is accepted");
+            }
+        }
+        if let Some(decay) = t.weight_decay {
+            if synthetic {
+                let need = "the synthetic trainer goes down no loss: leave it out";
+                return range("training.weight_decay", decay, need);
+            }
+            if !(0.0..=1e20).contains(&decay) {
+                return range("training.weight_decay", decay, "0 to 1e20 is accepted");
             }
         }
         match &t.augment {

@@ -52,6 +52,11 @@ pub struct Training {
     /// it (Pascanu et al. 2013, algorithm 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_gradient: Option<f64>,
+    /// λ of the L2 regularisation λ/2·‖w‖²: the gradient of each weight has λ·w more, after it was
+    /// shortened (`weight_decay` of PyTorch's Adam and SGD). Tensors of one dimension (biases, scales)
+    /// keep their size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
     /// How pictures are changed for a training step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
@@ -77,6 +82,7 @@ impl Default for Training {
             rounds: 20,
             class_weights: None,
             clip_gradient: None,
+            weight_decay: None,
             augment: None,
             early_stopping: None,
             frozen: Vec::new(),

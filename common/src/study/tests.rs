@@ -140,6 +140,9 @@ fn values_out_of_range_name_their_field() {
         ("classes = [\"0\", ", "classes = [\"0\", \"0\", ", "model.classes"),
         ("[privacy]", "[training]\nlearning_rate = inf\n[privacy]", "training.learning_rate"),
         ("[privacy]", "[training]\nbatch_size = 0\n[privacy]", "training.batch_size"),
+        ("[privacy]", "[training]\nweight_decay = -1.0\n[privacy]", "training.weight_decay"),
+        ("[privacy]", "[training]\nweight_decay = nan\n[privacy]", "training.weight_decay"),
+        ("[privacy]", "[training]\nweight_decay = 1e30\n[privacy]", "training.weight_decay"),
         ("[privacy]", "[cohort]\nmin_sites = 0\n[privacy]", "cohort.min_sites"),
         ("[privacy]", "[cohort]\ndeadline = \"1ms\"\n[privacy]", "cohort.deadline"),
         (

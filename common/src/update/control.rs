@@ -13,7 +13,8 @@
 //! | c⁺ | (N·c + Σ Δcᵢ) / N⁺ | coordinator |
 //!
 //! The paper divides by K·η; with a schedule the sizes differ, and their sum stands in its place.
-//! `clip_gradient` shortens g before it is corrected, so cᵢ is the mean of the shortened gradients.
+//! `clip_gradient` shortens g before it is corrected, so cᵢ is the mean of the shortened gradients, with the
+//! term of `weight_decay` in them.
 //!
 //! N counts the sites whose cᵢ is part of c. It is the paper's from the first round on in which all take
 //! part: then c⁺ = c + |S|/N · mean Δcᵢ. A site that comes later adds itself to the mean.

@@ -156,7 +156,7 @@ const EDITS: [(&str, &str); 41] = [
     ("filters = 2", "filters = 2, residual = true"),
     (
         "[privacy]",
-        "[training]\nclass_weights = \"balanced\"\nclip_gradient = 1.0\naugment = { flip = \"both\", noise = 0.1 }\n[privacy]",
+        "[training]\nclass_weights = \"balanced\"\nclip_gradient = 1.0\nweight_decay = 0.1\naugment = { flip = \"both\", noise = 0.1 }\n[privacy]",
     ),
     ("[privacy]", "[training]\nclass_weights = [1]\n[privacy]"),
     ("[privacy]", "[training]\nclip_gradient = 0.0\n[privacy]"),
