@@ -42,7 +42,8 @@ pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Fa
     Preparation::read(&bytes, study).map(Some).map_err(mismatch)
 }
 
-/// How the study's number columns are standardised, in their order, where the sites counted for that.
+/// How the study's number columns are standardised, in their order, where the sites counted for that;
+/// then, as often as it has them, what a family derives from each.
 pub(crate) fn standards(job: &Job<'_>) -> Result<Option<Vec<Standard>>, Failure> {
     let Some(preparation) = job.preparation else { return Ok(None) };
     let (sums, _) = preparation.parts(job.study);
@@ -50,7 +51,8 @@ pub(crate) fn standards(job: &Job<'_>) -> Result<Option<Vec<Standard>>, Failure>
         return Ok(None);
     }
     let told = |place: usize| {
-        let column = job.study.data.numbers().nth(place);
+        let columns = job.study.data.numbers().count().max(1);
+        let column = job.study.data.numbers().nth(place % columns);
         let name = column.map_or("", |(_, column)| column.name.as_str());
         let message =
             format!("the preparation's sums of column {name:?} cannot come from counting");

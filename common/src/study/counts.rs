@@ -100,6 +100,14 @@ impl Standard {
         let standardised = ((f64::from(share) - self.mean) / self.deviation) as f32;
         standardised
     }
+
+    /// (factor, shift) of what standardises a number that `before` has standardised already, or none
+    /// has: factor · x + shift.
+    #[must_use]
+    pub fn after(&self, before: Option<&Self>) -> (f64, f64) {
+        let (mean, deviation) = before.map_or((0.0, 1.0), |before| (before.mean, before.deviation));
+        (deviation / self.deviation, (mean - self.mean) / self.deviation)
+    }
 }
 
 /// The constants of consecutive columns from the sums of their [`Moments`], in the same order.

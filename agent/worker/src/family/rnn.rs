@@ -2,6 +2,7 @@
 
 use consilium_common::study::counts::{Moments, Standard};
 use consilium_common::study::model::Rnn;
+use consilium_common::study::model::rnn::SUMMARY;
 use consilium_common::study::{Data, Objective};
 use consilium_common::worker::Outcome;
 use tch::{TchError, Tensor, no_grad};
@@ -18,7 +19,7 @@ use crate::data::picking::Records;
 use crate::data::series::{Series, ask, read};
 use crate::failure::Failure;
 use crate::model::Network;
-use crate::model::rnn::Recurrent;
+use crate::model::rnn::{Recurrent, Scale};
 use crate::preparation::standards;
 use crate::protocol::Link;
 
@@ -65,14 +66,15 @@ impl Family for OverTime<'_> {
         Ok(Outcome { examples, holdout, findings, ..Outcome::default() })
     }
 
-    /// The moments of every variable, over what was observed in the records to train on.
+    /// The moments of every variable, over what was observed in the records to train on; then those of
+    /// their summary.
     fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
         if job.study.family_sums().is_none() {
             return Err(prepares_nothing(job.study));
         }
         let (records, _) = self.read(job, link)?;
         enough(job.study, records.train.len())?;
-        Ok(moments(&records.train, job.study.data.columns.len()))
+        Ok(moments(&records.train, job.study.data.columns.len(), self.0.summary))
     }
 
     fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
@@ -84,7 +86,7 @@ impl Family for OverTime<'_> {
         if with_train {
             enough(job.study, records.train.len())?;
         }
-        if let Some(standards) = standards(job)? {
+        if let Some((standards, _)) = constants(job)? {
             for one in records.train.iter_mut().chain(&mut records.holdout) {
                 standardise(&mut one.values, &standards);
             }
@@ -96,7 +98,7 @@ impl Family for OverTime<'_> {
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
         let mut asked = ask(job, self.0.steps, link)?;
-        if let Some(standards) = standards(job)? {
+        if let Some((standards, _)) = constants(job)? {
             asked.read.iter_mut().for_each(|values| standardise(values, &standards));
         }
         let dataset = |series: Vec<Vec<f32>>| {
@@ -107,7 +109,13 @@ impl Family for OverTime<'_> {
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
-        Ok(Box::new(Recurrent::new(self.0, &job.study.data, job.device)?))
+        let network = Recurrent::new(self.0, &job.study.data, job.device)?;
+        Ok(match constants(job)? {
+            Some((values, summary)) if self.0.summary => {
+                Box::new(network.scaled(Scale::new(&values, &summary, job.device)?))
+            }
+            _ => Box::new(network),
+        })
     }
 
     /// The output's bias starts at the classes' shares, or each class's log-odds, among the site's own
@@ -134,15 +142,52 @@ impl Family for OverTime<'_> {
     }
 }
 
-/// Units of each variable's moments, one after another. A gap counts as nothing.
-fn moments(series: &[Series], variables: usize) -> Vec<i32> {
+/// How values are standardised, and the numbers of their summary, where the sites counted for that.
+fn constants(job: &Job<'_>) -> Result<Option<(Vec<Standard>, Vec<Standard>)>, Failure> {
+    Ok(standards(job)?.map(|mut values| {
+        let summary = values.split_off(values.len().min(job.study.data.columns.len()));
+        (values, summary)
+    }))
+}
+
+/// Units of each variable's moments, one after another; then of each number of the summary those of
+/// each variable. A gap counts as nothing.
+fn moments(series: &[Series], variables: usize, summary: bool) -> Vec<i32> {
     let mut moments = vec![Moments::default(); variables];
     for step in series.iter().flat_map(|one| one.values.chunks_exact(variables.max(1))) {
         for (moments, share) in moments.iter_mut().zip(step) {
             moments.add(f64::from(*share));
         }
     }
+    if summary {
+        let mut of_summary = vec![vec![Moments::default(); variables]; SUMMARY as usize];
+        for one in series {
+            for variable in 0..variables {
+                let column = one.values.iter().skip(variable).step_by(variables);
+                for (moments, number) in of_summary.iter_mut().zip(summed_up(column)) {
+                    moments.get_mut(variable).into_iter().for_each(|moments| moments.add(number));
+                }
+            }
+        }
+        moments.extend(of_summary.into_iter().flatten());
+    }
     moments.iter().flat_map(Moments::units).collect()
+}
+
+/// Mean, minimum, maximum, share of steps with a value, and last value of a variable's steps, as the
+/// network has them; NaN for those that a variable without any does not have.
+#[expect(clippy::cast_precision_loss, reason = "counts of steps")]
+fn summed_up<'v>(column: impl ExactSizeIterator<Item = &'v f32>) -> [f64; SUMMARY as usize] {
+    let steps = column.len();
+    let seen: Vec<f64> = column.filter(|value| !value.is_nan()).copied().map(f64::from).collect();
+    let share = seen.len() as f64 / steps.max(1) as f64;
+    let Some(last) = seen.last() else {
+        return [f64::NAN, f64::NAN, f64::NAN, share, f64::NAN];
+    };
+    let mean = seen.iter().sum::<f64>() / seen.len() as f64;
+    let least = seen.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = seen.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    [mean, least, most, share, *last]
 }
 
 /// Brings what was observed to the mean 0 and deviation 1 that it has over all sites; gaps stay gaps.
@@ -219,7 +264,7 @@ mod tests {
             Series { values: vec![0.2, f32::NAN, 0.4, 0.5], label },
             Series { values: vec![f32::NAN, f32::NAN, 0.9, 0.7], label },
         ];
-        let sums: Vec<i64> = moments(&series, 2).into_iter().map(i64::from).collect();
+        let sums: Vec<i64> = moments(&series, 2, false).into_iter().map(i64::from).collect();
         let standards = consilium_common::study::counts::standards(&sums).unwrap();
         series.iter_mut().for_each(|one| standardise(&mut one.values, &standards));
         for variable in 0..2 {
@@ -230,6 +275,35 @@ mod tests {
             let squares: f32 = seen.iter().map(|x| x * x).sum();
             assert!(seen.iter().sum::<f32>().abs() < 1e-4, "{seen:?}");
             assert!((squares / seen.len() as f32 - 1.0).abs() < 1e-4, "{seen:?}");
+        }
+    }
+
+    /// What the network makes of standardised values has mean 0 and deviation 1 over the records too, and
+    /// is 0 where a variable was never observed.
+    #[test]
+    fn a_summary_is_standardised_over_the_records_that_have_it() {
+        let label = Label::Class(0);
+        let nan = f32::NAN;
+        let values = [[0.2, nan, 0.4, 0.5], [nan, nan, 0.9, 0.7], [0.1, nan, nan, nan]];
+        let mut series = values.map(|values| Series { values: values.to_vec(), label });
+        let sums: Vec<i64> = moments(&series, 2, true).into_iter().map(i64::from).collect();
+        let mut values = consilium_common::study::counts::standards(&sums).unwrap();
+        let summary = values.split_off(2);
+        assert_eq!(summary.len(), 10);
+        series.iter_mut().for_each(|one| standardise(&mut one.values, &values));
+        let flat: Vec<f32> = series.iter().flat_map(|one| one.values.clone()).collect();
+        let input = Tensor::from_slice(&flat).view([3, 2, 2]);
+        let scale = Scale::new(&values, &summary, tch::Device::Cpu).unwrap();
+        let made = crate::model::rnn::summary_of(&input, Some(&scale)).unwrap();
+        assert_eq!(made.size(), [3, 10]);
+        for number in 0..10 {
+            let column = Vec::<f32>::try_from(made.select(1, number)).unwrap();
+            // The second variable was observed in two records, its share of steps in all.
+            let observed = if number % 2 == 0 || number == 7 { 3 } else { 2 };
+            assert!(column[observed..].iter().all(|x| *x == 0.0), "{number}: {column:?}");
+            let squares: f32 = column.iter().map(|x| x * x).sum();
+            assert!(column.iter().sum::<f32>().abs() < 1e-4, "{number}: {column:?}");
+            assert!((squares / observed as f32 - 1.0).abs() < 1e-3, "{number}: {column:?}");
         }
     }
 

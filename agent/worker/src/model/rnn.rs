@@ -1,6 +1,7 @@
 //! `rnn`: the layer that `consilium_common::study::model::rnn` describes, with the same names and
 //! shapes: LSTM or GRU over values, masks and times since, a summary of the whole, dropout, output.
 
+use consilium_common::study::counts::Standard;
 use consilium_common::study::model::Rnn;
 use consilium_common::study::model::rnn::{Cell, INPUTS};
 use consilium_common::study::{Data, Objective};
@@ -24,7 +25,39 @@ pub(crate) struct Recurrent {
     bias: Tensor,
     dropout: f64,
     summary: bool,
+    /// Of the summary's numbers.
+    scale: Option<Scale>,
     objective: Objective,
+}
+
+/// What standardises the numbers of a summary: factor and shift of each, records are rows.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    factor: Tensor,
+    shift: Tensor,
+}
+
+impl Scale {
+    /// For values that `values` standardise; `summary` says how the five numbers of each variable are,
+    /// in the order of [`Seen::summary`]. The fourth, a share of steps, does not follow its values.
+    pub(crate) fn new(
+        values: &[Standard],
+        summary: &[Standard],
+        device: Device,
+    ) -> Result<Self, TchError> {
+        let numbers = summary.chunks(values.len().max(1)).enumerate().flat_map(|(at, numbers)| {
+            let is_share = at == 3;
+            numbers
+                .iter()
+                .zip(values)
+                .map(move |(number, value)| number.after((!is_share).then_some(value)))
+        });
+        let (factor, shift): (Vec<f64>, Vec<f64>) = numbers.unzip();
+        let tensor = |numbers: &[f64]| {
+            Tensor::f_from_slice(numbers)?.f_to_kind(Kind::Float)?.f_to_device(device)
+        };
+        Ok(Self { factor: tensor(&factor)?, shift: tensor(&shift)? })
+    }
 }
 
 impl Recurrent {
@@ -56,8 +89,14 @@ impl Recurrent {
             bias,
             dropout: spec.dropout,
             summary: spec.summary,
+            scale: None,
             objective: spec.objective,
         })
+    }
+
+    /// Standardises the numbers of the summary.
+    pub(crate) fn scaled(self, scale: Scale) -> Self {
+        Self { scale: Some(scale), ..self }
     }
 
     /// Records × steps × inputs to the last hidden state, records × hidden.
@@ -93,7 +132,7 @@ impl Network for Recurrent {
         let seen = Seen::of(only(inputs)?)?;
         let mut features = self.last_state(&seen.inputs()?, mode)?;
         if self.summary {
-            features = Tensor::f_cat(&[features, seen.summary()?], 1)?;
+            features = Tensor::f_cat(&[features, seen.summary(self.scale.as_ref())?], 1)?;
         }
         let dropout = mode.dropout(self.dropout);
         if dropout > 0.0 {
@@ -142,8 +181,9 @@ impl Seen {
     }
 
     /// Mean, minimum, maximum, share of steps with a value, and last value of each variable (records ×
-    /// 5 variables); all 0 for a variable that was never observed.
-    fn summary(&self) -> Result<Tensor, TchError> {
+    /// 5 variables), standardised if they are to be; all 0 for a variable that was never observed, but
+    /// for the share of a standardised one.
+    fn summary(&self, scale: Option<&Scale>) -> Result<Tensor, TchError> {
         let sums = |x: &Tensor| x.f_sum_dim_intlist(1_i64, false, Kind::Float);
         let count = sums(&self.mask.f_to_kind(Kind::Float)?)?;
         let mean = sums(&self.values)?.f_div(&count.f_clamp_min(1)?)?;
@@ -158,8 +198,18 @@ impl Seen {
         let at = self.last.f_narrow(1, self.steps - 1, 1)?;
         let last = self.values.f_gather(1, &at, false)?.f_squeeze_dim(1)?;
         let share = count.f_div_scalar(self.steps)?;
-        Tensor::f_cat(&[mean, least, most, share, last], 1)
+        let numbers = Tensor::f_cat(&[mean, least, most, share, last], 1)?;
+        let Some(Scale { factor, shift }) = scale else { return Ok(numbers) };
+        let numbers = numbers.f_mul(factor)?.f_add(shift)?;
+        let none = never.f_zeros_like()?;
+        let absent = Tensor::f_cat(&[&never, &never, &never, &none, &never], 1)?;
+        numbers.f_masked_fill(&absent, 0.0)
     }
+}
+
+#[cfg(test)]
+pub(crate) fn summary_of(values: &Tensor, scale: Option<&Scale>) -> Result<Tensor, TchError> {
+    Seen::of(values)?.summary(scale)
 }
 
 /// 0, 1, … along the axis of steps.
@@ -238,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_summary_is_of_what_was_observed_and_nothing_where_nothing_was() {
-        let summary = Seen::of(&record()).unwrap().summary().unwrap();
+        let summary = Seen::of(&record()).unwrap().summary(None).unwrap();
         let pairs = [[2.0, 0.0], [1.0, 0.0], [3.0, 0.0], [0.5, 0.0], [1.0, 0.0]];
         assert_eq!(numbers(&summary), pairs.concat());
     }

@@ -40,7 +40,8 @@ pub struct Rnn {
     #[serde(default)]
     pub dropout: f64,
     /// Whether each variable's mean, minimum, maximum, share of observed steps and last value over the
-    /// whole series go to the output too.
+    /// whole series go to the output too. With `normalize = "federated"` these are standardised as the
+    /// values are, each by its own mean and deviation over the records of all sites.
     #[serde(default)]
     pub summary: bool,
     /// The output's bias stays at each site. It starts at the logarithms of the classes' shares among
@@ -103,9 +104,12 @@ impl Rnn {
         self.hidden.saturating_add(variables.saturating_mul(summary))
     }
 
-    /// Sums that the sites count together: the moments of every variable, in order.
+    /// Sums that the sites count together: the moments of every variable, in order; then those of the
+    /// summary's numbers, each of every variable.
     pub(in crate::study) fn preparation_len(&self, data: &Data) -> Option<usize> {
-        (data.normalize == Normalize::Federated).then_some(MOMENTS_UNITS * data.columns.len())
+        let each = if self.summary { 1 + SUMMARY as usize } else { 1 };
+        (data.normalize == Normalize::Federated)
+            .then_some(MOMENTS_UNITS * each * data.columns.len())
     }
 
     /// What decides which records count, and with which values.
