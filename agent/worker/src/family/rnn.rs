@@ -86,9 +86,9 @@ impl Family for OverTime<'_> {
         if with_train {
             enough(job.study, records.train.len())?;
         }
-        if let Some((standards, _)) = constants(job)? {
+        if let Some(constants) = constants(job)? {
             for one in records.train.iter_mut().chain(&mut records.holdout) {
-                standardise(&mut one.values, &standards);
+                standardise(&mut one.values, &constants.values);
             }
         }
         let train = with_train.then(|| self.dataset(&records.train, job)).transpose()?;
@@ -98,8 +98,8 @@ impl Family for OverTime<'_> {
 
     fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
         let mut asked = ask(job, self.0.steps, link)?;
-        if let Some((standards, _)) = constants(job)? {
-            asked.read.iter_mut().for_each(|values| standardise(values, &standards));
+        if let Some(constants) = constants(job)? {
+            asked.read.iter_mut().for_each(|values| standardise(values, &constants.values));
         }
         let dataset = |series: Vec<Vec<f32>>| {
             let values = self.values(series.iter().map(Vec::as_slice), job)?;
@@ -111,7 +111,7 @@ impl Family for OverTime<'_> {
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
         let network = Recurrent::new(self.0, &job.study.data, job.device)?;
         Ok(match constants(job)? {
-            Some((values, summary)) if self.0.summary => {
+            Some(Constants { values, summary }) if self.0.summary => {
                 Box::new(network.scaled(Scale::new(&values, &summary, job.device)?))
             }
             _ => Box::new(network),
@@ -142,11 +142,18 @@ impl Family for OverTime<'_> {
     }
 }
 
-/// How values are standardised, and the numbers of their summary, where the sites counted for that.
-fn constants(job: &Job<'_>) -> Result<Option<(Vec<Standard>, Vec<Standard>)>, Failure> {
+/// How numbers are standardised.
+struct Constants {
+    values: Vec<Standard>,
+    /// Of each number of the summary those of each variable; none without one.
+    summary: Vec<Standard>,
+}
+
+/// What the sites counted for that.
+fn constants(job: &Job<'_>) -> Result<Option<Constants>, Failure> {
     Ok(standards(job)?.map(|mut values| {
         let summary = values.split_off(values.len().min(job.study.data.columns.len()));
-        (values, summary)
+        Constants { values, summary }
     }))
 }
 
