@@ -21,10 +21,10 @@ pub enum LogError {
         /// The file.
         path: PathBuf,
     },
-    /// A newer program wrote the file.
+    /// Another version of the program wrote the file.
     #[error(
         "{} has log format {found}, this program reads format {known}: start the version that \
-         wrote it, or a newer one",
+         wrote it",
         path.display()
     )]
     Format {
