@@ -195,13 +195,14 @@ fn a_late_joiner_counts_from_its_first_round_on() {
 fn a_site_that_goes_is_left_out_with_a_reason_and_counts_again_when_it_is_back() {
     // Long enough that a disk which stalls for seconds, as busy ones do, makes nobody else silent.
     let draft =
-        Draft { min_sites: 3, batch_ms: 20, idle_timeout: "15s", ..Draft::new("thorax", 60) };
+        Draft { min_sites: 3, batch_ms: 20, idle_timeout: "10s", ..Draft::new("thorax", 60) };
     let mut world = World::new(&["thorax"]).started();
     world.run(&draft);
     world.reaches("thorax", 2, 60);
     world.kill(Daemon::Agent(3));
     let before = world.history().version("thorax");
-    world.reaches("thorax", before + 4, 60);
+    // Its connection is believed for half a minute: more than one round waits for it.
+    world.reaches("thorax", before + 4, 120);
     world.federation.start_agent(3).unwrap();
     let history = world.complete("thorax", 90);
     let absent = world::name(3);
