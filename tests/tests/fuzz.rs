@@ -6,6 +6,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use consilium_common::random::Generator;
+use consilium_io::disk::log::file_header;
 use consilium_tests::fuzz::mutate::mutate;
 use consilium_tests::fuzz::{TARGETS, Target, corpus};
 use consilium_tests::harness::memory::kib;
@@ -46,6 +47,15 @@ fn no_input_of_the_past_and_none_made_from_it_breaks_a_decoder() {
     }
     let growth = peak() - start;
     assert!(growth < GROWTH_KIB_MAX, "the peak grew by {growth} KiB");
+}
+
+/// A corpus of another format ends at the first check and tries nothing behind it.
+#[test]
+fn the_corpus_of_logs_is_of_the_format_that_is_read() {
+    let target = TARGETS.iter().find(|target| target.name == "log-file").unwrap();
+    let head = file_header();
+    let of_format = corpus::of(target).iter().filter(|input| input.starts_with(&head)).count();
+    assert!(of_format >= 10, "{of_format} inputs begin as a log does");
 }
 
 #[test]

@@ -12,8 +12,9 @@ pub const LIMBS: usize = 4;
 pub const MOMENTS_UNITS: usize = 3 * LIMBS;
 /// Fixed point of a share: 2^-30.
 const SHARE_ONE: f64 = 1_073_741_824.0;
-/// A deviation below this counts as none: the column is constant, and is only centred.
-const DEVIATION_MIN: f64 = 1e-6;
+/// A variance below this counts as none: the column is constant, and is only centred. The shares and
+/// squares are rounded to 2^-30, so that of a constant may come out as 3 · 2^-31.
+const VARIANCE_MIN: f64 = 2.0 / SHARE_ONE;
 
 /// Count, sum and sum of squares of shares: numbers of a column scaled to 0–1 by its range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,8 +78,7 @@ impl Moments {
         let count = self.count as f64;
         let mean = self.sum as f64 / SHARE_ONE / count;
         let variance = self.squares as f64 / SHARE_ONE / count - mean * mean;
-        let deviation = variance.max(0.0).sqrt();
-        (mean, if deviation < DEVIATION_MIN { 1.0 } else { deviation })
+        (mean, if variance < VARIANCE_MIN { 1.0 } else { variance.sqrt() })
     }
 }
 
@@ -96,7 +96,7 @@ impl Standard {
         if share.is_nan() {
             return 0.0;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "rounded once; deviation ≥ 1e-6")]
+        #[expect(clippy::cast_possible_truncation, reason = "rounded once; deviation ≥ 4e-5")]
         let standardised = ((f64::from(share) - self.mean) / self.deviation) as f32;
         standardised
     }
@@ -205,8 +205,18 @@ mod tests {
 
     #[test]
     fn a_constant_is_centred_and_nothing_at_all_stays_as_it_is() {
-        let (mean, deviation) = moments(&[0.3; 7]).mean_and_deviation();
-        assert!((mean - 0.3).abs() < 1e-9 && (deviation - 1.0).abs() < 1e-12);
+        // Shares of steps, and others: whatever their rounding, they do not vary.
+        let shares = (1..=48).map(|steps| f64::from(steps) / 48.0);
+        for constant in shares.chain((0..=1000).map(|n| f64::from(n) / 1000.0)) {
+            let (mean, deviation) = moments(&[constant; 7]).mean_and_deviation();
+            assert!((mean - constant).abs() < 1e-9, "{constant}: {mean}");
+            assert!((deviation - 1.0).abs() < 1e-12, "{constant}: {deviation}");
+        }
+        // One record of a thousand with one step more than the others varies.
+        let mut nearly = vec![1.0 / 48.0; 999];
+        nearly.push(2.0 / 48.0);
+        let (_, deviation) = moments(&nearly).mean_and_deviation();
+        assert!((deviation * 48.0 - 0.031_607).abs() < 1e-3, "{deviation}");
         assert_eq!(Moments::default().mean_and_deviation(), (0.0, 1.0));
     }
 

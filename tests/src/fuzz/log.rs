@@ -11,7 +11,7 @@ use consilium_common::signed::Document;
 use consilium_common::time::WallMillis;
 use consilium_coordinator::round::history::History;
 use consilium_coordinator::store::checkpoint;
-use consilium_io::disk::log::LogReport;
+use consilium_io::disk::log::{LogReport, file_header};
 use consilium_io::disk::{Log, LogError};
 
 use super::documents::{self, KEY};
@@ -207,12 +207,15 @@ pub(super) fn files() -> Vec<Vec<u8>> {
     if let Some(byte) = damaged.get_mut(60) {
         *byte ^= 1;
     }
-    let later = [b"consilium log\n".as_slice(), &[2, 0]].concat();
+    let mut later = file_header();
+    if let Some(format) = later.get_mut(14) {
+        *format += 1;
+    }
     vec![cut(16), cut(9), cut(30), cut(whole.len() - 3), damaged, later, whole.clone()]
 }
 
 pub(super) fn torn_ones() -> Vec<Vec<u8>> {
-    let payloads = b"\x03one\x00\x05three\x08CREC\x01\x00..".as_slice();
+    let payloads = b"\x03one\x00\x05three\x08CREC\x02\x00..".as_slice();
     [([50, 0, 0, 0], 0), ([0, 0, 0, 0], 1), ([24, 0, 0, 0], 4), ([16, 0, 0, 0], 0x20)]
         .iter()
         .map(|(at, how)| [at.as_slice(), &[*how], payloads].concat())
