@@ -3,6 +3,7 @@
 //! bincode 2 with a limit on every decode (without one a hostile length aborts the process) and
 //! trailing bytes refused. Bulk data never passes here.
 
+use bincode::error::DecodeError;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::FRAME_BODY_BYTES_MAX;
@@ -51,9 +52,23 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     }
     let config = bincode::config::standard().with_limit::<FRAME_BODY_BYTES_MAX>();
     let (message, used) = bincode::serde::decode_from_slice(bytes, config)
-        .map_err(|error| CodecError::Decode(error.to_string()))?;
+        .map_err(|error| CodecError::Decode(in_words(error)))?;
     match bytes.len() - used {
         0 => Ok(message),
         trailing => Err(CodecError::Trailing(trailing)),
+    }
+}
+
+/// bincode prints its errors as Rust values; whoever finds one in a journal reads words.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest cannot come from these messages")]
+fn in_words(error: DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => "the bytes end before the message does".to_owned(),
+        DecodeError::LimitExceeded => "a length in it is over the limit".to_owned(),
+        DecodeError::Utf8 { .. } => "a text in it is not UTF-8".to_owned(),
+        DecodeError::InvalidBooleanValue(found) => format!("a truth value in it is {found}"),
+        DecodeError::Other(words) => words.to_owned(),
+        DecodeError::OtherString(words) => words,
+        other => other.to_string(),
     }
 }

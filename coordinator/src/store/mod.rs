@@ -65,6 +65,18 @@ pub enum StoreError {
         /// Records that the checkpoint covers.
         size: u64,
     },
+    /// The index was written over more records than the log has.
+    #[error(
+        "{log}. The index tells it ({}). If you have just put an older log and its checkpoint here, \
+         delete that folder: it is made anew",
+        index.display()
+    )]
+    IndexAhead {
+        /// What is wrong with the log.
+        log: Arc<LogError>,
+        /// The index's folder.
+        index: PathBuf,
+    },
     /// A record that cannot be encoded.
     #[error("the record cannot be written: {0}")]
     Record(#[from] CodecError),

@@ -36,7 +36,7 @@ pub(crate) struct Coordinator {
     pub(crate) disk: LogDisk,
     /// What the log says: each record with the time at which it was durable.
     pub(crate) log: Vec<(Millis, Record)>,
-    /// Records that a restored copy of the log does not have.
+    /// Records that the log had, and that it has not since its end was gone or a copy was brought back.
     pub(crate) lost: Vec<(Millis, Record)>,
     pub(crate) history: History,
     /// Models, strategies' states and preparations, as they were written.
@@ -53,8 +53,8 @@ pub(crate) struct Coordinator {
     pub(crate) wall_offset: i64,
     wall_last: Millis,
     pub(crate) resumed: u64,
-    /// How often its log was brought back from a copy.
-    pub(crate) restored: u64,
+    /// How often it lost records.
+    pub(crate) forgot: u64,
     /// When it died.
     pub(crate) deaths: Vec<Millis>,
 }
@@ -77,7 +77,7 @@ impl Coordinator {
             wall_offset: 0,
             wall_last: Millis::ZERO,
             resumed: 0,
-            restored: 0,
+            forgot: 0,
             deaths: Vec::new(),
         };
         for terms in studies {
@@ -91,7 +91,7 @@ impl Coordinator {
             let started = StudyStateSet { study, state, by, completion: None };
             coordinator.append(Record::StudyState(started), Millis::ZERO);
         }
-        coordinator.disk.take_copy(Millis::ZERO);
+        coordinator.disk.cover(Millis::ZERO);
         coordinator
     }
 
@@ -135,11 +135,18 @@ impl Coordinator {
         let found = self.disk.start(now);
         let starts = matches!(found, Found::Records(_));
         match found {
-            Found::Records(records) => self.log = records,
+            Found::Records(records) => {
+                // Those that were gone from the end, and that no checkpoint covered.
+                if records.len() < self.log.len() {
+                    self.lost.extend(self.log.drain(records.len()..));
+                    self.forgot += 1;
+                }
+                self.log = records;
+            }
             Found::Restored(records) => {
                 self.lost.extend(self.log.drain(records..));
                 self.stage = Stage::default();
-                self.restored += 1;
+                self.forgot += 1;
             }
         }
         self.history = History::new();
@@ -181,7 +188,7 @@ impl Coordinator {
         self.stage.crash(death, sim);
     }
 
-    /// Whether a restored log has forgotten what it said of this round: its plan, and then its number
+    /// Whether the log has forgotten what it said of this round: its plan, and then its number
     /// is given again; or only a receipt or its roll call, and then it is run again.
     pub(crate) fn has_forgotten(&self, study: &StudyId, round: Round) -> bool {
         let of_round = |of: (&StudyId, Round)| of == (study, round);
@@ -197,6 +204,11 @@ impl Coordinator {
             }
             _ => false,
         })
+    }
+
+    /// Whether the log has forgotten how some round ended.
+    pub(crate) fn has_forgotten_an_end(&self) -> bool {
+        self.lost.iter().any(|(_, record)| matches!(record, Record::RollCall(_)))
     }
 
     /// A blob as it is on disk now.

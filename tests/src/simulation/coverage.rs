@@ -70,6 +70,8 @@ pub struct Coverage {
     pub resumed: u64,
     /// Logs that were damaged and brought back from a copy.
     pub restored: u64,
+    /// Logs that went on without an end that no checkpoint had covered.
+    pub shortened: u64,
     /// Connections that were closed because their site did not read.
     pub slow_readers: u64,
 }
@@ -90,6 +92,7 @@ impl Coverage {
         self.excluded += other.excluded;
         self.resumed += other.resumed;
         self.restored += other.restored;
+        self.shortened += other.shortened;
         self.slow_readers += other.slow_readers;
     }
 
@@ -150,7 +153,8 @@ impl Coverage {
             text,
             "\n{} federations (median: {sites} sites, {rounds} rounds, {faults} faults): \
              {} rounds committed, {} prepared, {} abandoned, {} resumed after a death, {} sites left \
-             out, {} logs brought back from a copy, {} slow readers put off",
+             out, {} logs brought back from a copy, {} shortened past their checkpoint, \
+             {} slow readers put off",
             self.sizes.len(),
             self.committed,
             self.prepared,
@@ -158,6 +162,7 @@ impl Coverage {
             self.resumed,
             self.excluded,
             self.restored,
+            self.shortened,
             self.slow_readers
         );
         text

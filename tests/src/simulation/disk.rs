@@ -29,8 +29,10 @@ pub(crate) struct LogDisk {
     covered: usize,
     covered_at: Millis,
     copy: Copy,
-    /// Something is there that was never written: a start may be refused.
+    /// Something is there that was never written, or synced bytes are gone: a start may be refused.
     damaged: bool,
+    /// Synced bytes are gone from the end.
+    cut: bool,
 }
 
 /// The operator's copy, taken of a log that could be read.
@@ -76,6 +78,7 @@ impl LogDisk {
             covered_at: Millis::ZERO,
             copy,
             damaged: false,
+            cut: false,
         }
     }
 
@@ -94,8 +97,13 @@ impl LogDisk {
         }
     }
 
-    /// What is durable now is what a restored log begins with.
-    pub(crate) fn take_copy(&mut self, at: Millis) {
+    /// A checkpoint over all there is, and a copy of it: what a restored log begins with.
+    pub(crate) fn cover(&mut self, at: Millis) {
+        (self.covered, self.covered_at) = (self.starts.len(), at);
+        self.take_copy(at);
+    }
+
+    fn take_copy(&mut self, at: Millis) {
         let (records, covered) = (self.starts.len(), self.covered);
         self.copy = Copy { bytes: self.bytes.clone(), records, covered, at };
     }
@@ -134,6 +142,19 @@ impl LogDisk {
         self.damaged = true;
     }
 
+    /// The end is gone, at most as far as the checkpoint covers the log if `is_uncovered`.
+    pub(crate) fn cut(&mut self, which: u64, is_uncovered: bool) {
+        let covered = self.starts.get(self.covered).copied().unwrap_or(self.synced);
+        let least = if is_uncovered { covered } else { 0 };
+        let gone = self.bytes.len().saturating_sub(least);
+        if gone > 0 {
+            let keep = least + usize::try_from(which).unwrap() % gone;
+            self.bytes.truncate(keep);
+            self.synced = self.synced.min(keep);
+            (self.damaged, self.cut) = (true, true);
+        }
+    }
+
     /// Whether a record can still be read, as `Log::read_at` would.
     pub(crate) fn reads(&self, index: usize) -> bool {
         let end = self.starts.get(index + 1).copied().unwrap_or(self.synced);
@@ -142,8 +163,8 @@ impl LogDisk {
         read.is_ok()
     }
 
-    /// The real scan. It drops an incomplete tail and nothing else, and takes nothing that was not
-    /// written; it refuses only what is damaged.
+    /// The real scan. It drops an incomplete tail and nothing else, never what a checkpoint covers, and
+    /// takes nothing that was not written; it refuses only what is damaged.
     pub(crate) fn start(&mut self, now: Millis) -> Found {
         let (mut found, mut starts) = (Vec::new(), Vec::new());
         let log = (&self.bytes[..], self.bytes.len() as u64);
@@ -156,15 +177,17 @@ impl LogDisk {
         match read {
             Ok(report) => {
                 let end = usize::try_from(report.bytes).unwrap();
-                assert!(end >= self.synced, "a start dropped synced records of the log");
+                let whole =
+                    if self.cut { starts.len() >= self.covered } else { end >= self.synced };
+                assert!(whole, "a start dropped synced records of the log");
                 assert!(
                     self.bytes[..end] == self.written[..end],
                     "a start took damage for records"
                 );
                 self.bytes.truncate(end);
                 self.written.truncate(end);
-                (self.synced, self.starts, self.damaged) = (end, starts, false);
-                self.take_copy(now);
+                (self.synced, self.starts, self.damaged, self.cut) = (end, starts, false, false);
+                self.cover(now);
                 Found::Records(found)
             }
             Err(error) => {
@@ -180,7 +203,7 @@ impl LogDisk {
         self.synced = bytes.len();
         self.bytes = bytes;
         self.starts.truncate(records);
-        (self.covered, self.damaged) = (covered, false);
+        (self.covered, self.damaged, self.cut) = (covered, false, false);
         records
     }
 }

@@ -47,6 +47,8 @@ pub enum Kind {
     PowerCut,
     /// A bit of the coordinator's log turns over.
     LogRot,
+    /// The end of the coordinator's log is gone, synced records with it.
+    LogCut,
     /// A bit of a model or of a staged update turns over.
     BlobRot,
     /// A bit of a site's retained update or cached base turns over.
@@ -58,7 +60,7 @@ pub enum Kind {
 }
 
 /// All kinds, in the order of the table.
-pub const KINDS: [Kind; 24] = [
+pub const KINDS: [Kind; 25] = [
     Kind::DiesBefore,
     Kind::DiesAfter,
     Kind::OldBackup,
@@ -79,6 +81,7 @@ pub const KINDS: [Kind; 24] = [
     Kind::BadUpdate,
     Kind::PowerCut,
     Kind::LogRot,
+    Kind::LogCut,
     Kind::BlobRot,
     Kind::SiteRot,
     Kind::SlowReader,
@@ -108,6 +111,7 @@ fn share(kind: Kind) -> u32 {
         | Kind::Pause
         | Kind::PowerCut
         | Kind::LogRot
+        | Kind::LogCut
         | Kind::BlobRot
         | Kind::SiteRot
         | Kind::SlowReader

@@ -29,7 +29,8 @@
 //!   that counted.
 //! * A receipt is given of an update that its site does not retain. A site is passed over as idle while
 //!   its base comes, however slowly.
-//! * A start loses a synced record, takes for a record what was not written, or is refused by a log that
+//! * A start loses a synced record that its disk still has, or goes on without one that its checkpoint
+//!   covers; takes for a record what was not written, or is refused by a log that
 //!   nothing has damaged. A reader is put off while its queue has room.
 //! * Anything panics, or the federation does not come to rest within a simulated day.
 //!
@@ -39,13 +40,15 @@
 //! bytes are a cache, DESIGN.md §5). A site that went back to an old backup may do again what it has
 //! done, and from an older local state: if that gives other bytes in a round that has a receipt of it,
 //! it is refused as equivocation. If the log has a receipt of what it does not retain any more, and the
-//! staged bytes are lost too, it says that it has no such update.
+//! staged bytes are lost too, it says that it has no such update; also where it let the update go after
+//! a roll call that the log has forgotten.
 //!
 //! # What rot may cost
 //! Never a sum: bytes count only while they have their digest or checksum.
 //! * *The log.* An incomplete tail is dropped. Any other damage, also garbage where a power cut left
-//!   unsynced bytes, stops the start; the operator brings back a copy up to a minute old. What the log
-//!   had said since is forgotten, receipts and roll calls too, and numbers of rounds and versions are
+//!   unsynced bytes, or an end that is gone although a checkpoint covers it, stops the start; the
+//!   operator brings back a copy up to a minute old. An end that is gone and that no checkpoint covers
+//!   yet (of the last second) cannot be told. What the log had said since is forgotten, receipts and roll calls too, and numbers of rounds and versions are
 //!   given again. A site that is ahead has followed the roll call that was lost; what it retains of a
 //!   forgotten round is refused (`wrong-round`, `not-invited`; if the number was given again by then, the
 //!   other base or size also counts as a strike), and it declines that number until a later one. The oracle holds

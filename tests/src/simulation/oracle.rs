@@ -72,7 +72,7 @@ impl World {
                 }
                 Code::ControlLost => {
                     let lost = site.restored || !site.set_aside.is_empty();
-                    let excused = lost || self.coordinator.restored > 0;
+                    let excused = lost || self.coordinator.forgot > 0;
                     assert!(excused, "{name} has lost a control variate that nothing took");
                 }
                 Code::CoordinatorFault => {
@@ -89,8 +89,7 @@ impl World {
         let receipt = given.signed.parse_unverified().unwrap();
         let site = self.sites.iter().find(|site| site.name == receipt.site).unwrap();
         let of = (receipt.study.clone(), receipt.round);
-        let excused =
-            site.restored || site.set_aside.contains(&of) || self.coordinator.restored > 0;
+        let excused = site.restored || site.set_aside.contains(&of) || self.coordinator.forgot > 0;
         let there = site.disk.retained.contains_key(&of);
         assert!(there || excused, "{} has a receipt of {of:?} and no update", site.name);
     }
@@ -332,7 +331,7 @@ fn what_counted_was_receipted(world: &World, terms: &Terms, roll_calls: &[RollCa
 /// came back from a copy has also counted in rounds that the log forgot.
 fn local_states_moved_with_what_counted(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
     let lost = calls_in(&world.coordinator.lost, terms);
-    let forked = world.coordinator.restored > 0;
+    let forked = world.coordinator.forgot > 0;
     for site in world.sites.iter().filter(|site| !site.restored) {
         let name = &site.name;
         let committed = |call: &&RollCall| matches!(call.outcome, Outcome::Committed { .. });
@@ -374,7 +373,7 @@ fn local_states_moved_with_what_counted(world: &World, terms: &Terms, roll_calls
 /// the log was brought back from a copy, a round may have ended twice, and a site that heard of the
 /// first end has followed that.
 fn sites_settled_by_their_roll_calls(world: &World, terms: &Terms, roll_calls: &[RollCall]) {
-    let forked = world.coordinator.restored > 0;
+    let forked = world.coordinator.forgot > 0;
     let lost = calls_in(&world.coordinator.lost, terms);
     for site in &world.sites {
         let mut settled = BTreeMap::new();

@@ -55,6 +55,13 @@ impl World {
         }
     }
 
+    /// The end of the log is gone: half of the time no more of it than what its checkpoint does not
+    /// cover yet. It shows at the next start, which comes at once.
+    pub(crate) fn log_is_cut(&mut self, which: u64, is_uncovered: bool) {
+        self.coordinator_dies(Death::Process);
+        self.coordinator.disk.cut(which, is_uncovered);
+    }
+
     /// A bit of a staged update turns over, or of a model.
     pub(crate) fn blob_rots(&mut self, study: usize, which: u64, is_model: bool) {
         if is_model {

@@ -70,6 +70,7 @@ impl World {
             Kind::BadUpdate => self.sites[site].next_is_bad = true,
             Kind::PowerCut => self.power_cut(site, draw(0, 1) == 0),
             Kind::LogRot => self.log_rots(draw(0, BITS_MAX), draw(0, 1) == 0),
+            Kind::LogCut => self.log_is_cut(draw(0, BITS_MAX), draw(0, 1) == 0),
             Kind::BlobRot => self.blob_rots(study, draw(0, BITS_MAX), draw(0, 1) == 0),
             Kind::SiteRot => self.site_rots(site, draw(0, BITS_MAX), draw(0, 1) == 0),
             Kind::SlowReader => self.stops_reading(site, draw(0, 6), draw(1_000, 300_000)),

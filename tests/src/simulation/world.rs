@@ -278,11 +278,16 @@ impl World {
 
     /// A damaged log stops the start; its operator takes a while to bring the copy back.
     pub(crate) fn coordinator_starts(&mut self) {
-        if !self.coordinator.start(&self.studies, self.sim.now) {
+        let before = self.coordinator.forgot;
+        let starts = self.coordinator.start(&self.studies, self.sim.now);
+        if !starts {
             self.coverage.restored += 1;
-            self.audited = self.audited.min(self.coordinator.log.len());
             self.sim.after(5_000, 300_000, Event::CoordinatorStarts);
-            // What was said since the copy is lost with it: that a study goes on, above all.
+        }
+        if self.coordinator.forgot > before {
+            self.coverage.shortened += u64::from(starts);
+            self.audited = self.audited.min(self.coordinator.log.len());
+            // What was said last is lost: that a study goes on, above all.
             for study in 0..self.studies.len() {
                 let command = Command::Start;
                 self.sim.after(300_000, 400_000, Event::Commanded { study, command });

@@ -84,6 +84,10 @@ impl LogStore {
         tracing::debug!(swept, "temporary files of an earlier process");
         let started = start::read(setup, visit)?;
         let checkpoints = Writer::start(folder.join(schema::CHECKPOINT), setup.key.clone())?;
+        // A killed process left one that is up to a second old, or none.
+        if started.log.records() > 0 {
+            checkpoints.leave(Checkpoint::of(setup.origin, &started.tree));
+        }
         let (requests, queue) = mpsc::channel(STORE_QUEUE_MAX);
         let records = Arc::new(AtomicU64::new(started.log.records()));
         let keeper = Keeper {

@@ -1,10 +1,12 @@
 //! The start: the log is read whole, held against its checkpoint, and the index brought up to it.
 
+use std::sync::Arc;
+
 use consilium_common::audit::tree::{Tree, leaf_hash};
 use consilium_common::audit::{Checkpoint, Record};
 use consilium_common::time::WallMillis;
-use consilium_io::disk::Log;
 use consilium_io::disk::log::{RecordRef, VisitResult};
+use consilium_io::disk::{Log, LogError};
 
 use super::Setup;
 use crate::limits::INDEX_BATCH_MAX;
@@ -49,10 +51,13 @@ pub(super) fn read(
     let signed = checkpoint::read(&path, setup.origin, &setup.key.public())?;
     let covered = signed.as_ref().map_or(0, |checkpoint| checkpoint.size);
     let mut tree = Tree::new();
-    let mut catching_up = CatchingUp::begin(&folder.join(schema::INDEX));
+    let index_path = folder.join(schema::INDEX);
+    let mut catching_up = CatchingUp::begin(&index_path);
+    // Both are written only over what a sync of the log has covered, so the log had as many records.
+    let indexed = catching_up.covered.map_or(0, |indexed| indexed.records);
 
     let log_path = folder.join(schema::LOG);
-    let opened = Log::open(&log_path, covered, |at| {
+    let opened = Log::open(&log_path, covered.max(indexed), |at| {
         let record = Record::decode(at.kind, at.payload)?.ok_or(Unreadable::Kind(at.kind))?;
         tree.push(leaf_hash(at.kind, at.payload));
         if !agrees(signed.as_ref(), &tree) {
@@ -62,13 +67,25 @@ pub(super) fn read(
         visit(&record, at.wall)
     });
     let (log, found) = match opened {
-        Err(consilium_io::disk::LogError::Visit { reason, .. })
+        Err(LogError::Visit { reason, .. })
             if matches!(reason.downcast_ref(), Some(Unreadable::OtherLog)) =>
         {
             return Err(StoreError::OtherLog { size: covered });
         }
+        Err(short @ (LogError::Short { .. } | LogError::Missing { .. })) if indexed > covered => {
+            return Err(StoreError::IndexAhead { log: Arc::new(short), index: index_path });
+        }
         other => other?,
     };
+    if signed.is_none() && log.records() > 0 {
+        tracing::warn!(
+            records = log.records(),
+            dropped_bytes = found.dropped_bytes,
+            "no checkpoint stands beside the log ({} is missing): whether records are missing from \
+             the log's end cannot be told. One is written now",
+            path.display()
+        );
+    }
     let rebuild = catching_up.end(&log, &tree);
     let (index, index_rebuilt) = match rebuild {
         Ok(index) => (index, None),
@@ -130,9 +147,6 @@ impl CatchingUp {
     /// The index, now covering all of the log, or why it must be made anew.
     fn end(self, log: &Log, tree: &Tree) -> Result<Index, String> {
         let index = self.index?;
-        if self.covered.is_some_and(|covered| covered.records > log.records()) {
-            return Err("it was ahead of the log".to_owned());
-        }
         let all = Indexed { records: log.records(), bytes: log.bytes(), root: tree.root() };
         index.apply(self.waiting, all).map_err(|error| format!("it broke ({error})"))?;
         Ok(index)

@@ -154,8 +154,9 @@ async fn a_kill_at_any_byte_of_the_tail_loses_nothing_that_was_answered() {
     let whole = fs::metadata(folder.path().join("log")).unwrap().len();
     for cut in acknowledged..whole {
         let killed = copy(folder.path());
-        // The checkpoint may cover more than this cut leaves: that is another test.
+        // Checkpoint and index may cover more than this cut leaves: those are other tests.
         let _none_yet = fs::remove_file(killed.path().join("checkpoint"));
+        fs::remove_dir_all(killed.path().join("index")).unwrap();
         let log = fs::File::options().write(true).open(killed.path().join("log")).unwrap();
         log.set_len(cut).unwrap();
         let (store, report, seen) = open(killed.path()).unwrap();
@@ -173,7 +174,7 @@ async fn a_torn_tail_is_dropped_only_past_the_last_checkpoint() {
     let log = fs::File::options().write(true).open(folder.path().join("log")).unwrap();
     log.set_len(log.metadata().unwrap().len() - 1).unwrap();
     let told = open(folder.path()).unwrap_err().to_string();
-    assert!(told.contains("checkpoint covers 2") && told.contains("back from a copy"), "{told}");
+    assert!(told.contains("2 were synced") && told.contains("back from a copy"), "{told}");
 }
 
 #[tokio::test]
@@ -238,7 +239,7 @@ async fn one_process_has_the_folder() {
 async fn an_index_that_is_missing_or_broken_or_foreign_is_made_anew() {
     let records = [note(0), roll_call(1), roll_call(2)];
     let whole = folder_with(&records).await;
-    let other = folder_with(&[roll_call(5), note(1), note(2), note(3)]).await;
+    let other = folder_with(&[roll_call(5), note(1)]).await;
     type Harm = fn(&Path, &Path);
     let harms: [(&str, Harm); 5] = [
         ("missing", |index, _| fs::remove_dir_all(index).unwrap()),
@@ -288,14 +289,51 @@ async fn an_index_that_is_behind_catches_up() {
 }
 
 #[tokio::test]
-async fn an_index_ahead_of_a_log_whose_tail_was_dropped_is_made_anew() {
-    let folder = folder_with(&[note(0), roll_call(1)]).await;
+async fn an_index_that_has_seen_more_than_the_log_holds_stops_the_start() {
+    let folder = folder_with(&[note(0), roll_call(1), note(2)]).await;
+    let (log, index) = (folder.path().join("log"), folder.path().join("index"));
+    let whole = fs::read(&log).unwrap();
     fs::remove_file(folder.path().join("checkpoint")).unwrap();
-    let log = fs::File::options().write(true).open(folder.path().join("log")).unwrap();
-    log.set_len(log.metadata().unwrap().len() - 1).unwrap();
-    let (store, report, _) = open(folder.path()).unwrap();
-    assert_eq!(report.index_rebuilt.as_deref(), Some("it was ahead of the log"));
-    assert!(!finds(&store, 1).await);
+    let last = whole.windows(4).rposition(|bytes| bytes == b"CREC").unwrap();
+    // Within the last record, exactly before it, and the head alone: a shorter log is whole.
+    for cut in [whole.len() - 1, last, 16] {
+        consilium_io::disk::replace(&log, &whole[..cut]).unwrap();
+        let refused = open(folder.path()).unwrap_err();
+        assert!(matches!(refused, StoreError::IndexAhead { .. }), "cut at {cut}: {refused}");
+        let told = refused.to_string();
+        assert!(told.contains("3 were synced") && told.contains("delete that folder"), "{told}");
+        assert_eq!(fs::read(&log).unwrap(), &whole[..cut], "nothing was changed");
+    }
+    fs::remove_file(&log).unwrap();
+    let told = open(folder.path()).unwrap_err().to_string();
+    assert!(told.contains("is missing, but 3 records"), "{told}");
+    assert!(!log.exists(), "nothing was created");
+
+    // Whoever knows better says so.
+    consilium_io::disk::replace(&log, &whole[..last]).unwrap();
+    fs::remove_dir_all(&index).unwrap();
+    let (store, report, seen) = open(folder.path()).unwrap();
+    assert_eq!((report.records, seen), (2, vec![note(0), roll_call(1)]));
+    assert!(finds(&store, 1).await);
+}
+
+#[tokio::test]
+async fn a_missing_log_beside_a_checkpoint_is_a_loss() {
+    let folder = folder_with(&[note(0), note(1)]).await;
+    fs::remove_file(folder.path().join("log")).unwrap();
+    let told = open(folder.path()).unwrap_err().to_string();
+    assert!(told.contains("is missing, but 2 records were synced"), "{told}");
+    assert!(!folder.path().join("log").exists());
+}
+
+#[tokio::test]
+async fn a_start_leaves_a_checkpoint_over_all_that_it_read() {
+    let folder = folder_with(&[note(0), note(1)]).await;
+    let checkpoint = folder.path().join("checkpoint");
+    let whole = fs::read(&checkpoint).unwrap();
+    fs::remove_file(&checkpoint).unwrap();
+    open(folder.path()).unwrap().0.close().await;
+    assert_eq!(fs::read(&checkpoint).unwrap(), whole);
 }
 
 #[tokio::test]

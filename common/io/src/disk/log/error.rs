@@ -24,7 +24,8 @@ pub enum LogError {
     /// Another version of the program wrote the file.
     #[error(
         "{} has log format {found}, this program reads format {known}: start the version that \
-         wrote it",
+         wrote it. If none but this one ever ran here, the file's first bytes are damaged: bring the \
+         state folder back from a copy",
         path.display()
     )]
     Format {
@@ -51,11 +52,22 @@ pub enum LogError {
         /// What is wrong, in a few words.
         what: String,
     },
-    /// Records that a signed checkpoint covers are missing from the end.
+    /// There is no file, although records are known to have been in it.
     #[error(
-        "{} ends after {records} whole records (byte {offset}), but its last signed checkpoint \
-         covers {checkpoint}: records were lost. Nothing was changed. Bring the state \
-         folder back from a copy",
+        "{} is missing, but {known} records were synced to it: all of them were lost. Nothing was \
+         changed. Bring the state folder back from a copy",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Records that are known to have been synced.
+        known: u64,
+    },
+    /// Records that are known to have been synced are missing from the end.
+    #[error(
+        "{} ends after {records} whole records (byte {offset}), but {known} were synced to it: \
+         records were lost. Nothing was changed. Bring the state folder back from a copy",
         path.display()
     )]
     Short {
@@ -65,8 +77,8 @@ pub enum LogError {
         records: u64,
         /// Where they end.
         offset: u64,
-        /// Records that the checkpoint covers.
-        checkpoint: u64,
+        /// Records that are known to have been synced.
+        known: u64,
     },
     /// The caller's visitor refused a record.
     #[error("record {index} at byte {offset} of {} cannot be used: {reason}", path.display())]

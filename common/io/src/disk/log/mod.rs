@@ -3,7 +3,11 @@
 //!
 //! Promises: a record that was appended and synced is read back at every later start, whole and in
 //! order, or the start stops and says which record is missing. An incomplete tail (what a killed
-//! process was writing) is dropped, but never a record that a signed checkpoint covers.
+//! process was writing) is dropped, but never a record of which anything tells that it was synced.
+//!
+//! A log alone cannot tell that its end is gone: a file cut between two records is a whole, shorter
+//! log. So whoever opens it says how many records are known to have been synced; the coordinator
+//! knows it by its signed checkpoint, at most a second old, and by its index.
 
 mod error;
 mod record;
@@ -68,24 +72,27 @@ pub struct Log {
 impl Log {
     /// Opens the log, creating it if there is none, and shows every record to `visit`.
     ///
-    /// `checkpoint_size` is the number of records that the last signed checkpoint covers (0
-    /// without one). When this returns, all that `visit` saw is on the disk, not only in the
-    /// system's memory: the caller may act on it.
+    /// `known` is the number of records that are known to have been synced (0 for a new log). When
+    /// this returns, all that `visit` saw is on the disk, not only in the system's memory: the
+    /// caller may act on it.
     ///
     /// # Errors
-    /// Damage anywhere but in an incomplete tail beyond the checkpoint; the file is then left as
-    /// it is.
+    /// Fewer whole records than `known`, or damage anywhere but in an incomplete tail; the file is
+    /// then left as it is.
     pub fn open(
         path: &Path,
-        checkpoint_size: u64,
+        known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<(Self, LogReport), LogError> {
-        if checkpoint_size == 0 && !path.exists() {
+        if !path.exists() {
+            if known > 0 {
+                return Err(LogError::Missing { path: path.to_owned(), known });
+            }
             replace_with(path, Access::Private, |w| std::io::Write::write_all(w, &file_header()))?;
         }
         let file =
             File::options().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
-        let report = read_file(path, &file, checkpoint_size, visit)?;
+        let report = read_file(path, &file, known, visit)?;
         if report.dropped_bytes > 0 {
             file.set_len(report.bytes).map_err(IoError::at("cut the tail of", path))?;
         }
@@ -103,11 +110,11 @@ impl Log {
     /// As [`Log::open`].
     pub fn read(
         path: &Path,
-        checkpoint_size: u64,
+        known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
         let file = File::open(path).map_err(IoError::at("open", path))?;
-        read_file(path, &file, checkpoint_size, visit)
+        read_file(path, &file, known, visit)
     }
 
     /// The same over the `length` bytes of any reader; `path` is what errors name. For whoever keeps
@@ -118,16 +125,16 @@ impl Log {
     pub fn read_from(
         path: &Path,
         (bytes, length): (impl Read, u64),
-        checkpoint_size: u64,
+        known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
         let found = scan::scan(path, (bytes, length), visit)?;
-        if found.records < checkpoint_size {
+        if found.records < known {
             return Err(LogError::Short {
                 path: path.to_owned(),
                 records: found.records,
                 offset: found.end,
-                checkpoint: checkpoint_size,
+                known,
             });
         }
         let (records, bytes) = (found.records, found.end);
@@ -228,12 +235,12 @@ pub fn framed(kind: u16, wall: WallMillis, payload: &[u8]) -> Option<Vec<u8>> {
 fn read_file(
     path: &Path,
     file: &File,
-    checkpoint_size: u64,
+    known: u64,
     visit: impl FnMut(RecordRef<'_>) -> VisitResult,
 ) -> Result<LogReport, LogError> {
     let length = file.metadata().map_err(IoError::at("inspect", path))?.len();
     let reader = BufReader::with_capacity(READ_BYTES, file);
-    Log::read_from(path, (reader, length), checkpoint_size, visit)
+    Log::read_from(path, (reader, length), known, visit)
 }
 
 #[cfg(test)]

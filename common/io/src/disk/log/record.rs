@@ -75,10 +75,15 @@ impl Header {
 
     /// Reads a header. `Err` says in a few words what is wrong with it.
     pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, String> {
+        let (checked, _) = bytes.split_at(CHECKED_BYTES);
         let [m0, m1, m2, m3, f0, f1, k0, k1, l0, l1, l2, l3, rest @ ..] = *bytes;
         let [w0, w1, w2, w3, w4, w5, w6, w7, h0, h1, h2, h3, c0, c1, c2, c3] = rest;
         if [m0, m1, m2, m3] != MAGIC {
             return Err("no record starts here".to_owned());
+        }
+        // First of all: nothing that a header says counts before it is known to be what was written.
+        if crc32c::crc32c(checked) != u32::from_le_bytes([h0, h1, h2, h3]) {
+            return Err("its header's checksum does not fit".to_owned());
         }
         let format = u16::from_le_bytes([f0, f1]);
         if format != FORMAT {
@@ -88,16 +93,12 @@ impl Header {
         if usize::try_from(length).map_or(true, |length| length > RECORD_BYTES_MAX) {
             return Err(format!("a length of {length} bytes, at most {RECORD_BYTES_MAX} exist"));
         }
-        let header = Self {
+        Ok(Self {
             kind: u16::from_le_bytes([k0, k1]),
             length,
             wall: WallMillis(u64::from_le_bytes([w0, w1, w2, w3, w4, w5, w6, w7])),
             checksum: u32::from_le_bytes([c0, c1, c2, c3]),
-        };
-        if crc32c::crc32c(&header.checked()) != u32::from_le_bytes([h0, h1, h2, h3]) {
-            return Err("its header's checksum does not fit".to_owned());
-        }
-        Ok(header)
+        })
     }
 
     /// True if the checksum fits the header and this payload.

@@ -23,9 +23,9 @@ fn payloads() -> Vec<Vec<u8>> {
     vec![b"studies".to_vec(), vec![], b"CREC in a payload is only text".to_vec(), vec![0xff; 300]]
 }
 
-fn reopened(path: &Path, checkpoint: u64) -> Result<(Vec<Vec<u8>>, LogReport), LogError> {
+fn reopened(path: &Path, known: u64) -> Result<(Vec<Vec<u8>>, LogReport), LogError> {
     let mut seen = Vec::new();
-    let (_, report) = Log::open(path, checkpoint, |record| {
+    let (_, report) = Log::open(path, known, |record| {
         assert_eq!(record.index, seen.len() as u64);
         assert_eq!(u64::from(record.kind), record.wall.0);
         seen.push(record.payload.to_vec());
@@ -170,10 +170,10 @@ fn random_garbage_never_panics() {
 }
 
 #[test]
-fn a_log_that_a_checkpoint_knows_is_not_created_anew() {
+fn a_log_that_had_records_is_not_created_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    assert!(matches!(Log::open(&path, 1, |_| Ok(())), Err(LogError::Io(_))));
+    assert!(matches!(Log::open(&path, 1, |_| Ok(())), Err(LogError::Missing { known: 1, .. })));
     assert!(!path.exists());
 }
 
