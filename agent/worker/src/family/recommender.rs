@@ -16,11 +16,12 @@ use tch::{Device, TchError, Tensor};
 
 use super::{Family, Job};
 use crate::data::Role;
+use crate::data::asked::Questions;
 use crate::data::check::{Seen, enough};
 use crate::data::contract::{Field, Repairs, Trouble, push_inputs};
 use crate::data::dataset::{Dataset, Loaded};
 use crate::data::groups::{Member, shown};
-use crate::data::rows::{Parsed, Rows, read_of_users};
+use crate::data::rows::{Parsed, Rows, ask, read_of_users};
 use crate::data::users::{Of, moment};
 use crate::failure::Failure;
 use crate::model::Network;
@@ -97,6 +98,15 @@ impl<'a> Choices<'a> {
         Ok(catalogue)
     }
 
+    /// Those of whom the site has learnt something.
+    fn users(&self, job: &Job<'_>) -> Result<Users, Failure> {
+        let users = Users::new(job.study, self.spec.width(), self.spec.start_bound());
+        match job.local {
+            Some(path) => users.read(path),
+            None => Ok(users),
+        }
+    }
+
     /// Smallest rating and the width of the range; nothing for `rank`.
     fn range(study: &Study) -> Option<(f64, f64)> {
         Recommender::rating_range(&study.data).map(|(min, max)| (min, max - min))
@@ -139,10 +149,7 @@ impl Family for Choices<'_> {
             enough(job.study, rows.train.len())?;
         }
         let catalogue = self.catalogue(job)?;
-        let mut users = Users::new(job.study, self.spec.factors, self.spec.start_bound());
-        if let Some(path) = job.local {
-            users = users.read(path)?;
-        }
+        let mut users = self.users(job)?;
         let mut numbers = BTreeMap::new();
         for user in rows.train.iter().chain(&rows.holdout).map(|record| record.of.user) {
             if let Some(id) = named.get(user as usize) {
@@ -167,6 +174,20 @@ impl Family for Choices<'_> {
         // A family loads once: the cell is empty.
         let _ = self.loaded.set((users, catalogue));
         Ok(Loaded { train, holdout })
+    }
+
+    /// Pairs of user and item. Of a user of whom nothing was learnt here all is 0: what remains is what
+    /// everybody makes of the item.
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure> {
+        let mut reader = Reader::new(job.study, None, false);
+        let asked = ask(job, &[USER, ITEM], link, |fields| reader.record(fields))?;
+        let (catalogue, mut users) = (self.catalogue(job)?, self.users(job)?);
+        let rows = (0..).zip(&reader.users).map(|(user, id)| (user, users.row_or_zeros(*id)));
+        let (rows, range, device) = (rows.collect(), (0.0, 0.0), job.device);
+        let layer = Layer { range, rows: &rows, catalogue: &catalogue, device };
+        let asked = asked.map(|records| layer.dataset(&records, None))?;
+        let _ = self.loaded.set((users, catalogue));
+        Ok(asked)
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {

@@ -3,9 +3,10 @@
 use consilium_common::random::Generator;
 use consilium_common::study::model::recommender::Meeting;
 use consilium_common::study::model::{Objective, Recommender};
-use tch::nn::VarStore;
+use tch::nn::{Path, VarStore};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::dense::Dense;
 use super::users::{UserTensors, Users};
 use super::{Mode, Network};
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ pub(crate) struct Factors {
     /// Rows × factors, and rows; row 0 is every item outside the catalogue.
     weight: Tensor,
     bias: Tensor,
+    meeting: Met,
     /// `regress`: the bias of every rating, and their range.
     ratings: Option<(Tensor, Ratings)>,
     /// Items of the catalogue; rows behind them are nobody's.
@@ -35,6 +37,64 @@ pub(crate) struct Factors {
     multinomial: bool,
     decay: f64,
     bias_decay: f64,
+}
+
+/// What stands between a user's numbers and an item's.
+#[derive(Debug)]
+enum Met {
+    Product,
+    /// NeuMF (He et al. 2017, eq. 12): the first half of each one's numbers meets by a weighted product,
+    /// the others by dense layers.
+    Learnt {
+        product: Tensor,
+        layers: Dense,
+    },
+}
+
+impl Met {
+    fn new(spec: &Recommender, root: &Path<'_>) -> Result<Self, TchError> {
+        if spec.network != Meeting::Ncf {
+            return Ok(Self::Product);
+        }
+        let product = (root / "product").f_zeros("weight", &[spec.factors.into()])?;
+        Ok(Self::Learnt { product, layers: Dense::new(root, spec.width(), &spec.hidden, 1)? })
+    }
+
+    /// Users (records × width) and items (records × width) to records.
+    fn one(&self, user: &Tensor, item: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Product => user.f_mul(item)?.f_sum_dim_intlist(1, false, Kind::Float),
+            Self::Learnt { product, layers } => learnt(product, layers, user, item),
+        }
+    }
+
+    /// Users (records × width) and others (records × others × width) to records × others.
+    fn each(&self, user: &Tensor, others: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Product => others.f_matmul(&user.f_unsqueeze(2)?)?.f_squeeze_dim(2),
+            Self::Learnt { product, layers } => {
+                let user = user.f_unsqueeze(1)?.f_expand_as(others)?;
+                learnt(product, layers, &user, others)
+            }
+        }
+    }
+}
+
+/// Two of … × width to ….
+fn learnt(
+    product: &Tensor,
+    layers: &Dense,
+    user: &Tensor,
+    item: &Tensor,
+) -> Result<Tensor, TchError> {
+    let halves = |one: &Tensor| -> Result<(Tensor, Tensor), TchError> {
+        let half = product.size1()?;
+        Ok((one.f_narrow(-1, 0, half)?, one.f_narrow(-1, half, half)?))
+    };
+    let ((user, of_user), (item, of_item)) = (halves(user)?, halves(item)?);
+    let met = user.f_mul(&item)?.f_matmul(product)?;
+    let beside = Tensor::f_cat(&[of_user, of_item], -1)?;
+    met.f_add(&layers.forward(&beside, 0.0)?.f_squeeze_dim(-1)?)
 }
 
 /// Rows of one batch.
@@ -56,12 +116,12 @@ impl Factors {
         ratings: Option<Ratings>,
         device: Device,
     ) -> Result<Self, Failure> {
-        debug_assert_eq!(spec.network, Meeting::Factors, "a study with another was refused");
         let store = VarStore::new(device);
         let (root, rows) = (store.root(), i64::from(spec.items) + 1);
         let item = &root / "item";
-        let weight = item.f_zeros("weight", &[rows, spec.factors.into()])?;
+        let weight = item.f_zeros("weight", &[rows, spec.width().into()])?;
         let bias = item.f_zeros("bias", &[rows])?;
+        let meeting = Met::new(spec, &root)?;
         let ratings = match ratings.filter(|_| spec.objective == Objective::Regress) {
             Some(ratings) => Some(((&root / "global").f_zeros("bias", &[1])?, ratings)),
             None => None,
@@ -70,6 +130,7 @@ impl Factors {
             users: users.store(device)?,
             weight,
             bias,
+            meeting,
             ratings,
             known: known.into(),
             negatives: spec.negatives.into(),
@@ -133,10 +194,9 @@ impl Network for Factors {
     /// of the multinomial loss to how far above all rows, its own among them.
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
         let batch = self.batch(inputs)?;
-        let met = batch.user.f_mul(&batch.item)?.f_sum_dim_intlist(1, false, Kind::Float)?;
-        let score = met.f_add(&batch.item_bias)?;
+        let score = self.meeting.one(&batch.user, &batch.item)?.f_add(&batch.item_bias)?;
         if let Some((others, bias)) = &batch.others {
-            let met = others.f_matmul(&batch.user.f_unsqueeze(2)?)?.f_squeeze_dim(2)?;
+            let met = self.meeting.each(&batch.user, others)?;
             return score.f_unsqueeze(1)?.f_sub(&met.f_add(bias)?);
         }
         if self.multinomial && mode == Mode::Train {

@@ -114,13 +114,23 @@ impl Users {
 
     /// The user's row; a new one for a new user.
     pub(crate) fn row(&mut self, id: UserId) -> i64 {
+        let (bound, seed) = (self.bound, id.seed(self.seed));
+        self.enter(id, |row| uniform(bound, &mut Generator::new("user", &seed), row))
+    }
+
+    /// The user's row; for one of whom nothing was learnt, one of zeros.
+    pub(crate) fn row_or_zeros(&mut self, id: UserId) -> i64 {
+        self.enter(id, |_| {})
+    }
+
+    /// `start` gets the zeros of a new row.
+    fn enter(&mut self, id: UserId, start: impl FnOnce(&mut [f32])) -> i64 {
         let next = i64::try_from(self.ids.len()).unwrap_or(i64::MAX);
         let row = *self.rows.entry(id).or_insert(next);
         if row == next {
-            let start = self.weights.len();
-            self.weights.resize(start + self.factors, 0.0);
-            let weights = self.weights.get_mut(start..).unwrap_or_default();
-            uniform(self.bound, &mut Generator::new("user", &id.seed(self.seed)), weights);
+            let from = self.weights.len();
+            self.weights.resize(from + self.factors, 0.0);
+            start(self.weights.get_mut(from..).unwrap_or_default());
             if self.biased {
                 self.biases.push(0.0);
             }

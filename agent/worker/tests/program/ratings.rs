@@ -1,6 +1,10 @@
 //! `recommender`: ratings and choices of users; what is learnt of a user stays in the local state.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +15,9 @@ use consilium_common::study::Preparation;
 use consilium_common::update::sections::decode_i32;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::OfUser;
-use consilium_common::worker::{FailureCode, Holdout, Part, Source, SourceKind, Split, Task, Work};
+use consilium_common::worker::{
+    FailureCode, Holdout, Part, Prediction, Source, SourceKind, Split, Task, Work, from_line,
+};
 
 const ITEMS: u32 = 130;
 
@@ -42,6 +48,9 @@ fn choices_by(loss: &str) -> Room {
     let training = "[training]\nlearning_rate = 0.02\nlocal_epochs = 30\n[data]";
     Room::new(&text.replace("[data]", training), None)
 }
+
+/// Users meet items as they have learnt to.
+const LEARNT: &str = "network = \"ncf\"\nhidden = [8, 4]";
 
 /// Users and items are of one of two kinds; who meets his own kind gives 5 stars, else 1.
 fn stars(users: std::ops::Range<u32>) -> String {
@@ -135,7 +144,7 @@ fn ratings_are_learnt_from_who_meets_what() {
 
 #[test]
 fn choices_are_ranked_above_what_was_not_chosen() {
-    for loss in ["negatives = 2", "loss = \"multinomial\""] {
+    for loss in ["negatives = 2", "loss = \"multinomial\"", LEARNT] {
         let room = choices_by(loss);
         let task = task(&room, Work::Train, &chosen(0..80), LAST);
         let before = run(&task).unwrap();
@@ -150,7 +159,7 @@ fn choices_are_ranked_above_what_was_not_chosen() {
 
 #[test]
 fn the_same_task_gives_the_same_bits_of_items_and_of_users() {
-    for room in [ratings(), choices()] {
+    for room in [ratings(), choices(), choices_by(LEARNT)] {
         let task = task(&room, Work::Train, &stars(0..20), LAST);
         let bits = || {
             run(&task).unwrap();
@@ -221,6 +230,37 @@ fn a_users_rows_survive_new_users_and_another_order_of_the_file() {
     std::fs::rename(base, room.out()).unwrap();
     let still = rmse(&turned, Some(&left(&next)));
     assert!((still - known).abs() < 1e-6, "{known}, then {still}");
+}
+
+#[test]
+fn pairs_are_said_to_be_what_is_known_of_both() {
+    for (room, text) in [(ratings(), stars(0..60)), (choices_by(LEARNT), chosen(0..80))] {
+        let trained = task(&room, Work::Train, &text, Holdout::Fraction(0.0));
+        run(&trained).unwrap();
+        let asked = "item,user\nfilm 16,u8\nfilm 17,u8\nfilm 16,nobody\nfilm 17,nobody\n\
+                     no such film,u8\nfilm 16,\n";
+        let ask = |local: Option<PathBuf>| {
+            let preparation = trained.preparation.clone();
+            let base = Some(room.out());
+            let task = task(&room, Work::Predict, asked, Holdout::default());
+            let outcome = run(&Task { base, preparation, local, ..task }).unwrap();
+            assert_eq!(outcome.examples, 5);
+            let lines = bytes_of(&room.predictions());
+            let lines = lines.split_inclusive(|byte| *byte == b'\n');
+            lines.map(|line| from_line::<Prediction>(line).unwrap()).collect::<Vec<_>>()
+        };
+        let lines = ask(Some(left(&trained)));
+        let value = |lines: &[Prediction], at: usize| lines[at].outputs.as_ref().unwrap()[0];
+        let apart = value(&lines, 0) - value(&lines, 1);
+        assert!(apart > 1.0, "u8 is of the kind of film 16: {apart}");
+        let of_nobody = value(&lines, 2) - value(&lines, 3);
+        assert!(of_nobody.abs() < apart / 2.0, "what everybody makes of both: {of_nobody}");
+        assert!(lines[5].trouble.as_deref().unwrap().contains("\"user\" is empty"));
+        // Without the local state everybody is nobody.
+        let unknown = ask(None);
+        assert_eq!(value(&unknown, 0), value(&unknown, 2));
+        assert_eq!(value(&unknown, 2), value(&lines, 2));
+    }
 }
 
 #[test]

@@ -6,13 +6,17 @@
 //!   one drawn from the catalogue (BPR: Rendle et al. 2009, section 4), or be the one that is drawn when
 //!   items are by their scores (the multinomial likelihood: Liang et al. 2018, section 2.1).
 //!
-//! Only the items are in the layout. What is learnt of a user is the site's local state: it never
+//! `network = "ncf"` puts a learnt meeting in the place of ⟨user, item⟩: Σ h·(p⊙q) + MLP(p′, q′), over one
+//! half of each one's numbers and the other (NeuMF: He et al. 2017, "Neural collaborative filtering",
+//! eq. 12).
+//!
+//! Only the items are in the layout, and what is learnt of how they are met. What is learnt of a user is the site's local state: it never
 //! leaves (DESIGN.md §6). Row 0 stands for every item outside the catalogue, which the sites agree on
 //! when they prepare ([`crate::study::catalogue`]).
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelSpec, Objective, Parameter, StudyError};
+use super::{ModelSpec, Objective, Parameter, StudyError, dense};
 use crate::limits::{CATALOGUE_MAX, FACTORS_MAX, NEGATIVES_MAX};
 use crate::study::check::word;
 use crate::study::{ColumnKind, Data};
@@ -39,9 +43,12 @@ pub struct Recommender {
     /// How a user meets an item.
     #[serde(default)]
     pub network: Meeting,
-    /// Numbers of one user, and of one item.
+    /// Numbers of one user, and of one item; `ncf` has as many again for its dense layers.
     #[serde(default = "factors")]
     pub factors: u32,
+    /// `ncf`: widths of the dense layers, from both one's numbers on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<u32>,
     /// Rows of the catalogue at most; of more items the most rated are taken.
     pub items: u32,
     /// λ: each record's loss has λ·(‖user‖² + Σ‖item‖²) more, over the items that it meets.
@@ -76,7 +83,7 @@ pub enum Meeting {
     /// By the product of their factors.
     #[default]
     Factors,
-    /// He et al. 2017.
+    /// By a learnt product and dense layers.
     Ncf,
     /// By what is known of the items.
     TwoTower,
@@ -96,6 +103,15 @@ impl Recommender {
     #[must_use]
     pub fn start_bound(&self) -> f64 {
         0.5 / f64::from(self.factors.max(1)).sqrt()
+    }
+
+    /// Numbers of one user, and of one item, all told.
+    #[must_use]
+    pub fn width(&self) -> u32 {
+        match self.network {
+            Meeting::Ncf => self.factors.saturating_mul(2),
+            Meeting::Factors | Meeting::TwoTower => self.factors,
+        }
     }
 
     /// Whether each choice is held against all items at once.
@@ -127,9 +143,14 @@ impl Recommender {
         let rows = self.items.saturating_add(1);
         let start = Init::Uniform { bound: self.start_bound() };
         let mut parameters = vec![
-            Parameter::new("item.weight", [rows, self.factors], start),
+            Parameter::new("item.weight", [rows, self.width()], start),
             Parameter::new("item.bias", [rows], Init::Zeros),
         ];
+        if self.network == Meeting::Ncf {
+            // At one: v0 meets as ⟨user, item⟩ does.
+            parameters.push(Parameter::new("product.weight", [self.factors], Init::Ones));
+            parameters.extend(dense::parameters(self.width(), &self.hidden, 1));
+        }
         if self.objective == Objective::Regress {
             parameters.push(Parameter::new("global.bias", [1], Init::Zeros));
         }
@@ -137,11 +158,7 @@ impl Recommender {
     }
 
     fn check(&self) -> Result<(), StudyError> {
-        match self.network {
-            Meeting::Factors => {}
-            Meeting::Ncf => return Self::not_built("\"ncf\""),
-            Meeting::TwoTower => return Self::not_built("\"two-tower\""),
-        }
+        self.check_network()?;
         let span = |field, have: u32, max: u32| match (1..=max).contains(&have) {
             true => Ok(()),
             false => Err(ModelSpec::refuse(field, have, &format!("1 to {max} is accepted"))),
@@ -176,6 +193,34 @@ impl Recommender {
         }
     }
 
+    fn check_network(&self) -> Result<(), StudyError> {
+        let refuse = |field, have: &dyn std::fmt::Display, need: &str| {
+            Err(ModelSpec::refuse(field, have, need))
+        };
+        match self.network {
+            Meeting::TwoTower => {
+                let (field, value) = ("model.network", "\"two-tower\"".to_owned());
+                Err(StudyError::NotBuilt { field, value })
+            }
+            Meeting::Factors if !self.hidden.is_empty() => {
+                let need = "only `network = \"ncf\"` has dense layers: leave it out";
+                refuse("model.hidden", &format!("{:?}", self.hidden), need)
+            }
+            Meeting::Factors => Ok(()),
+            Meeting::Ncf if self.hidden.is_empty() => refuse(
+                "model.hidden",
+                &"empty",
+                "`network = \"ncf\"` needs a dense layer: [32, 16]",
+            ),
+            Meeting::Ncf if self.is_multinomial() => {
+                let need =
+                    "`network = \"ncf\"` goes by \"bpr\": all items at once would be too many";
+                refuse("model.loss", &word(&self.loss), need)
+            }
+            Meeting::Ncf => dense::check(&self.hidden, "model.hidden"),
+        }
+    }
+
     /// The names of user, item and time are fixed; the rating has a range.
     fn check_columns(&self, data: &Data) -> Result<(), StudyError> {
         let names: Vec<&str> = data.columns.iter().map(|column| column.name.as_str()).collect();
@@ -194,10 +239,6 @@ impl Recommender {
                 Ok(())
             }
         }
-    }
-
-    fn not_built(value: &str) -> Result<(), StudyError> {
-        Err(StudyError::NotBuilt { field: "model.network", value: value.to_owned() })
     }
 }
 
@@ -232,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn the_learnt_meeting_is_in_the_layout_and_starts_as_the_product() {
+        let model =
+            "objective = \"rank\"\nitems = 9\nfactors = 4\nnetwork = \"ncf\"\nhidden = [6, 3]";
+        let study = study(model, "", "ndcg").unwrap();
+        assert_eq!(
+            study.layout().unwrap().describe(),
+            "consilium/layout/1\nitem.weight weight f32 10x8\nitem.bias weight f32 10\n\
+             product.weight weight f32 4\ndense1.weight weight f32 6x8\ndense1.bias weight f32 6\n\
+             dense2.weight weight f32 3x6\ndense2.bias weight f32 3\noutput.weight weight f32 1x3\n\
+             output.bias weight f32 1\n"
+        );
+        assert_eq!(study.initial_vector().unwrap().get(90..94), Some([1.0_f32; 4].as_slice()));
+    }
+
+    #[test]
     fn v0_of_the_items_is_small_and_not_zero() {
         let study = study("objective = \"regress\"\nitems = 999", STARS, "rmse").unwrap();
         let vector = study.initial_vector().unwrap();
@@ -255,10 +311,19 @@ mod tests {
             (&format!("{rank}\nloss = \"multinomial\"\nnegatives = 2"), "", "hr", "draws any"),
             (&format!("{regress}\nloss = \"multinomial\""), STARS, "rmse", "squared error"),
             (
-                &format!("{rank}\nnetwork = \"ncf\""),
+                &format!("{rank}\nnetwork = \"two-tower\""),
                 "",
                 "hr",
-                "`model.network = \"ncf\"` is not built yet",
+                "`model.network = \"two-tower\"` is not built yet",
+            ),
+            (&format!("{rank}\nnetwork = \"ncf\""), "", "hr", "needs a dense layer"),
+            (&format!("{rank}\nnetwork = \"ncf\"\nhidden = [0]"), "", "hr", "start at 1"),
+            (&format!("{rank}\nhidden = [4]"), "", "hr", "has dense layers: leave it out"),
+            (
+                &format!("{rank}\nnetwork = \"ncf\"\nhidden = [4]\nloss = \"multinomial\""),
+                "",
+                "hr",
+                "goes by \"bpr\"",
             ),
             (regress, "", "rmse", "exactly one"),
             (rank, STARS, "hr", "leave the columns out"),
