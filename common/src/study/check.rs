@@ -190,8 +190,7 @@ impl Study {
             return Ok(());
         }
         let need = match &self.model {
-            ModelSpec::Cnn(_) => return not_built("data.normalize", normalize),
-            ModelSpec::Rnn(_) => return Ok(()),
+            ModelSpec::Cnn(_) | ModelSpec::Rnn(_) => return Ok(()),
             ModelSpec::Tabular(_) if self.data.numbers().next().is_some() => return Ok(()),
             ModelSpec::Tabular(_) => "no column is a number: there is nothing to standardise",
             ModelSpec::Recommender(_) => "ratings are centred as they are: leave it out",

@@ -26,20 +26,25 @@ pub struct Moments {
 
 impl Moments {
     /// Takes one number, as a share of its column's range; clamped to 0–1, NaN is left out.
+    pub fn add(&mut self, share: f64) {
+        self.add_times(share, 1);
+    }
+
+    /// The same number so many times.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "0 to 2^30, rounded"
     )]
-    pub fn add(&mut self, share: f64) {
+    pub fn add_times(&mut self, share: f64, times: u64) {
         if share.is_nan() {
             return;
         }
         let share = share.clamp(0.0, 1.0);
-        let fixed = |x: f64| (x * SHARE_ONE).round() as u128;
-        self.count += 1;
-        self.sum += fixed(share);
-        self.squares += fixed(share * share);
+        let (times, fixed) = (u128::from(times), |x: f64| (x * SHARE_ONE).round() as u128);
+        self.count += times;
+        self.sum += times * fixed(share);
+        self.squares += times * fixed(share * share);
     }
 
     /// A site's units.
@@ -186,6 +191,14 @@ mod tests {
         assert_eq!(Moments::of(&sums), Some(of_all));
         let (mean, deviation) = of_all.mean_and_deviation();
         assert!((mean - 0.55).abs() < 1e-8 && (deviation - 0.352_136).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_number_that_comes_often_counts_as_often() {
+        let mut often = moments(&[0.3]);
+        often.add_times(0.7, 3);
+        often.add_times(f64::NAN, 2);
+        assert_eq!(often, moments(&[0.3, 0.7, 0.7, 0.7]));
     }
 
     #[test]

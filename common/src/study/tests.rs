@@ -124,8 +124,6 @@ fn what_is_not_built_says_so() {
         let text = strategy_text(strategy, "").unwrap_err().to_string();
         assert_eq!(text, format!("`aggregation.strategy = \"{strategy}\"` is not built yet"));
     }
-    let normalize = refusal("[aggregation]", "[data]\nnormalize = \"federated\"\n[aggregation]");
-    assert_eq!(normalize, "`data.normalize = \"federated\"` is not built yet");
     let family = refusal("family = \"cnn\"", "family = \"external\"");
     assert!(family.contains("`model.family = \"external\"` is not built yet"), "{family}");
 }

@@ -2,8 +2,8 @@
 //! simulated disks, links, workers and operators, all from one seed. `cargo xtask sim` runs many.
 //!
 //! ```text
-//!   fault ─► strike ─► world ─┬─ coordinator: engines; disk: its log   oracle: after each step over
-//!   (what, when) rot          │      in bytes; stage: updates                      the log, and at the
+//!   fault ─► strike ─► world ─┬─ coordinator: engines; disk: its log   watch: after each step over
+//!   (what, when) rot          │      in bytes; stage: updates                      the log; oracle: at the
 //!                             ├─ site (any number): session; kept:             end over everything
 //!                             │      its files                           coverage: what was reached
 //!                             ├─ links: what passes, how late; reader: queues of those who do not read
@@ -93,6 +93,7 @@ mod site;
 mod stage;
 mod strike;
 mod terms;
+mod watch;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

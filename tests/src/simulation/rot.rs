@@ -6,9 +6,9 @@ use consilium_common::time::Millis;
 use consilium_common::wire::messages::{Plan, SitePhase};
 
 use super::disk::Death;
-use super::oracle::SLACK;
 use super::sim::{Deed, Event, LinkId};
 use super::site::{Sent, Site, named};
+use super::watch::SLACK;
 use super::world::World;
 
 /// Pauses of a slow download; the idle timeout of the simulated studies, 10 s, waits for each.

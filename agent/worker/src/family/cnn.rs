@@ -1,10 +1,11 @@
 //! `cnn`: images with a label each.
 
+use consilium_common::study::counts::Moments;
 use consilium_common::study::model::Cnn;
 use consilium_common::worker::{FailureCode, Outcome, SourceKind};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
-use super::{Family, Job};
+use super::{Family, Job, prepares_nothing};
 use crate::data::asked::{Questions, pictures};
 use crate::data::check::{Seen, check, enough, support};
 use crate::data::dataset::{Dataset, Loaded};
@@ -15,9 +16,15 @@ use crate::data::rows::Rows;
 use crate::data::select::{Selection, select};
 use crate::data::{self, Role, load};
 use crate::failure::Failure;
-use crate::model::Network;
-use crate::model::cnn::Convolutions;
+use crate::model::cnn::{BYTE, Convolutions};
+use crate::model::{Network, only};
+use crate::preparation::standards;
 use crate::protocol::Link;
+
+/// Values of a byte.
+const BYTES: i64 = 256;
+/// Pictures whose pixels are counted at once.
+const PICTURES: i64 = 1024;
 
 /// The family with its spec.
 pub(super) struct Images<'a>(pub(super) &'a Cnn);
@@ -92,6 +99,17 @@ impl Family for Images<'_> {
         check(job.study, self.images(job), &selection, link)
     }
 
+    /// The moments of each channel's pixels, over the pictures to train on.
+    fn prepare(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<i32>, Failure> {
+        let loaded = self.load(job, true, link)?;
+        match loaded.train {
+            Some(train) if job.study.family_sums().is_some() => {
+                Ok(moments(&train, self.0.input.channels)?)
+            }
+            _ => Err(prepares_nothing(job.study)),
+        }
+    }
+
     fn labels(&self, job: &Job<'_>, link: &mut Link) -> Result<Vec<Label>, Failure> {
         if in_files(job) {
             return Ok(files::labels(&files::read(job, self.0.input, link)?.train).collect());
@@ -124,6 +142,26 @@ impl Family for Images<'_> {
     }
 
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure> {
-        Ok(Box::new(Convolutions::new(self.0, job.study.training.augment, job.device)?))
+        let (augment, standards) = (job.study.training.augment, standards(job)?);
+        Ok(Box::new(Convolutions::new(self.0, augment, standards.as_deref(), job.device)?))
     }
+}
+
+/// Units of the moments of every channel, as shares of the largest byte.
+fn moments(pictures: &Dataset, channels: u32) -> Result<Vec<i32>, TchError> {
+    let mut moments = vec![Moments::default(); channels as usize];
+    let (mut start, len) = (0, i64::try_from(pictures.len()).unwrap_or(i64::MAX));
+    while start < len {
+        let batch = pictures.range(start, PICTURES.min(len - start))?;
+        let pixels = only(&batch.inputs)?;
+        for (channel, moments) in (0..).zip(&mut moments) {
+            let bytes = pixels.f_select(1, channel)?.f_flatten(0, -1)?;
+            let counts = Vec::<i64>::try_from(bytes.f_bincount::<Tensor>(None, BYTES)?)?;
+            for (byte, count) in (0_u8..=u8::MAX).zip(counts) {
+                moments.add_times(f64::from(byte) / BYTE, count.cast_unsigned());
+            }
+        }
+        start = start.saturating_add(PICTURES);
+    }
+    Ok(moments.iter().flat_map(Moments::units).collect())
 }

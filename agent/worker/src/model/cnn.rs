@@ -4,6 +4,7 @@
 
 use consilium_common::random::Generator;
 use consilium_common::study::Augment;
+use consilium_common::study::counts::Standard;
 use consilium_common::study::model::Cnn;
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};
@@ -15,7 +16,7 @@ use crate::data::augment::augment;
 use crate::failure::Failure;
 
 /// The largest byte.
-const BYTE: f64 = 255.0;
+pub(crate) const BYTE: f64 = 255.0;
 
 /// The stack.
 #[derive(Debug)]
@@ -26,13 +27,17 @@ pub(crate) struct Convolutions {
     head: Dense,
     dropout: f64,
     augment: Option<Augment>,
+    /// Factor and shift of each channel's bytes, where they are standardised.
+    scale: Option<(Tensor, Tensor)>,
 }
 
 impl Convolutions {
-    /// Builds the layers of `spec` on `device`; `augment` is how training changes pictures.
+    /// Builds the layers of `spec` on `device`; `augment` is how training changes pictures, `standards`
+    /// are each channel's.
     pub(crate) fn new(
         spec: &Cnn,
         augment: Option<Augment>,
+        standards: Option<&[Standard]>,
         device: Device,
     ) -> Result<Self, Failure> {
         let store = VarStore::new(device);
@@ -46,8 +51,22 @@ impl Convolutions {
         let outputs = u32::try_from(spec.classes.len()).unwrap_or(u32::MAX);
         let head = Dense::new(&root, spec.features()?, &spec.dense, outputs)?;
         let (global_pool, dropout) = (spec.global_pool, spec.dropout);
-        Ok(Self { store, layers, global_pool, head, dropout, augment })
+        let scale = standards.map(|standards| scale(standards, device)).transpose()?;
+        Ok(Self { store, layers, global_pool, head, dropout, augment, scale })
     }
+}
+
+/// What a byte is multiplied by, and what is then added, to be standardised: each
+/// 1 × channels × 1 × 1.
+fn scale(standards: &[Standard], device: Device) -> Result<(Tensor, Tensor), TchError> {
+    let of_channels = |values: &[f64]| {
+        let values = Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?;
+        values.f_view([1, -1, 1, 1])?.f_to_device(device)
+    };
+    let pairs = standards.iter().map(|standard| standard.after(None));
+    let (factors, shifts): (Vec<f64>, Vec<f64>) =
+        pairs.map(|(factor, shift)| (factor / BYTE, shift)).unzip();
+    Ok((of_channels(&factors)?, of_channels(&shifts)?))
 }
 
 impl Network for Convolutions {
@@ -68,7 +87,11 @@ impl Network for Convolutions {
 
     /// Images (0 to 255, records × channels × height × width) to logits (records × classes).
     fn forward(&self, inputs: &[Tensor], mode: Mode) -> Result<Tensor, TchError> {
-        let mut x = only(inputs)?.f_to_kind(Kind::Float)?.f_div_scalar(BYTE)?;
+        let bytes = only(inputs)?.f_to_kind(Kind::Float)?;
+        let mut x = match &self.scale {
+            None => bytes.f_div_scalar(BYTE)?,
+            Some((factor, shift)) => bytes.f_mul(factor)?.f_add(shift)?,
+        };
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
@@ -133,7 +156,7 @@ mod tests {
     }
 
     fn loaded(spec: Cnn, flat: &[f32]) -> Convolutions {
-        let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
+        let network = Convolutions::new(&spec, None, None, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
         load(network.store(), &layout, flat).unwrap();
         network
@@ -147,7 +170,7 @@ mod tests {
     #[test]
     fn names_and_shapes_are_those_of_the_studys_layout() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, None, Device::Cpu).unwrap();
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap();
         }
@@ -156,7 +179,7 @@ mod tests {
     #[test]
     fn another_layout_is_told_by_the_tensor() {
         let [one, deeper, ..] = specs();
-        let network = Convolutions::new(&one, None, Device::Cpu).unwrap();
+        let network = Convolutions::new(&one, None, None, Device::Cpu).unwrap();
         let told = |spec| {
             let layout = ModelSpec::Cnn(spec).layout(&Data::default()).unwrap();
             variables(network.store(), &layout).unwrap_err().message
@@ -168,7 +191,7 @@ mod tests {
         );
         let mut shorter = spec(&[(5, 3, 2)], &[]);
         shorter.dense = Vec::new();
-        let network = Convolutions::new(&shorter, None, Device::Cpu).unwrap();
+        let network = Convolutions::new(&shorter, None, None, Device::Cpu).unwrap();
         let layout = ModelSpec::Cnn(one).layout(&Data::default()).unwrap();
         variables(network.store(), &layout).unwrap_err();
     }
@@ -176,7 +199,7 @@ mod tests {
     #[test]
     fn weights_go_in_and_out_unchanged() {
         for spec in specs() {
-            let network = Convolutions::new(&spec, None, Device::Cpu).unwrap();
+            let network = Convolutions::new(&spec, None, None, Device::Cpu).unwrap();
             let model = ModelSpec::Cnn(spec);
             let layout = model.layout(&Data::default()).unwrap();
             let flat = model.initial(&Data::default(), 5).unwrap();

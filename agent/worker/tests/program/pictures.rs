@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be made is a failed test")]
 
-use crate::support::{REST, Room, bytes_of, idx, put, run};
+use crate::support::{REST, Room, bytes_of, idx, npy, put, put_npz, run};
 use consilium_common::study::Preparation;
+use consilium_common::study::counts::{MOMENTS_UNITS, Moments};
 use consilium_common::update::sections::decode_i32;
 use consilium_common::update::words::Schema;
 use consilium_common::worker::source::OwnTest;
-use consilium_common::worker::{FailureCode, Holdout, Work};
+use consilium_common::worker::{FailureCode, Holdout, Source, SourceKind, Task, Work};
 
 /// 12×12 pictures whose label is their bright edge, for a small residual network.
 fn resnet(training: &str) -> Room {
@@ -56,6 +57,78 @@ fn a_seed_changes_pictures_the_same_way_each_time() {
     assert_eq!(first, trained(&augmented, 1));
     assert_ne!(first, trained(&augmented, 2));
     assert_ne!(first, trained("local_epochs = 2", 1), "without it other pictures are trained on");
+}
+
+/// Colour pictures of two classes whose bytes are those of the same draw times `scale`.
+fn lit(normalize: &str, scale: u8) -> Room {
+    let text = format!(
+        "[study]\nname = \"lit\"\nseed = 3\n[model]\nfamily = \"cnn\"\n\
+         input = {{ channels = 3, height = 4, width = 4 }}\nclasses = [\"well\", \"ill\"]\n\
+         conv = [{{ filters = 2 }}]\ndense = [4]\n[data]\nnormalize = \"{normalize}\"\n{REST}"
+    );
+    let room = Room::new(&text, None);
+    let mut generator = consilium_common::random::Generator::new("lit", b"1");
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for record in 0..64_u32 {
+        let is_ill = record.is_multiple_of(2);
+        labels.push(u8::from(is_ill));
+        // The channels differ in how bright they are, and the last one is of one level.
+        let levels = [20, 60, 1].map(|most| generator.below(most) + u32::from(is_ill) * most / 4);
+        for _ in 0..16 {
+            let [red, green, _] = levels;
+            pixels.extend([red, green, 7].map(|level| u8::try_from(level).unwrap() * scale));
+        }
+    }
+    let shape = "(64, 4, 4, 3)";
+    let (images, labels) = (npy("|u1", shape, &pixels), npy("|u1", "(64, 1)", &labels));
+    let arrays = [("train_images", images.clone()), ("train_labels", labels.clone())];
+    let test = [("test_images", images), ("test_labels", labels)];
+    put_npz(&room.data.join("lit.npz"), &[arrays, test].concat());
+    room
+}
+
+/// What the sites' counts make of the room's pictures, and the loss of v0 on them.
+fn counted(room: &Room) -> (Vec<i64>, f64) {
+    let mut task = room.task(Work::Evaluate);
+    task.source = Source {
+        holdout: Holdout::Own(OwnTest::Test),
+        ..Source::new(SourceKind::Npz, room.data.join("lit.npz"))
+    };
+    let mut sums = Vec::new();
+    if let Some(terms) = room.study.preparation_terms() {
+        let out = room.folder.path().join("counts.i32");
+        let prepare =
+            Task { work: Work::Prepare, base: None, out: Some(out.clone()), ..task.clone() };
+        run(&prepare).unwrap();
+        sums = decode_i32(&bytes_of(&out)).map(i64::from).collect();
+        let path = room.folder.path().join("preparation");
+        put(&path, &Preparation { terms, sites: 1, sums: sums.clone() }.encode());
+        task.preparation = Some(path);
+    }
+    let metrics = run(&task).unwrap().metrics;
+    (sums, Schema::of(&room.study).loss(&metrics).unwrap())
+}
+
+#[test]
+fn the_sites_constants_make_dark_pictures_and_bright_ones_alike() {
+    let plain = [1, 3].map(|scale| counted(&lit("unit", scale)).1);
+    let [(dark, of_dark), (bright, of_bright)] =
+        [1, 3].map(|scale| counted(&lit("federated", scale)));
+    let moments = |sums: &[i64], channel: usize| {
+        let sums = sums.get(MOMENTS_UNITS * channel..).unwrap();
+        let moments = Moments::of(sums).unwrap();
+        assert_eq!(moments.count(), 64 * 16);
+        moments.mean_and_deviation()
+    };
+    for channel in [0, 1] {
+        let ((mean, deviation), (brighter, wider)) =
+            (moments(&dark, channel), moments(&bright, channel));
+        assert!((3.0 * mean - brighter).abs() < 1e-6 && (3.0 * deviation - wider).abs() < 1e-6);
+    }
+    assert!((moments(&dark, 2).0 - 7.0 / 255.0).abs() < 1e-8);
+    assert!((moments(&dark, 2).1 - 1.0).abs() < f64::EPSILON, "a level without variance");
+    assert!((plain[0] - plain[1]).abs() > 1e-3, "{plain:?}");
+    assert!((of_dark - of_bright).abs() < 1e-4, "{of_dark}, {of_bright}");
 }
 
 /// One record in sixteen shows the second class, hidden in noise.

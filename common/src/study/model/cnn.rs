@@ -12,6 +12,9 @@
 //! the convolution's; `block1.conv1.weight`, `block1.norm1.weight`, …,
 //! `block1.skip.weight`, `block1.skip_norm.weight`, … of a residual block in the first place.
 //!
+//! Pixels go in as shares of the largest byte; with `data.normalize = "federated"` each channel is then
+//! brought to the mean 0 and deviation 1 that it has over the training pictures of all sites.
+//!
 //! v0: a convolution with GroupNorm is He uniform, one without Glorot uniform, as are dense layers;
 //! GroupNorm scales by 1, all else is 0.
 
@@ -19,6 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ModelSpec, Objective, Parameter, StudyError, dense};
 use crate::limits::PARAMETERS_MAX;
+use crate::study::check::word;
+use crate::study::counts::MOMENTS_UNITS;
+use crate::study::{Data, Normalize};
 use crate::tensor::init::Init;
 
 /// A stack of convolutions and dense layers.
@@ -186,6 +192,24 @@ fn convolution(names: [String; 2], norm: bool, sizes: [u32; 3]) -> Vec<Parameter
 }
 
 impl Cnn {
+    /// Sums that the sites count together: the moments of each channel's pixels.
+    pub(in crate::study) fn preparation_len(&self, data: &Data) -> Option<usize> {
+        let sums = MOMENTS_UNITS * self.input.channels as usize;
+        (data.normalize == Normalize::Federated).then_some(sums)
+    }
+
+    /// What decides which pixels count; nothing where none do.
+    pub(in crate::study) fn describe_counts(&self, data: &Data) -> String {
+        if self.preparation_len(data).is_none() {
+            return String::new();
+        }
+        let Image { channels, height, width } = self.input;
+        let objective = word(&self.objective);
+        let classes = self.classes.iter().map(|class| format!("class {}\n", word(class)));
+        let head = format!("objective {objective}\npixels {channels}x{height}x{width}\n");
+        std::iter::once(head).chain(classes).chain([data.describe()]).collect()
+    }
+
     /// Elements of the features behind the last pool.
     ///
     /// # Errors
