@@ -156,6 +156,13 @@ impl Index {
         })
     }
 
+    /// Deletes the index: the next start makes it anew.
+    pub(super) fn discard(&self) {
+        if let Err(error) = remove(&self.folder) {
+            tracing::warn!(%error, "the index is wrong and was not deleted: delete it by hand");
+        }
+    }
+
     /// Hands what is in memory to the disk: a later start has less to read.
     pub(super) fn flush(&self) {
         if let Err(error) = guarded(|| Ok(self.db.flush()?)) {

@@ -67,13 +67,34 @@ pub enum StoreError {
     },
     /// The index was written over more records than the log has.
     #[error(
-        "{log}. The index tells it ({}). If you have just put an older log and its checkpoint here, \
-         delete that folder: it is made anew",
-        index.display()
+        "{log}. What was synced is known from the index in {}. {}",
+        index.display(),
+        if *has_checkpoint {
+            "Only if you have just put an older log and its checkpoint here: delete that folder, it is \
+             made anew"
+        } else {
+            "It is the only thing here that still tells it: leave it where it is"
+        }
     )]
     IndexAhead {
         /// What is wrong with the log.
         log: Arc<LogError>,
+        /// The index's folder.
+        index: PathBuf,
+        /// A checkpoint stands beside the log, and the log holds what it covers.
+        has_checkpoint: bool,
+    },
+    /// The index was written over other records than the log has, and no checkpoint says that they are
+    /// the right ones.
+    #[error(
+        "the log's first {records} records are not those that the index in {} was written over, and no \
+         checkpoint covers them: the log was changed, or one of both is of another folder. Nothing was \
+         changed now. Bring the state folder back from a copy",
+        index.display()
+    )]
+    OtherIndex {
+        /// Records that the index covers.
+        records: u64,
         /// The index's folder.
         index: PathBuf,
     },
@@ -81,7 +102,9 @@ pub enum StoreError {
     #[error("the record cannot be written: {0}")]
     Record(#[from] CodecError),
     /// A record that was found is not the one that was looked for.
-    #[error("the index points to a record that is not the one looked for: restart to rebuild it")]
+    #[error(
+        "the index pointed to a record that is not the one looked for: restart, which rebuilds it"
+    )]
     Astray,
     /// The store was closed, or its thread died.
     #[error("the store is closed")]

@@ -21,7 +21,7 @@ pub(crate) struct LogDisk {
     bytes: Vec<u8>,
     /// As the program wrote them.
     written: Vec<u8>,
-    /// How many of them a sync has covered.
+    /// How many of them a sync has covered and the disk still has, to the end of a record.
     synced: usize,
     /// Where each whole record starts.
     starts: Vec<usize>,
@@ -29,17 +29,16 @@ pub(crate) struct LogDisk {
     covered: usize,
     covered_at: Millis,
     copy: Copy,
-    /// Something is there that was never written, or synced bytes are gone: a start may be refused.
+    /// Something is there that was never written, or what a checkpoint covers is gone: a start may be
+    /// refused.
     damaged: bool,
-    /// Synced bytes are gone from the end.
-    cut: bool,
 }
 
 /// The operator's copy, taken of a log that could be read.
 #[derive(Clone, Default)]
 struct Copy {
     bytes: Vec<u8>,
-    records: usize,
+    starts: Vec<usize>,
     covered: usize,
     at: Millis,
 }
@@ -78,7 +77,6 @@ impl LogDisk {
             covered_at: Millis::ZERO,
             copy,
             damaged: false,
-            cut: false,
         }
     }
 
@@ -104,8 +102,8 @@ impl LogDisk {
     }
 
     fn take_copy(&mut self, at: Millis) {
-        let (records, covered) = (self.starts.len(), self.covered);
-        self.copy = Copy { bytes: self.bytes.clone(), records, covered, at };
+        let (bytes, starts) = (self.bytes.clone(), self.starts.clone());
+        self.copy = Copy { bytes, starts, covered: self.covered, at };
     }
 
     /// A death while `writes` were on their way: some are whole, the next is there in part.
@@ -144,14 +142,19 @@ impl LogDisk {
 
     /// The end is gone, at most as far as the checkpoint covers the log if `is_uncovered`.
     pub(crate) fn cut(&mut self, which: u64, is_uncovered: bool) {
+        let head = file_header().len();
         let covered = self.starts.get(self.covered).copied().unwrap_or(self.synced);
         let least = if is_uncovered { covered } else { 0 };
         let gone = self.bytes.len().saturating_sub(least);
         if gone > 0 {
             let keep = least + usize::try_from(which).unwrap() % gone;
             self.bytes.truncate(keep);
-            self.synced = self.synced.min(keep);
-            (self.damaged, self.cut) = (true, true);
+            // What is left whole: a record ends where the next one starts.
+            let ends = self.starts.iter().skip(1).copied().chain([self.synced]);
+            let records = ends.take_while(|end| *end <= keep).count();
+            self.synced = self.starts.get(records).copied().unwrap_or(self.synced).min(keep);
+            self.starts.truncate(records);
+            self.damaged |= records < self.covered || keep < head;
         }
     }
 
@@ -177,16 +180,15 @@ impl LogDisk {
         match read {
             Ok(report) => {
                 let end = usize::try_from(report.bytes).unwrap();
-                let whole =
-                    if self.cut { starts.len() >= self.covered } else { end >= self.synced };
-                assert!(whole, "a start dropped synced records of the log");
+                assert!(end >= self.synced, "a start dropped synced records of the log");
+                assert!(starts.len() >= self.covered, "a start lost what its checkpoint covers");
                 assert!(
                     self.bytes[..end] == self.written[..end],
                     "a start took damage for records"
                 );
                 self.bytes.truncate(end);
                 self.written.truncate(end);
-                (self.synced, self.starts, self.damaged, self.cut) = (end, starts, false, false);
+                (self.synced, self.starts, self.damaged) = (end, starts, false);
                 self.cover(now);
                 Found::Records(found)
             }
@@ -198,13 +200,12 @@ impl LogDisk {
     }
 
     fn restore(&mut self) -> usize {
-        let Copy { bytes, records, covered, .. } = self.copy.clone();
+        let Copy { bytes, starts, covered, .. } = self.copy.clone();
         self.written.clone_from(&bytes);
         self.synced = bytes.len();
-        self.bytes = bytes;
-        self.starts.truncate(records);
-        (self.covered, self.damaged, self.cut) = (covered, false, false);
-        records
+        (self.bytes, self.starts) = (bytes, starts);
+        (self.covered, self.damaged) = (covered, false);
+        self.starts.len()
     }
 }
 

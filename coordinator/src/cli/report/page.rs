@@ -151,9 +151,12 @@ fn confusion(schema: &Schema, metrics: &Metrics, classes: &[String]) -> String {
          says.</caption><thead><tr><td></td>",
     );
     for class in classes {
-        append(&mut markup, format_args!("<th scope=\"col\">{}</th>", text(class)));
+        append(
+            &mut markup,
+            format_args!("<th scope=\"col\" class=\"number\">{}</th>", text(class)),
+        );
     }
-    markup.push_str("<th scope=\"col\">found</th></tr></thead><tbody>");
+    markup.push_str("<th scope=\"col\" class=\"number\">found</th></tr></thead><tbody>");
     for (truth, (class, row)) in classes.iter().zip(&rows).enumerate() {
         append(&mut markup, format_args!("<tr><th scope=\"row\">{}</th>", text(class)));
         let all: u64 = row.iter().sum();
@@ -162,11 +165,13 @@ fn confusion(schema: &Schema, metrics: &Metrics, classes: &[String]) -> String {
             let share = share(*count, all);
             append(
                 &mut markup,
-                format_args!("<td class=\"cell{right}\" style=\"--share:{share:.3}\">{count}</td>"),
+                format_args!(
+                    "<td class=\"number cell{right}\" style=\"--share:{share:.3}\">{count}</td>"
+                ),
             );
         }
         let found = row.get(truth).map_or(0.0, |right| share(*right, all));
-        append(&mut markup, format_args!("<td>{:.1} %</td></tr>", 100.0 * found));
+        append(&mut markup, format_args!("<td class=\"number\">{:.1} %</td></tr>", 100.0 * found));
     }
     section("Confusion matrix", &(markup + "</tbody></table></div>\n"))
 }

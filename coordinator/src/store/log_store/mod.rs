@@ -270,6 +270,14 @@ impl Keeper {
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<Record>, StoreError> {
+        let found = self.look_up(key);
+        if matches!(found, Err(StoreError::Astray)) {
+            self.index.discard();
+        }
+        found
+    }
+
+    fn look_up(&self, key: &[u8]) -> Result<Option<Record>, StoreError> {
         let Some(offset) = self.index.get(key)? else {
             return Ok(None);
         };

@@ -1,12 +1,13 @@
 //! The start: the log is read whole, held against its checkpoint, and the index brought up to it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use consilium_common::audit::tree::{Tree, leaf_hash};
 use consilium_common::audit::{Checkpoint, Record};
 use consilium_common::time::WallMillis;
 use consilium_io::disk::log::{RecordRef, VisitResult};
-use consilium_io::disk::{Log, LogError};
+use consilium_io::disk::{Log, LogError, LogReport};
 
 use super::Setup;
 use crate::limits::INDEX_BATCH_MAX;
@@ -40,6 +41,8 @@ enum Unreadable {
     Kind(u16),
     #[error("the log is another one than its checkpoint was signed over")]
     OtherLog,
+    #[error("the log is another one than its index was written over")]
+    OtherIndex,
 }
 
 pub(super) fn read(
@@ -63,7 +66,7 @@ pub(super) fn read(
         if !agrees(signed.as_ref(), &tree) {
             return Err(Unreadable::OtherLog.into());
         }
-        catching_up.see(at, &record, &tree);
+        catching_up.see(at, &record, (&tree, covered))?;
         visit(&record, at.wall)
     });
     let (log, found) = match opened {
@@ -72,19 +75,20 @@ pub(super) fn read(
         {
             return Err(StoreError::OtherLog { size: covered });
         }
-        Err(short @ (LogError::Short { .. } | LogError::Missing { .. })) if indexed > covered => {
-            return Err(StoreError::IndexAhead { log: Arc::new(short), index: index_path });
+        Err(LogError::Visit { reason, .. })
+            if matches!(reason.downcast_ref(), Some(Unreadable::OtherIndex)) =>
+        {
+            return Err(StoreError::OtherIndex { records: indexed, index: index_path });
+        }
+        Err(log @ (LogError::Short { .. } | LogError::Missing { .. })) if indexed > covered => {
+            let holds = matches!(log, LogError::Short { records, .. } if records >= covered);
+            let (log, has_checkpoint) = (Arc::new(log), signed.is_some() && holds);
+            return Err(StoreError::IndexAhead { log, index: index_path, has_checkpoint });
         }
         other => other?,
     };
-    if signed.is_none() && log.records() > 0 {
-        tracing::warn!(
-            records = log.records(),
-            dropped_bytes = found.dropped_bytes,
-            "no checkpoint stands beside the log ({} is missing): whether records are missing from \
-             the log's end cannot be told. One is written now",
-            path.display()
-        );
+    if signed.is_none() {
+        tell_what_nothing_vouches_for(folder, found);
     }
     let rebuild = catching_up.end(&log, &tree);
     let (index, index_rebuilt) = match rebuild {
@@ -97,6 +101,34 @@ pub(super) fn read(
     let report =
         Report { records: found.records, dropped_bytes: found.dropped_bytes, index_rebuilt };
     Ok(Started { log, tree, index, report })
+}
+
+/// Without a checkpoint a log may have lost its end, or all of it, and nothing would tell.
+fn tell_what_nothing_vouches_for(
+    folder: &Path,
+    LogReport { records, dropped_bytes, .. }: LogReport,
+) {
+    let path = folder.join(schema::CHECKPOINT);
+    if records > 0 {
+        tracing::warn!(
+            records,
+            dropped_bytes,
+            "no checkpoint stands beside the log ({} is missing): whether records are missing from \
+             the log's end cannot be told. If you did not remove it, compare with your last copy. One \
+             is written now",
+            path.display()
+        );
+        return;
+    }
+    let mut blobs = folder.join(schema::BLOBS).read_dir().into_iter().flatten();
+    if blobs.any(|entry| entry.is_ok_and(|entry| entry.path().is_file())) {
+        tracing::warn!(
+            "a log without records is begun in {}, where blobs of earlier records lie: if this \
+             coordinator has had studies, its log was lost; stop it and bring the state folder back \
+             from a copy",
+            folder.display()
+        );
+    }
 }
 
 /// Whether the tree, once it is as large as the checkpoint says, is the one that was signed.
@@ -113,7 +145,7 @@ struct CatchingUp {
 }
 
 impl CatchingUp {
-    fn begin(folder: &std::path::Path) -> Self {
+    fn begin(folder: &Path) -> Self {
         let (index, covered) = match Index::open(folder) {
             Ok((index, Some(covered))) => (Ok(index), Some(covered)),
             Ok((_, None)) => (Err("it was missing".to_owned()), None),
@@ -122,16 +154,25 @@ impl CatchingUp {
         Self { index, covered, waiting: Vec::new() }
     }
 
-    fn see(&mut self, at: RecordRef<'_>, record: &Record, tree: &Tree) {
+    /// `certain` records of the log are those that a checkpoint was signed over.
+    fn see(
+        &mut self,
+        at: RecordRef<'_>,
+        record: &Record,
+        (tree, certain): (&Tree, u64),
+    ) -> Result<(), Unreadable> {
         let (Ok(index), Some(covered)) = (&self.index, self.covered) else {
-            return;
+            return Ok(());
         };
         if tree.size() == covered.records && tree.root() != covered.root {
+            if covered.records > certain {
+                return Err(Unreadable::OtherIndex);
+            }
             self.index = Err("it was of another log".to_owned());
-            return;
+            return Ok(());
         }
         if at.index < covered.records {
-            return;
+            return Ok(());
         }
         let keys = schema::keys_of(record);
         self.waiting.extend(keys.into_iter().map(|key| (key, at.offset)));
@@ -142,6 +183,7 @@ impl CatchingUp {
                 self.index = Err(format!("it broke ({error})"));
             }
         }
+        Ok(())
     }
 
     /// The index, now covering all of the log, or why it must be made anew.

@@ -301,13 +301,13 @@ async fn an_index_that_has_seen_more_than_the_log_holds_stops_the_start() {
         let refused = open(folder.path()).unwrap_err();
         assert!(matches!(refused, StoreError::IndexAhead { .. }), "cut at {cut}: {refused}");
         let told = refused.to_string();
-        assert!(told.contains("3 were synced") && told.contains("delete that folder"), "{told}");
+        assert!(told.contains("3 were synced") && told.contains("leave it where it is"), "{told}");
         assert_eq!(fs::read(&log).unwrap(), &whole[..cut], "nothing was changed");
     }
     fs::remove_file(&log).unwrap();
     let told = open(folder.path()).unwrap_err().to_string();
     assert!(told.contains("is missing, but 3 records"), "{told}");
-    assert!(!log.exists(), "nothing was created");
+    assert!(told.contains("leave it where it is") && !log.exists(), "nothing was created: {told}");
 
     // Whoever knows better says so.
     consilium_io::disk::replace(&log, &whole[..last]).unwrap();
@@ -315,6 +315,36 @@ async fn an_index_that_has_seen_more_than_the_log_holds_stops_the_start() {
     let (store, report, seen) = open(folder.path()).unwrap();
     assert_eq!((report.records, seen), (2, vec![note(0), roll_call(1)]));
     assert!(finds(&store, 1).await);
+}
+
+#[tokio::test]
+async fn an_older_log_with_its_checkpoint_may_go_on_without_the_newer_index() {
+    let folder = folder_with(&[note(0)]).await;
+    let older = copy(folder.path());
+    let (store, _, _) = open(folder.path()).unwrap();
+    store.append(&note(1)).await.unwrap();
+    store.close().await;
+    for file in ["log", "checkpoint"] {
+        fs::copy(older.path().join(file), folder.path().join(file)).unwrap();
+    }
+    let told = open(folder.path()).unwrap_err().to_string();
+    assert!(told.contains("2 were synced") && told.contains("delete that folder"), "{told}");
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    assert_eq!(open(folder.path()).unwrap().2, [note(0)]);
+}
+
+#[tokio::test]
+async fn an_index_of_other_records_counts_until_a_checkpoint_says_which_are_right() {
+    let folder = folder_with(&[note(0), note(1)]).await;
+    let other = folder_with(&[note(0), note(7)]).await;
+    fs::copy(other.path().join("log"), folder.path().join("log")).unwrap();
+    fs::remove_file(folder.path().join("checkpoint")).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::OtherIndex { records: 2, .. }), "{refused}");
+    fs::copy(other.path().join("checkpoint"), folder.path().join("checkpoint")).unwrap();
+    let (_, report, seen) = open(folder.path()).unwrap();
+    assert_eq!(seen, [note(0), note(7)]);
+    assert_eq!(report.index_rebuilt.as_deref(), Some("it was of another log"));
 }
 
 #[tokio::test]

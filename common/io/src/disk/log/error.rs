@@ -13,8 +13,8 @@ pub enum LogError {
     Io(#[from] IoError),
     /// The file does not start as a log does.
     #[error(
-        "{} is not a Consilium log, or its first bytes are damaged: bring the state \
-         folder back from a copy",
+        "{} is not a Consilium log, or its first bytes are damaged or gone. Nothing was changed. \
+         Bring the state folder back from a copy",
         path.display()
     )]
     NotALog {
@@ -25,7 +25,7 @@ pub enum LogError {
     #[error(
         "{} has log format {found}, this program reads format {known}: start the version that \
          wrote it. If none but this one ever ran here, the file's first bytes are damaged: bring the \
-         state folder back from a copy",
+         state folder back from a copy. Nothing was changed",
         path.display()
     )]
     Format {
@@ -39,7 +39,7 @@ pub enum LogError {
     /// A record is there but is not what was written.
     #[error(
         "record {index} at byte {offset} of {} is damaged: {what}. Nothing was changed. Bring \
-         the state folder back from a copy",
+         the state folder back from a copy; keep what is here aside, it may hold newer records",
         path.display()
     )]
     Damaged {
@@ -67,7 +67,8 @@ pub enum LogError {
     /// Records that are known to have been synced are missing from the end.
     #[error(
         "{} ends after {records} whole records (byte {offset}), but {known} were synced to it: \
-         records were lost. Nothing was changed. Bring the state folder back from a copy",
+         records were lost. Nothing was changed. Keep what is here aside (it may hold what no copy \
+         does), and bring the state folder back from a copy",
         path.display()
     )]
     Short {
@@ -113,7 +114,7 @@ pub enum LogError {
     /// An earlier write or sync failed.
     #[error(
         "an earlier write to {} failed, so what it holds is known only after a restart: see to \
-         the disk, then restart this program",
+         the disk, then restart this program, and the machine first if the disk itself failed",
         path.display()
     )]
     Poisoned {

@@ -14,7 +14,7 @@ mod record;
 mod scan;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -72,9 +72,9 @@ pub struct Log {
 impl Log {
     /// Opens the log, creating it if there is none, and shows every record to `visit`.
     ///
-    /// `known` is the number of records that are known to have been synced (0 for a new log). When
-    /// this returns, all that `visit` saw is on the disk, not only in the system's memory: the
-    /// caller may act on it.
+    /// `known` is the number of records that are known to have been synced (0 for a new log). All
+    /// that `visit` sees is on the disk, not only in the system's memory: the caller may act on it
+    /// once this has returned.
     ///
     /// # Errors
     /// Fewer whole records than `known`, or damage anywhere but in an incomplete tail; the file is
@@ -84,20 +84,27 @@ impl Log {
         known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<(Self, LogReport), LogError> {
-        if !path.exists() {
-            if known > 0 {
-                return Err(LogError::Missing { path: path.to_owned(), known });
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(IoError::at("look for", path)(error).into());
             }
-            replace_with(path, Access::Private, |w| std::io::Write::write_all(w, &file_header()))?;
+            Err(_) if known > 0 => return Err(LogError::Missing { path: path.to_owned(), known }),
+            Err(_) => {
+                let head = file_header();
+                replace_with(path, Access::Private, |w| std::io::Write::write_all(w, &head))?;
+            }
         }
         let file =
             File::options().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
+        // What a killed process wrote may be in the system's memory alone.
+        file.sync_all().map_err(IoError::at("sync", path))?;
+        super::folder::sync_folder(parent_of(path))?;
         let report = read_file(path, &file, known, visit)?;
         if report.dropped_bytes > 0 {
             file.set_len(report.bytes).map_err(IoError::at("cut the tail of", path))?;
+            file.sync_all().map_err(IoError::at("sync", path))?;
         }
-        file.sync_all().map_err(IoError::at("sync", path))?;
-        super::folder::sync_folder(parent_of(path))?;
         let (path, records, end) = (path.to_owned(), report.records, report.bytes);
         let log = Self { path, file, records, end, poisoned: false, buffer: Vec::new() };
         Ok((log, report))
