@@ -223,7 +223,7 @@ fn an_incomplete_tail_of_the_log_is_dropped_past_the_checkpoint_alone() {
     let whole = fs::read(&log).unwrap();
     fs::write(&log, &whole[..whole.len() - 5]).unwrap();
     let said = serve(&world, &configuration(&world));
-    said.assert_fails(FAILED, &[log.to_str().unwrap(), "checkpoint", "records were lost"]);
+    said.assert_fails(FAILED, &[log.to_str().unwrap(), "were synced to it", "records were lost"]);
     assert_eq!(fs::read(&log).unwrap().len(), whole.len() - 5, "nothing was changed");
 }
 

@@ -48,7 +48,14 @@ async fn admit(
         finished = handshake.finish() => match finished {
             Ok(carrier) => carrier,
             Err(error) => {
-                tracing::warn!(peer = %address, "no connection: {error}");
+                match &error {
+                    // Its own words are for whoever knocks at a door, not for the one behind it.
+                    ConnectError::Unreachable { .. } => tracing::warn!(
+                        peer = %address,
+                        "a connection was begun and fell silent before the handshake was done"
+                    ),
+                    other => tracing::warn!(peer = %address, "no connection: {other}"),
+                }
                 if matches!(error, ConnectError::Refused { .. }) {
                     server.sites.guard().failed_handshake(address.ip());
                 }

@@ -91,7 +91,7 @@ pub const KINDS: [Kind; 25] = [
 /// How often a kind is drawn, against 10 for most.
 fn share(kind: Kind) -> u32 {
     match kind {
-        Kind::DiesBefore | Kind::DiesAfter => 30,
+        Kind::DiesBefore | Kind::DiesAfter => 40,
         // Its refusal is acted on once or twice, and deaths must meet that too.
         Kind::BadUpdate => 25,
         Kind::Stop => 4,

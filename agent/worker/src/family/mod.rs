@@ -55,11 +55,7 @@ pub(crate) trait Family {
     fn load(&self, job: &Job<'_>, with_train: bool, link: &mut Link) -> Result<Loaded, Failure>;
 
     /// Reads the records of the source's file to predict: no labels, no picks, no hold-out.
-    fn ask(&self, job: &Job<'_>, _link: &mut Link) -> Result<Questions, Failure> {
-        let family = job.study.model.family();
-        let message = format!("`predict` for the family {family} is not built yet");
-        Err(Failure::new(FailureCode::ModelMismatch, message))
-    }
+    fn ask(&self, job: &Job<'_>, link: &mut Link) -> Result<Questions, Failure>;
 
     /// The network, its parameters zero until weights are loaded.
     fn network(&self, job: &Job<'_>) -> Result<Box<dyn Network>, Failure>;

@@ -251,21 +251,3 @@ fn series_are_said_to_be_what_they_are_scored_as_with_what_the_site_kept() {
     let (without, _) = said(&room, new, &Task { local: None, ..like });
     assert_ne!(without[0].outputs, lines[0].outputs, "the site's own bias counts");
 }
-
-#[test]
-fn what_is_not_built_is_refused_in_a_sentence() {
-    let text = format!(
-        "[study]\nname = \"films\"\n[model]\nfamily = \"recommender\"\nobjective = \"rank\"\n\
-         items = 9\n[data]\nkind = \"ratings\"\n{REST}[evaluation]\nmetric = \"hr\"\n"
-    );
-    let room = Room::new(&text, None);
-    let sums = vec![0; room.study.preparation_len().unwrap()];
-    let terms = room.study.preparation_terms().unwrap();
-    let preparation = room.folder.path().join("preparation");
-    put(&preparation, &Preparation { terms, sites: 1, sums }.encode());
-    let source = csv(&room, "new.csv", "user,item\na,b\n");
-    let task = Task { source, preparation: Some(preparation), ..room.task(Work::Predict) };
-    let (code, message) = run(&task).unwrap_err();
-    assert_eq!(code, FailureCode::ModelMismatch);
-    assert_eq!(message, "`predict` for the family recommender is not built yet");
-}

@@ -194,7 +194,7 @@ fn the_pixels_of_each_channel_are_counted_where_the_study_says_so() {
     let federated = study("[data]\nnormalize = \"federated\"");
     assert_eq!(federated.preparation_len(), Some(3 * MOMENTS_UNITS));
     assert_eq!(study("").preparation_len(), None);
-    let other = study("[data]\nnormalize = \"federated\"\ntolerance = 0.5");
+    let other = study("[data]\nnormalize = \"federated\"\nlabel = \"finding\"");
     assert_ne!(federated.preparation_terms(), other.preparation_terms(), "other pictures count");
     let balanced = "[training]\nclass_weights = \"balanced\"\n[data]\nnormalize = \"federated\"";
     assert_eq!(study(balanced).preparation_len(), Some(3 * MOMENTS_UNITS + 2));
