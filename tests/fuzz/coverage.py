@@ -36,7 +36,7 @@ DECODERS = {
     "common/src/study/model/mod.rs": "try_from parameters layout classes initial",
     "common/src/study/model/cnn.rs": "",
     "common/src/study/model/synthetic.rs": "",
-    "common/src/study/preparation.rs": "decode read",
+    "common/src/study/preparation/mod.rs": "decode read",
     "common/src/study/sections.rs": "",
     "common/src/tensor/layout.rs": "",
     "common/src/tensor/file.rs": "head_bytes read iter from_safetensors shape_of",

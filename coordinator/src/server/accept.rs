@@ -48,13 +48,12 @@ async fn admit(
         finished = handshake.finish() => match finished {
             Ok(carrier) => carrier,
             Err(error) => {
-                match &error {
-                    // Its own words are for whoever knocks at a door, not for the one behind it.
-                    ConnectError::Unreachable { .. } => tracing::warn!(
-                        peer = %address,
-                        "a connection was begun and fell silent before the handshake was done"
-                    ),
-                    other => tracing::warn!(peer = %address, "no connection: {other}"),
+                // Its own words are for whoever knocks at a door, not for the one behind it.
+                if matches!(error, ConnectError::Unreachable { .. }) {
+                    let what = "a connection was begun and fell silent before its handshake was done";
+                    tracing::warn!(peer = %address, "{what}");
+                } else {
+                    tracing::warn!(peer = %address, "no connection: {error}");
                 }
                 if matches!(error, ConnectError::Refused { .. }) {
                     server.sites.guard().failed_handshake(address.ip());
