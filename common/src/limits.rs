@@ -47,6 +47,8 @@ pub const FACTORS_MAX: u32 = 1024;
 pub const CATALOGUE_MAX: u32 = 1 << 18;
 /// Items drawn against each that was chosen: more than pairwise losses gain from.
 pub const NEGATIVES_MAX: u32 = 64;
+/// Steps of a round (`local_steps`): a bound on what a study can ask of a site, far above what one does.
+pub const LOCAL_STEPS_MAX: u32 = 10_000_000;
 /// Scores of one training step over a whole catalogue, batch × items: half a gibibyte, and as much again
 /// for their gradient.
 pub const BATCH_SCORES_MAX: u64 = 1 << 27;
@@ -133,6 +135,16 @@ pub const FOLDER_DEPTH_MAX: usize = 8;
 /// Text in refusals, reasons and names of peers.
 pub const TEXT_BYTES_MAX: usize = 512;
 
+/// A certificate request (PKCS#10, DER) of a P-256 key has some 300 bytes.
+pub const CSR_BYTES_MAX: usize = 4 << 10;
+/// Hexadecimal digits of an enrolment token: names, an address and 64 bytes.
+pub const TOKEN_TEXT_BYTES_MAX: usize = 4 << 10;
+/// A certificate chain in PEM, and a root: two certificates have some 2 KiB.
+pub const CHAIN_BYTES_MAX: usize = 32 << 10;
+/// Invitations that are open at a time: as many as there can be sites.
+pub const INVITATIONS_MAX: usize = SITES_MAX;
+/// How long an enrolment token works.
+pub const INVITATION_LENGTH: Millis = Millis::from_secs(24 * 60 * 60);
 /// Clocks further apart than this are refused at Welcome, at both ends (DESIGN.md §8).
 pub const CLOCK_SKEW_MAX: Millis = Millis::from_secs(300);
 /// How often an idle agent says that it lives.

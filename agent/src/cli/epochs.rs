@@ -96,7 +96,8 @@ pub(super) struct BestEpoch {
 /// goes over them.
 pub(super) fn rounds(study: &mut Study, epochs: Option<u64>) -> u64 {
     if let Some(epochs) = epochs {
-        (study.training.local_epochs, study.training.rounds) = (1, epochs);
+        let training = &mut study.training;
+        (training.local_epochs, training.local_steps, training.rounds) = (Some(1), None, epochs);
     }
     study.training.rounds
 }

@@ -101,10 +101,12 @@ fn axes(options: &Options) -> Result<Axes, Failure> {
             axes.add_file(&text, word).map_err(Failure::usage)?;
         }
     }
-    if options.epochs.is_some() && axes.fields().any(|field| field == "training.local_epochs") {
-        let told =
-            "`training.local_epochs` has no say beside --epochs: an epoch is a round of its own";
-        return Err(Failure::Usage(told.to_owned()));
+    let of_a_round = ["training.local_epochs", "training.local_steps"];
+    let told = axes.fields().find(|field| options.epochs.is_some() && of_a_round.contains(field));
+    if let Some(field) = told {
+        return Err(Failure::Usage(format!(
+            "`{field}` has no say beside --epochs: an epoch is a round of its own"
+        )));
     }
     Ok(axes)
 }

@@ -98,7 +98,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     if let Some(path) = &options.out_preparation {
         training.write_preparation(path)?;
     }
-    let word = if study.training.local_epochs == 1 { "epoch" } else { "round" };
+    let word = if study.training.is_epoch() { "epoch" } else { "round" };
     let mut rows = Vec::new();
     for epoch in 1..=epochs {
         let mut row = training.epoch(epoch).await?;

@@ -1,4 +1,5 @@
-//! Training: `local_epochs` passes over the site's records, in an order from our own generator.
+//! Training: `local_epochs` passes over the site's records, or `local_steps` steps, in an order from our own
+//! generator.
 
 use consilium_common::random::Generator;
 use consilium_common::study::Study;
@@ -18,7 +19,7 @@ pub(crate) struct Descent {
     pub(crate) optimizer: Optimizer,
 }
 
-/// Trains `network` in place; returns the mean loss of the last epoch, without a proximal term or a
+/// Trains `network` in place; returns the mean loss of the last pass, whole or not, without a proximal term or a
 /// penalty. `seed` is the task's: with the same base, correction, records, device and number of threads
 /// on a CPU the same bits come out.
 pub(crate) fn train(
@@ -31,16 +32,18 @@ pub(crate) fn train(
 ) -> Result<f64, Failure> {
     let training = &study.training;
     let batch_size = usize::try_from(training.batch_size).unwrap_or(usize::MAX).max(1);
-    let batches = records.len().div_ceil(batch_size) as u64;
-    let total = batches.saturating_mul(training.local_epochs.into());
+    let batches = (records.len().div_ceil(batch_size) as u64).max(1);
+    let total = training.steps_of_round(batches);
     let mut order: Vec<i64> = (0..).take(records.len()).collect();
     let (mut done, mut last_epoch) = (0, 0.0);
-    for epoch in 0..training.local_epochs {
+    let passes = u32::try_from(total.div_ceil(batches)).unwrap_or(u32::MAX);
+    for epoch in 0..passes {
         shuffle(&mut order, seed, epoch);
         let mut draws = generator("draws", seed, epoch);
         let mut epoch_loss = MeanLoss::new(network.store().device())?;
         let mut since_told = MeanLoss::new(network.store().device())?;
-        for batch in order.chunks(batch_size) {
+        let left = usize::try_from(total - done).unwrap_or(usize::MAX);
+        for batch in order.chunks(batch_size).take(left) {
             let loss = step(network, records.pick(batch)?, &mut draws, descent)?;
             since_told.add(&loss, batch.len())?;
             epoch_loss.add(&loss, batch.len())?;

@@ -1,7 +1,7 @@
 //! How weights follow gradients. State is made for a task and dropped with it (DESIGN.md §5).
 
 use consilium_common::study::Training;
-use consilium_common::study::sections;
+use consilium_common::study::training;
 use tch::{Kind, TchError, Tensor, no_grad};
 
 /// Adam's β₁, β₂ and ε (Kingma & Ba 2015, algorithm 1).
@@ -54,8 +54,8 @@ impl Optimizer {
         parameters: Vec<Tensor>,
     ) -> Result<Self, TchError> {
         let state = match training.optimizer {
-            sections::Optimizer::Sgd => State::Sgd,
-            sections::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
+            training::Optimizer::Sgd => State::Sgd,
+            training::Optimizer::Adam => State::Adam { moments: Vec::new(), steps: 0 },
         };
         let learning_rate = training.learning_rate_of(round);
         let optimizer = Self {
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn descend(optimizer: sections::Optimizer, steps: usize) -> Vec<f32> {
+    fn descend(optimizer: training::Optimizer, steps: usize) -> Vec<f32> {
         let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
         let x = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
         let mut optimizer = Optimizer::new(&training, 1, vec![x.shallow_clone()]).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_proximal_term_is_half_mu_times_the_squared_way_from_the_base() {
         let start = [1.0_f32, -2.0];
-        for optimizer in [sections::Optimizer::Sgd, sections::Optimizer::Adam] {
+        for optimizer in [training::Optimizer::Sgd, training::Optimizer::Adam] {
             let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
             let ends = [true, false].map(|built_in| {
                 let x = Tensor::from_slice(&start).set_requires_grad(true);
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn parameters_that_stay_at_the_site_have_no_base_to_be_held_near() {
-        for optimizer in [sections::Optimizer::Sgd, sections::Optimizer::Adam] {
+        for optimizer in [training::Optimizer::Sgd, training::Optimizer::Adam] {
             let training = Training { optimizer, learning_rate: 0.1, ..Training::default() };
             let [travels, stays] =
                 [1.0_f32, 1.0].map(|start| Tensor::from_slice(&[start]).set_requires_grad(true));
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_gradient_over_the_bound_is_shortened_to_it_and_one_below_it_is_not() {
         let step = |clip_gradient: Option<f64>| {
-            let optimizer = sections::Optimizer::Sgd;
+            let optimizer = training::Optimizer::Sgd;
             let training =
                 Training { optimizer, learning_rate: 1.0, clip_gradient, ..Training::default() };
             // Gradients 3 and 4, of two tensors: the norm of both is 5.
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_correction_is_added_to_the_shortened_gradient_of_what_travels() {
         let training = Training {
-            optimizer: sections::Optimizer::Sgd,
+            optimizer: training::Optimizer::Sgd,
             learning_rate: 0.5,
             clip_gradient: Some(1.0),
             ..Training::default()
@@ -314,7 +314,7 @@ mod tests {
     /// Steps with decay against the same steps down a loss that has the term of the weights written out.
     #[test]
     fn decay_is_half_lambda_times_the_squared_weights_and_none_of_biases() {
-        for optimizer in [sections::Optimizer::Sgd, sections::Optimizer::Adam] {
+        for optimizer in [training::Optimizer::Sgd, training::Optimizer::Adam] {
             let ends = [Some(3.0), None].map(|weight_decay| {
                 let training = Training {
                     optimizer,
@@ -352,14 +352,14 @@ mod tests {
 
     #[test]
     fn sgd_goes_down_the_gradient() {
-        let x = descend(sections::Optimizer::Sgd, 2);
+        let x = descend(training::Optimizer::Sgd, 2);
         assert!((x[0] - 0.64).abs() < 1e-6 && (x[1] + 1.28).abs() < 1e-6, "{x:?}");
     }
 
     #[test]
     fn adam_is_the_papers() {
         for steps in [1, 5, 50] {
-            let x = descend(sections::Optimizer::Adam, usize::try_from(steps).unwrap());
+            let x = descend(training::Optimizer::Adam, usize::try_from(steps).unwrap());
             for (have, start) in x.iter().zip([1.0, -2.0]) {
                 let need = adam_by_the_book(start, steps);
                 assert!((f64::from(*have) - need).abs() < 1e-5, "{have} {need} after {steps}");

@@ -94,6 +94,7 @@ fn compare(
 ) -> anyhow::Result<Vec<Row>> {
     let draft = case.with(1, &toml::from_str(workload.changes)?)?;
     let training = draft.study()?.training;
+    let epochs = training.local_epochs.unwrap_or(1);
     let (mut ours, mut theirs, mut cpu) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     let mut torch = String::new();
     for _ in 0..args.repeats {
@@ -101,13 +102,13 @@ fn compare(
         let Speed { records, seconds } = alone::speed(case, programs, &draft)?;
         let between = usage(std::process::id()).cpu_seconds;
         #[expect(clippy::cast_precision_loss, reason = "a count of records, for a rate")]
-        let passed = (records * u64::from(training.local_epochs)) as f64;
+        let passed = (records * u64::from(epochs)) as f64;
         ours.push(passed / seconds);
         let output = Command::new(&args.python)
             .arg(root.join("benches/peers/torch_training.py"))
             .args([workload.name, "--records", &records.to_string()])
             .args(["--batch", &training.batch_size.to_string()])
-            .args(["--epochs", &training.local_epochs.to_string()])
+            .args(["--epochs", &epochs.to_string()])
             .env("OMP_NUM_THREADS", "1")
             .output()
             .with_context(|| format!("starting {}", args.python.display()))?;

@@ -1,13 +1,12 @@
 //! What must hold between the fields of a study, and what is parsed but not built yet.
 
-use super::sections::{Codec, Metric, Mode, Optimizer, Share, Strategy};
+use super::sections::{Codec, Metric, Mode, Share, Strategy};
 use super::strategy::Use;
-use super::{DataKind, ModelSpec, Normalize, Objective, Study};
+use super::training::Optimizer;
+use super::{ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
-use crate::limits::{
-    BATCH_SCORES_MAX, EXAMPLES_MAX, ROUNDS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX,
-};
+use crate::limits::{EXAMPLES_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
 use crate::tensor::layout::LayoutError;
 
 /// Why a study was refused.
@@ -200,95 +199,13 @@ impl Study {
         range("data.normalize", word(normalize), need)
     }
 
-    fn check_training(&self) -> Result<(), StudyError> {
-        let t = &self.training;
-        if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
-            return range("training.learning_rate", t.learning_rate, "a number above 0 is needed");
-        }
-        if !(1..=1 << 20).contains(&t.batch_size) {
-            return range("training.batch_size", t.batch_size, "1 to 1048576 is accepted");
-        }
-        if let ModelSpec::Recommender(spec) = &self.model
-            && spec.is_multinomial()
-            && u64::from(t.batch_size) * (u64::from(spec.items) + 1) > BATCH_SCORES_MAX
-        {
-            let need = format!(
-                "with `loss = \"multinomial\"` at most {} records of {} items are accepted",
-                BATCH_SCORES_MAX / (u64::from(spec.items) + 1),
-                spec.items
-            );
-            return range("training.batch_size", t.batch_size, &need);
-        }
-        if !(1..=10_000).contains(&t.local_epochs) {
-            return range("training.local_epochs", t.local_epochs, "1 to 10000 is accepted");
-        }
-        if !(1..=ROUNDS_MAX).contains(&t.rounds) {
-            let need = format!("1 to {ROUNDS_MAX} is accepted");
-            return range("training.rounds", t.rounds, &need);
-        }
-        self.check_loss()?;
-        self.check_early_stopping()?;
+    /// Every number that the strategy uses lies in its range, and no other is there: what a person
+    /// wrote is never passed over.
+    fn check_strategy(&self) -> Result<(), StudyError> {
         let clip = self.aggregation.clip_norm;
         if !(1e-20..=1e20).contains(&clip) {
             return range("aggregation.clip_norm", clip, "1e-20 to 1e20 is accepted");
         }
-        Ok(())
-    }
-
-    /// What changes the way down the loss goes with families that have one, and pictures with theirs.
-    fn check_loss(&self) -> Result<(), StudyError> {
-        let t = &self.training;
-        if let Some(weights) = &t.class_weights {
-            weights.check(&self.model)?;
-        }
-        let synthetic = matches!(self.model, ModelSpec::Synthetic(_));
-        if let Some(clip) = t.clip_gradient {
-            if synthetic {
-                let need = "the synthetic trainer has no gradient: leave it out";
-                return range("training.clip_gradient", clip, need);
-            }
-            if !(1e-20..=1e20).contains(&clip) {
-                return range("training.clip_gradient", clip, "1e-20 to 1e20 is accepted");
-            }
-        }
-        if let Some(decay) = t.weight_decay {
-            if synthetic {
-                let need = "the synthetic trainer goes down no loss: leave it out";
-                return range("training.weight_decay", decay, need);
-            }
-            if !(0.0..=1e20).contains(&decay) {
-                return range("training.weight_decay", decay, "0 to 1e20 is accepted");
-            }
-        }
-        match &t.augment {
-            Some(_) if self.model.reads() != Some(DataKind::Images) => {
-                let need =
-                    format!("the {} family has no pictures: leave it out", self.model.family());
-                range("training.augment", "given", &need)
-            }
-            Some(augment) => augment.check(),
-            None => Ok(()),
-        }
-    }
-
-    fn check_early_stopping(&self) -> Result<(), StudyError> {
-        let Some(versions) = self.training.early_stopping else {
-            return Ok(());
-        };
-        if !(1..=ROUNDS_MAX).contains(&versions) {
-            let need = format!("1 to {ROUNDS_MAX} versions are accepted");
-            return range("training.early_stopping", versions, &need);
-        }
-        if self.model.objective().is_none() && self.evaluation.metric == Metric::Accuracy {
-            let need = "the synthetic trainer measures no accuracy: write `metric = \"loss\"`";
-            return range("training.early_stopping", versions, need);
-        }
-        Ok(())
-    }
-
-    /// Every number that the strategy uses lies in its range, and no other is there: what a person
-    /// wrote is never passed over.
-    fn check_strategy(&self) -> Result<(), StudyError> {
         let strategy = word(&self.aggregation.strategy);
         for number in self.aggregation.clone().numbers() {
             let field = number.field;

@@ -14,6 +14,7 @@
 //! * [`groups`]: for whom versions are scored apart
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`segments`], [`vocabulary`]: from documents to rows of an embedding
+//! * [`training`]: what a site does with its records in a round
 //! * [`sections`]: the other sections, field by field
 //! * [`strategy`]: which numbers of `[aggregation]` go with which strategy
 //! * [`check`]: what must hold between fields, and what is not built yet
@@ -36,6 +37,7 @@ pub mod segments;
 pub mod strategy;
 pub mod tensors;
 pub mod tokens;
+pub mod training;
 pub mod variants;
 pub mod vocabulary;
 
@@ -48,10 +50,10 @@ pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, 
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};
 pub use sections::{
-    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Schedule, Share, Strategy,
-    Training,
+    Aggregation, Codec, Cohort, Evaluation, Header, Mode, Privacy, Share, Strategy,
 };
 pub use strategy::{SecondMoment, ServerOptimizer};
+pub use training::{Schedule, Training};
 
 use crate::config;
 use crate::ids::{Digest, StudyId};
@@ -116,6 +118,7 @@ impl Study {
         let mut study: Self = config::parse(text, origin)?;
         study.aggregation.fill();
         study.data.fill();
+        study.training.fill();
         check::plain_text(text)?;
         study.check()?;
         Ok(study)

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Augment, ClassWeights};
 use crate::config::duration;
 use crate::ids::{SiteId, StudyId};
 use crate::time::Millis;
@@ -27,106 +26,6 @@ pub struct Header {
     /// Where all of the study's own randomness starts (v0, order of batches).
     #[serde(default)]
     pub seed: u64,
-}
-
-/// `[training]`: hyper-parameters at the site.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Training {
-    /// How weights follow gradients.
-    pub optimizer: Optimizer,
-    /// Step size.
-    pub learning_rate: f64,
-    /// How the step size changes over the rounds.
-    pub schedule: Schedule,
-    /// Records a step.
-    pub batch_size: u32,
-    /// Passes over the site's records a round.
-    pub local_epochs: u32,
-    /// Committed versions after which the study is complete.
-    pub rounds: u64,
-    /// How much a record of each class counts in the loss; all alike without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_weights: Option<ClassWeights>,
-    /// Bound on the L2 norm of a batch's gradient, all weights together: a longer one is shortened to
-    /// it (Pascanu et al. 2013, algorithm 1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_gradient: Option<f64>,
-    /// λ of the L2 regularisation λ/2·‖w‖²: the gradient of each weight has λ·w more, after it was
-    /// shortened (`weight_decay` of PyTorch's Adam and SGD). Tensors of one dimension (biases, scales)
-    /// keep their size.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight_decay: Option<f64>,
-    /// How pictures are changed for a training step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub augment: Option<Augment>,
-    /// The study is complete before that when its best version is so many versions old.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub early_stopping: Option<u64>,
-    /// Tensors that stay as v0 has them, by patterns over their names: `conv1.*`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub frozen: Vec<String>,
-    /// Tensors that each site trains and keeps for itself, by patterns over their names.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub local: Vec<String>,
-}
-
-impl Default for Training {
-    fn default() -> Self {
-        Self {
-            optimizer: Optimizer::Adam,
-            learning_rate: 1e-3,
-            schedule: Schedule::Constant,
-            batch_size: 32,
-            local_epochs: 1,
-            rounds: 20,
-            class_weights: None,
-            clip_gradient: None,
-            weight_decay: None,
-            augment: None,
-            early_stopping: None,
-            frozen: Vec::new(),
-            local: Vec::new(),
-        }
-    }
-}
-
-/// How weights follow gradients; state is reset each round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Optimizer {
-    /// Kingma & Ba 2015, β = (0.9, 0.999), ε = 1e-8.
-    Adam,
-    /// Plain stochastic gradient descent.
-    Sgd,
-}
-
-/// How the step size changes over the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// Not at all.
-    Constant,
-    /// Down half a wave: η · ½(1 + cos π(r − 1)/R) in round r of R (Loshchilov & Hutter 2017, eq. 5,
-    /// without restarts).
-    Cosine,
-}
-
-impl Training {
-    /// The step size of a study's `round`, counted from 1 by the versions that it would make; that of
-    /// the first for 0, which is outside of them.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "rounds are below 2^53")]
-    pub fn learning_rate_of(&self, round: u64) -> f64 {
-        match self.schedule {
-            Schedule::Constant => self.learning_rate,
-            Schedule::Cosine => {
-                let done = round.clamp(1, self.rounds.max(1)) - 1;
-                let share = done as f64 / self.rounds.max(1) as f64;
-                self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
-            }
-        }
-    }
 }
 
 /// `[aggregation]`: from deltas to the next version.

@@ -136,11 +136,6 @@ fn values_out_of_range_name_their_field() {
         ("height = 28", "height = 2", "model.conv"),
         ("height = 28", "height = 0", "model.input.height"),
         ("classes = [\"0\", ", "classes = [\"0\", \"0\", ", "model.classes"),
-        ("[privacy]", "[training]\nlearning_rate = inf\n[privacy]", "training.learning_rate"),
-        ("[privacy]", "[training]\nbatch_size = 0\n[privacy]", "training.batch_size"),
-        ("[privacy]", "[training]\nweight_decay = -1.0\n[privacy]", "training.weight_decay"),
-        ("[privacy]", "[training]\nweight_decay = nan\n[privacy]", "training.weight_decay"),
-        ("[privacy]", "[training]\nweight_decay = 1e30\n[privacy]", "training.weight_decay"),
         ("[privacy]", "[cohort]\nmin_sites = 0\n[privacy]", "cohort.min_sites"),
         ("[privacy]", "[cohort]\ndeadline = \"1ms\"\n[privacy]", "cohort.deadline"),
         (
@@ -339,20 +334,6 @@ fn what_documents_do_not_have_is_refused() {
     }
     let text = refusal("[privacy]", "[data]\nmin_site_support = 2\n[privacy]");
     assert!(text.contains("`data.min_site_support` is given"), "{text}");
-}
-
-#[test]
-fn a_cosine_takes_the_step_size_from_all_of_it_to_almost_none() {
-    let schedule = |word: &str| {
-        let to = format!("[training]\nschedule = \"{word}\"\nrounds = 4\n[privacy]");
-        let training = with("[privacy]", &to).unwrap().training;
-        [0, 1, 2, 3, 4, 9].map(|round| training.learning_rate_of(round) / 1e-3)
-    };
-    assert!(schedule("constant").iter().all(|share| (share - 1.0).abs() < 1e-12));
-    let need = [1.0, 1.0, 0.853_553, 0.5, 0.146_447, 0.146_447];
-    for (have, need) in schedule("cosine").iter().zip(need) {
-        assert!((have - need).abs() < 1e-6, "{have} {need}");
-    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn set(table: &mut Table, path: &str, value: Value) -> Result<(), VariantError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::sections::Optimizer;
+    use crate::study::training::Optimizer;
 
     const STUDY: &str = "[study]\nname = \"x\"\n[model]\nfamily = \"synthetic\"\nparameters = 4\n\
                          [aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n";

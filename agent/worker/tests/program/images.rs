@@ -54,6 +54,22 @@ fn the_same_task_gives_the_same_bits_and_another_seed_others() {
 }
 
 #[test]
+fn steps_are_counted_as_passes_go_and_end_within_one() {
+    let trained = |training: &str| {
+        let room = Room::tiny(&format!("{training}\nbatch_size = 4"));
+        let outcome = run(&room.task(Work::Train)).unwrap();
+        (bytes_of(&room.out()), outcome.examples)
+    };
+    let (epochs, records) = trained("local_epochs = 2");
+    let batches = records.div_ceil(4);
+    let steps = |steps| trained(&format!("local_steps = {steps}")).0;
+    assert!(batches > 1);
+    assert_eq!(steps(2 * batches), epochs);
+    assert_ne!(steps(2 * batches - 1), epochs);
+    assert_ne!(steps(2 * batches + 1), epochs);
+}
+
+#[test]
 fn fedprox_holds_the_weights_near_the_base_the_more_the_greater_mu_is() {
     let way = |strategy: &str| {
         let room = Room::tiny_under(strategy, "optimizer = \"sgd\"\nlearning_rate = 0.05");
