@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use consilium_certs::bundle::{BundleError, SiteBundle};
+use consilium_certs::credentials::CredentialsError;
 use consilium_certs::keys::{self, KeyError};
 use consilium_common::ids::SiteId;
 use consilium_common::time::Clock;
@@ -20,6 +21,7 @@ use crate::control_socket::server;
 use crate::driver::{Driver, Shared};
 use crate::link::Dialer;
 use crate::policy::{PolicyError, Signers};
+use crate::renewal::{self, RenewalError};
 use crate::state::{CONTROL_SOCKET, StateError, StateFolder};
 use crate::worker::Programs;
 
@@ -35,6 +37,14 @@ pub enum AppError {
     /// The site's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The certificate has run out, and there is no other.
+    #[error("{over}; it was not renewed now: {why}")]
+    NotRenewed {
+        /// What ran out.
+        over: BundleError,
+        /// Why there is no next one.
+        why: Box<RenewalError>,
+    },
     /// An operator's public key.
     #[error("[policy] operators: {0}")]
     Key(#[from] KeyError),
@@ -73,6 +83,7 @@ pub enum AppError {
 /// It cannot start; once it runs it ends well.
 pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let mut signals = Signals::listen().map_err(AppError::System)?;
+    renew_if_over(&config).await?;
     let shared = Arc::new(assemble(config)?);
     let socket = shared.state().control_socket();
     let listener = server::listen(&socket)
@@ -82,6 +93,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let driver = Driver::new(Arc::clone(&shared));
     let running = driver.run(asked, stop.clone());
+    let renewing = tokio::spawn(renewal::keep(Arc::clone(&shared)));
     tell_systemd(&NotifyState::Ready);
     tracing::info!(
         site = %shared.site(), coordinator = %shared.config.site.coordinator, "running"
@@ -97,10 +109,24 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
         }
     }
     serving.abort();
+    renewing.abort();
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the control socket was gone already");
     }
     Ok(())
+}
+
+/// A site that was away for longer than its certificate was good gets the next one first.
+async fn renew_if_over(config: &AgentConfig) -> Result<(), AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::open());
+    let folder = config.site.certificates();
+    let loaded = SiteBundle::load(&folder, clock.wall());
+    let Err(over @ BundleError::Credentials(CredentialsError::Expired { .. })) = loaded else {
+        return Ok(());
+    };
+    let dialer = Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock));
+    let renewed = renewal::renew(&folder, &config.site.name, &dialer, &clock).await;
+    renewed.map(drop).map_err(|why| AppError::NotRenewed { over, why: Box::new(why) })
 }
 
 /// Reads everything that the daemon needs, and holds the parts against each other.

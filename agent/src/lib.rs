@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Reading order: [`session`], [`policy`], [`config`]; [`state`], [`update`], [`worker`], [`link`];
-//! [`driver`] ties them together, [`app`] starts it, [`cli`] is what people type.
+//! [`driver`] ties them together, [`renewal`] keeps the certificate good, [`app`] starts it, [`cli`] is what people type.
 
 #![deny(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod driver;
 pub mod lines;
 pub mod link;
 pub mod policy;
+pub mod renewal;
 pub mod report;
 pub mod session;
 pub mod state;

@@ -8,7 +8,8 @@ use consilium_common::signed::SecretKey;
 use consilium_common::time::WallMillis;
 
 use crate::consortium::{CONSORTIUM_FILE, Consortium, ConsortiumError};
-use crate::credentials::{Credentials, CredentialsError};
+use crate::credentials::{Credentials, CredentialsError, ROOT_PEM};
+use crate::file;
 use crate::identity::{Identity, Role};
 use crate::keys::{self, KeyError};
 
@@ -92,6 +93,10 @@ pub struct CoordinatorBundle {
     pub credentials: Credentials,
     /// Signs receipts, roll calls and checkpoints.
     pub log_key: SecretKey,
+    /// The root, as a site that enrols gets it: PEM.
+    pub root_pem: String,
+    /// The consortium file, as that site gets it.
+    pub consortium_text: String,
     /// Whose studies and rosters it accepts.
     pub consortium: Consortium,
 }
@@ -112,7 +117,9 @@ impl CoordinatorBundle {
         if log_key.public() != consortium.coordinator_log_key {
             return Err(BundleError::OtherLogKey { path });
         }
-        Ok(Self { credentials, log_key, consortium })
+        let text = |name| file::read_text(&folder.join(name)).map_err(KeyError::from);
+        let (root_pem, consortium_text) = (text(ROOT_PEM)?, text(CONSORTIUM_FILE)?);
+        Ok(Self { credentials, log_key, root_pem, consortium_text, consortium })
     }
 }
 

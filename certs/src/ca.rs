@@ -8,6 +8,7 @@
 //! DIR/issuing/root.pem     what every machine trusts
 //! DIR/consortium.toml      name, log key, operators: the original of what bundles hold
 //! DIR/roster.toml  .sig    who belongs; operators sign it
+//! DIR/enrolled/  revoked/  sites that enrolled, keys that are over: see [`crate::grant`]
 //! DIR/issued/…             one bundle folder per identity, and certificates/SERIAL.pem: what was issued
 //! ```
 
@@ -260,6 +261,7 @@ impl Ca {
         let certificate = params.signed_by(key, &self.issuer).map_err(CaError::Make)?;
         let serial = hex::encode(serial);
         let record = self.dir.join("issued/certificates").join(format!("{serial}.pem"));
+        create_folder(&self.dir.join("issued/certificates"))?;
         file::replace(&record, certificate.pem().as_bytes(), Readers::Everybody)?;
         let chain_pem = format!("{}{}", certificate.pem(), self.issuing_pem);
         let validity = Validity::of_certificate(certificate.der())?;

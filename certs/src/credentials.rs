@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consilium_common::time::WallMillis;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -18,10 +17,14 @@ use crate::verify::{self, PeerError};
 
 /// The TLS private key's name in a bundle.
 pub const TLS_KEY: &str = "tls.key";
+/// The key of a certificate that is being renewed.
+pub const TLS_KEY_NEXT: &str = "tls.key.next";
 /// The certificate chain's name in a bundle.
 pub const TLS_PEM: &str = "tls.pem";
 /// The root certificate's name in a bundle.
 pub const ROOT_PEM: &str = "root.pem";
+/// What `tls.pem` holds.
+const CHAIN: &str = "a certificate chain in PEM";
 /// A chain is a certificate and the issuing CA's.
 const CHAIN_LENGTH_MAX: usize = 4;
 
@@ -105,24 +108,42 @@ impl Credentials {
     /// # Errors
     /// One variant of [`CredentialsError`] per cause.
     pub fn load(folder: &Path, now: WallMillis) -> Result<Self, CredentialsError> {
-        let (key_path, pem_path, root_path) =
-            (folder.join(TLS_KEY), folder.join(TLS_PEM), folder.join(ROOT_PEM));
-        let chain = read_chain(&pem_path)?;
-        let root = read_root(&root_path)?;
-        let malformed = |expected| CredentialsError::Malformed { path: pem_path.clone(), expected };
-        let leaf = chain.first().ok_or_else(|| malformed("a certificate chain in PEM"))?;
-        let unnamed = |source| CredentialsError::Identity { path: pem_path.clone(), source };
-        let identity = Identity::of_certificate(leaf).map_err(unnamed)?;
-        let validity = Validity::of_certificate(leaf).map_err(unnamed)?;
-        check_dates(&pem_path, &identity, validity, now)?;
-        verify::check_chain(&chain, &root, &identity.role, now).map_err(|source| {
-            CredentialsError::OtherRoot { pem: pem_path.clone(), root: root_path, source }
-        })?;
-        let key = read_key(&key_path)?;
-        let provider = verify::provider();
-        let key = pair(chain, key, &provider)
+        let pem_path = folder.join(TLS_PEM);
+        let chain = parse_chain(&file::read_text(&pem_path)?, &pem_path)?;
+        let judged = Judged::of(folder, &chain, now)?;
+        Ok(judged.with(read_pair(folder, chain)?))
+    }
+
+    /// The same of a chain and a key (PEM) that do not lie in `folder` yet, where their root lies.
+    pub(crate) fn of_parts(
+        folder: &Path,
+        chain: &str,
+        key: &str,
+        now: WallMillis,
+    ) -> Result<Self, CredentialsError> {
+        let (key_path, pem_path) = (folder.join(TLS_KEY_NEXT), folder.join(TLS_PEM));
+        let chain = parse_chain(chain, &pem_path)?;
+        let judged = Judged::of(folder, &chain, now)?;
+        let key = pair(chain, parse_key(key, &key_path)?)
             .ok_or(CredentialsError::NotAPair { key: key_path, pem: pem_path })?;
-        Ok(Self { identity, validity, key: Arc::new(key), root })
+        Ok(judged.with(key))
+    }
+
+    /// The root that lies in a bundle.
+    pub(crate) fn root_of(folder: &Path) -> Result<CertificateDer<'static>, CredentialsError> {
+        read_root(&folder.join(ROOT_PEM))
+    }
+
+    /// Whether the key in one file is that of the chain in the other.
+    pub(crate) fn is_pair(key: &Path, pem: &Path) -> Result<bool, CredentialsError> {
+        let chain = parse_chain(&file::read_text(pem)?, pem)?;
+        Ok(pair(chain, parse_key(&file::read_secret(key)?, key)?).is_some())
+    }
+
+    /// SHA-256 of the root (DER): what tokens pin.
+    #[must_use]
+    pub fn root_fingerprint(&self) -> [u8; 32] {
+        verify::fingerprint_of(&self.root)
     }
 
     /// How the certificate stands at `now`, for status screens.
@@ -179,44 +200,85 @@ fn check_dates(
     }
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let text = file::read_text(path)?;
+/// What a chain says once it holds: all but its key.
+struct Judged {
+    identity: Identity,
+    validity: Validity,
+    root: CertificateDer<'static>,
+}
+
+impl Judged {
+    fn of(
+        folder: &Path,
+        chain: &[CertificateDer<'static>],
+        now: WallMillis,
+    ) -> Result<Self, CredentialsError> {
+        let (pem_path, root_path) = (folder.join(TLS_PEM), folder.join(ROOT_PEM));
+        let root = read_root(&root_path)?;
+        let leaf = chain.first().ok_or_else(|| malformed(&pem_path, CHAIN))?;
+        let unnamed = |source| CredentialsError::Identity { path: pem_path.clone(), source };
+        let identity = Identity::of_certificate(leaf).map_err(unnamed)?;
+        let validity = Validity::of_certificate(leaf).map_err(unnamed)?;
+        check_dates(&pem_path, &identity, validity, now)?;
+        verify::check_chain(chain, &root, &identity.role, now).map_err(|source| {
+            CredentialsError::OtherRoot { pem: pem_path.clone(), root: root_path, source }
+        })?;
+        Ok(Self { identity, validity, root })
+    }
+
+    fn with(self, key: CertifiedKey) -> Credentials {
+        let Self { identity, validity, root } = self;
+        Credentials { identity, validity, key: Arc::new(key), root }
+    }
+}
+
+fn malformed(path: &Path, expected: &'static str) -> CredentialsError {
+    CredentialsError::Malformed { path: path.to_owned(), expected }
+}
+
+fn parse_chain(text: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let chain: Result<Vec<_>, pem::Error> =
         CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match chain {
         Ok(chain) if (1..=CHAIN_LENGTH_MAX).contains(&chain.len()) => Ok(chain),
-        _ => Err(CredentialsError::Malformed {
-            path: path.to_owned(),
-            expected: "a certificate chain in PEM",
-        }),
+        _ => Err(malformed(path, CHAIN)),
     }
 }
 
 fn read_root(path: &Path) -> Result<CertificateDer<'static>, CredentialsError> {
-    match <[_; 1]>::try_from(read_chain(path)?) {
+    let chain = parse_chain(&file::read_text(path)?, path)?;
+    match <[_; 1]>::try_from(chain) {
         Ok([root]) => Ok(root),
-        Err(_) => Err(CredentialsError::Malformed {
-            path: path.to_owned(),
-            expected: "exactly one root certificate in PEM",
-        }),
+        Err(_) => Err(malformed(path, "exactly one root certificate in PEM")),
     }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    let text = file::read_secret(path)?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| CredentialsError::Malformed {
-        path: path.to_owned(),
-        expected: "a private key in PEM",
-    })
+fn parse_key(text: &str, path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|_| malformed(path, "a private key in PEM"))
+}
+
+/// The chain with its key: `tls.key`, or the next one where a renewal was cut off after the chain was
+/// replaced.
+fn read_pair(
+    folder: &Path,
+    chain: Vec<CertificateDer<'static>>,
+) -> Result<CertifiedKey, CredentialsError> {
+    let path = folder.join(TLS_KEY);
+    if let Some(pair) = pair(chain.clone(), parse_key(&file::read_secret(&path)?, &path)?) {
+        return Ok(pair);
+    }
+    let next = folder.join(TLS_KEY_NEXT);
+    let other = || CredentialsError::NotAPair { key: path, pem: folder.join(TLS_PEM) };
+    if !file::exists(&next)? {
+        return Err(other());
+    }
+    pair(chain, parse_key(&file::read_secret(&next)?, &next)?).ok_or_else(other)
 }
 
 /// The certified key, if both halves belong together.
-fn pair(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    provider: &CryptoProvider,
-) -> Option<CertifiedKey> {
-    let key = provider.key_provider.load_private_key(key).ok()?;
+fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Option<CertifiedKey> {
+    let key = verify::provider().key_provider.load_private_key(key).ok()?;
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().is_ok().then_some(certified)
 }

@@ -28,8 +28,8 @@ pub(crate) enum Readers {
 pub enum FileError {
     /// It is not there.
     #[error(
-        "{path} is missing: bundles come from `consilium ca issue` (CA/issued/…), roster.toml and \
-         roster.sig from the CA's folder"
+        "{path} is missing: a site's keys come from `consilium-agent enroll TOKEN`, other bundles from \
+         `consilium ca issue` (CA/issued/…), roster.toml and roster.sig from the CA's folder"
     )]
     Missing {
         /// The file.
@@ -84,6 +84,11 @@ impl From<TextError> for FileError {
 /// Reads a text file that holds no secret.
 pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
     Ok(disk::read_text(path, CONFIG_BYTES_MAX)?)
+}
+
+/// Reads a file that is no text and no secret.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
+    Ok(disk::read_file(path, CONFIG_BYTES_MAX)?)
 }
 
 /// Reads a secret, and refuses one that its group or the world may read.

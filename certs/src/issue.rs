@@ -14,7 +14,6 @@ use consilium_common::ids::{OperatorId, SiteId};
 use consilium_common::signed::PublicKey;
 use consilium_common::time::{Millis, WallMillis};
 use consilium_io::disk::create_folder;
-use rcgen::CertificateSigningRequestParams;
 
 use crate::ca::{Ca, CaError};
 use crate::consortium::CONSORTIUM_FILE;
@@ -137,27 +136,6 @@ impl Ca {
         Ok(issued)
     }
 
-    /// Certifies the key of a certificate request (PKCS#10, PEM) as `role`'s, and returns the chain
-    /// in PEM. Only the request's public key is used, once its signature has shown possession of
-    /// the private one: names, usages and dates in it mean nothing.
-    ///
-    /// # Errors
-    /// The request is malformed or its signature wrong, or the record cannot be written.
-    pub fn certify_request(
-        &self,
-        request_pem: &str,
-        role: Role,
-        hosts: &[String],
-        length: Millis,
-        now: WallMillis,
-    ) -> Result<String, CaError> {
-        let request =
-            CertificateSigningRequestParams::from_pem(request_pem).map_err(CaError::Request)?;
-        let identity = Identity::new(self.consortium.name.clone(), role);
-        let validity = Validity::starting(now, length);
-        Ok(self.certify(&identity, hosts, &request.public_key, validity)?.chain_pem)
-    }
-
     fn bundle(&self, role: &Role) -> Result<PathBuf, CaError> {
         let folder = self.dir().join("issued").join(role.to_string());
         create_folder(&folder)?;
@@ -214,11 +192,6 @@ fn long_lived(path: &Path, role: &Role, known: Option<PublicKey>) -> Result<Long
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rcgen::string::Ia5String;
-    use rcgen::{
-        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
-        SanType,
-    };
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
@@ -335,33 +308,5 @@ mod tests {
             let recorded = CertificateDer::from_pem_file(town.ca.dir().join(record)).unwrap();
             assert_eq!(recorded, der);
         }
-    }
-
-    #[test]
-    fn a_request_that_asks_for_more_gets_what_the_ca_decides() {
-        let town = Town::new("thorax");
-        let key = keys::generate_tls().unwrap();
-        let mut wish = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let uri = Ia5String::try_from("consilium://thorax/coordinator").unwrap();
-        wish.subject_alt_names.push(SanType::URI(uri));
-        wish.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        wish.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let request = wish.serialize_request(&key).unwrap().pem().unwrap();
-        let role = Role::Site("charite".parse().unwrap());
-        let chain =
-            town.ca.certify_request(&request, role.clone(), &[], MACHINE_LENGTH, NOW).unwrap();
-        let der = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
-        assert_eq!(Identity::of_certificate(&der).unwrap().role, role);
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
-        assert!(!parsed.is_ca());
-        assert!(!parsed.extended_key_usage().unwrap().unwrap().value.server_auth);
-        assert_eq!(
-            parsed.subject_alternative_name().unwrap().unwrap().value.general_names.len(),
-            1
-        );
-        let forged = request.replacen("MII", "MIJ", 1);
-        let forged = town.ca.certify_request(&forged, role, &[], MACHINE_LENGTH, NOW);
-        assert!(matches!(forged, Err(CaError::Request(_))));
     }
 }

@@ -17,21 +17,24 @@
 //! CA therefore opens connections but never joins a cohort.
 //!
 //! Reading order: [`identity`], [`keys`], [`signed_file`], [`consortium`], [`roster`], [`ca`],
-//! [`issue`], [`bundle`], [`credentials`], [`tls`], [`handshake`].
+//! [`issue`], [`grant`], [`bundle`], [`credentials`], [`enrolling`], [`tls`], [`handshake`].
 #![forbid(unsafe_code)]
 
 pub mod bundle;
 pub mod ca;
 pub mod consortium;
 pub mod credentials;
+pub mod enrolling;
 pub mod file;
 #[cfg(test)]
 mod fixture;
+pub mod grant;
 pub mod handshake;
 pub mod identity;
 pub mod issue;
 pub mod keys;
 pub mod profile;
+pub mod request;
 pub mod roster;
 pub mod signed_file;
 pub mod tls;

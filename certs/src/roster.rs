@@ -139,6 +139,12 @@ impl Roster {
         next
     }
 
+    /// The same sites under another version.
+    #[must_use]
+    pub fn with_version(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
     /// Its text: fields and sites in a fixed order, so that one roster has one text.
     ///
     /// # Errors

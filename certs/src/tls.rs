@@ -7,25 +7,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_common::time::Clock;
+use rustls::ServerConfig;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
 
 use crate::credentials::Credentials;
+use crate::enrolling::Pinned;
 use crate::identity::{Identity, Role};
-use crate::verify::{self, CoordinatorVerifier, MemberVerifier};
+use crate::verify::{self, CoordinatorVerifier, MemberVerifier, TokenVerifier};
 
-pub use crate::verify::PeerError;
+pub use crate::verify::{PeerError, fingerprint_of};
+pub use rustls::ClientConfig;
 
 /// Agents speak this (DESIGN.md §7).
 pub const ALPN_AGENT: &[u8] = b"consilium/1";
 /// Operators and auditors speak this.
 pub const ALPN_OPERATOR: &[u8] = b"consilium-op/1";
+
+/// Sites without a certificate, or with one that has run out, speak this (DESIGN.md §7).
+pub const ALPN_ENROL: &[u8] = b"consilium-enroll/1";
 
 /// Why no configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +70,52 @@ pub fn server_config(
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(MemberVerifier::new(us)?))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&us.key))));
-    config.alpn_protocols = vec![ALPN_AGENT.to_vec(), ALPN_OPERATOR.to_vec()];
+        .with_cert_resolver(Arc::new(ByDoor::new(us)));
+    config.alpn_protocols = vec![ALPN_AGENT.to_vec(), ALPN_OPERATOR.to_vec(), ALPN_ENROL.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// What the coordinator shows: its chain, and at the door of those who enrol the root as well, which
+/// they know by its fingerprint alone.
+#[derive(Debug)]
+struct ByDoor {
+    chain: Arc<CertifiedKey>,
+    with_root: Arc<CertifiedKey>,
+}
+
+impl ByDoor {
+    fn new(us: &Credentials) -> Self {
+        let mut with_root = CertifiedKey::clone(&us.key);
+        with_root.cert.push(us.root.clone());
+        Self { chain: Arc::clone(&us.key), with_root: Arc::new(with_root) }
+    }
+}
+
+impl ResolvesServerCert for ByDoor {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let enrols = hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN_ENROL));
+        Some(Arc::clone(if enrols { &self.with_root } else { &self.chain }))
+    }
+}
+
+/// The end of a site that has no certificate, or one that has run out: it shows none, and the
+/// coordinator must be the one that is `pinned`.
+///
+/// # Errors
+/// rustls refuses it.
+pub fn enrol_config(pinned: &Pinned, clock: Arc<dyn Clock>) -> Result<Arc<ClientConfig>, TlsError> {
+    let (provider, time) = (seeded_provider()?, Arc::new(ClockTime(clock)));
+    let mut config = ClientConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous() // the root is pinned by its fingerprint: TokenVerifier
+        .with_custom_certificate_verifier(Arc::new(TokenVerifier::new(pinned)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_ENROL.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
     Ok(Arc::new(config))
 }
 
@@ -124,7 +170,8 @@ pub fn peer_identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, P
     Ok(Identity::of_certificate(leaf)?)
 }
 
-/// Which of the coordinator's two doors a peer came through.
+/// Which of the coordinator's two doors for members a peer came through; the third,
+/// [`ALPN_ENROL`], is for those who are none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// `consilium/1`.

@@ -11,11 +11,12 @@ use rustls::{
 };
 
 use crate::credentials::Credentials;
+use crate::enrolling::Pinned;
 use crate::fixture::{NOW, SetClock, Town, credentials, later};
 use crate::handshake::{HandshakeProblem, Problem, Whose};
 use crate::tls::{
-    ALPN_AGENT, ALPN_OPERATOR, Door, PeerError, TlsError, admit, client_config, peer_identity,
-    server_config,
+    ALPN_AGENT, ALPN_ENROL, ALPN_OPERATOR, Door, PeerError, TlsError, admit, client_config,
+    enrol_config, fingerprint_of, peer_identity, server_config,
 };
 use crate::validity::DAY;
 use crate::verify;
@@ -231,7 +232,7 @@ fn a_peer_without_our_protocol_is_refused() {
 }
 
 #[test]
-fn a_client_without_a_certificate_is_refused() {
+fn a_client_without_a_certificate_is_nobody_to_the_doors_of_members() {
     let town = Town::new("thorax");
     let site = credentials(&town.site);
     let mut roots = rustls::RootCertStore::empty();
@@ -245,9 +246,48 @@ fn a_client_without_a_certificate_is_refused() {
     client.alpn_protocols = vec![ALPN_AGENT.to_vec()];
     let server = server_config(&credentials(&town.coordinator), clock()).unwrap();
     let ends = shake(Arc::new(client), server, "localhost");
-    assert_eq!(ends.problem_at_server().problem, Problem::Missing);
-    assert_eq!(ends.problem_at_client().problem, Problem::Missing);
+    assert!(ends.is_good(), "the handshake serves who enrols, too");
     assert_eq!(peer_identity(ends.server.peer_certificates()), Err(PeerError::NoCertificate));
+}
+
+fn pinned(town: &Town, consortium: &str) -> Pinned {
+    let root = fingerprint_of(&credentials(&town.coordinator).root);
+    Pinned { root, consortium: consortium.parse().unwrap() }
+}
+
+fn enrol(pinned: &Pinned, with: &Town, host: &str) -> Ends {
+    let client = enrol_config(pinned, clock()).unwrap();
+    shake(client, server_config(&credentials(&with.coordinator), clock()).unwrap(), host)
+}
+
+#[test]
+fn who_enrols_knows_the_coordinator_by_the_root_that_the_token_pins() {
+    let town = Town::new("thorax");
+    let ends = enrol(&pinned(&town, "thorax"), &town, "localhost");
+    assert!(ends.is_good(), "{:?} {:?}", ends.client_error, ends.server_error);
+    assert_eq!(ends.server.alpn_protocol(), Some(ALPN_ENROL));
+    assert_eq!(peer_identity(ends.server.peer_certificates()), Err(PeerError::NoCertificate));
+    // That door is no member's, whoever comes through it.
+    let site = credentials(&town.site).identity;
+    assert!(matches!(admit(&site, Some(ALPN_ENROL)), Err(PeerError::UnknownProtocol(_))));
+}
+
+#[test]
+fn who_enrols_refuses_whoever_is_not_that_coordinator() {
+    let (town, between) = (Town::new("thorax"), Town::new("thorax"));
+    let refused = |ends: Ends| ends.problem_at_client();
+    let other_root = refused(enrol(&pinned(&town, "thorax"), &between, "localhost"));
+    assert!(other_root.to_string().contains("the token was made for"), "{other_root}");
+    let other_host = refused(enrol(&pinned(&town, "thorax"), &town, "elsewhere.example"));
+    assert!(matches!(other_host.problem, Problem::OtherHost(_)), "{other_host}");
+    let other_name = refused(enrol(&pinned(&town, "cardio"), &town, "localhost"));
+    assert!(matches!(other_name.problem, Problem::NotAdmitted(_)), "{other_name}");
+    // A site's certificate does not make a coordinator, whatever root comes with it.
+    let mut posing = credentials(&town.site);
+    posing.identity = credentials(&town.coordinator).identity;
+    let client = enrol_config(&pinned(&town, "thorax"), clock()).unwrap();
+    let posing = shake(client, server_config(&posing, clock()).unwrap(), "localhost");
+    assert_eq!(refused(posing).problem, Problem::OtherUse);
 }
 
 #[derive(Debug)]

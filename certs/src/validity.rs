@@ -147,7 +147,7 @@ pub(crate) fn calendar(wall: WallMillis) -> Option<OffsetDateTime> {
 }
 
 /// Such as `2026-11-23 20:15 UTC`.
-pub(crate) fn date(wall: WallMillis) -> String {
+pub fn date(wall: WallMillis) -> String {
     let Some(at) = calendar(wall) else {
         return format!("{} ms since 1970", wall.0);
     };

@@ -19,7 +19,10 @@ use rustls::{
     SignatureScheme,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use crate::credentials::Credentials;
+use crate::enrolling::Pinned;
 use crate::identity::{Identity, IdentityError, Role};
 
 /// Why a peer with a genuine certificate is refused all the same.
@@ -47,6 +50,12 @@ pub enum PeerError {
         /// Who may.
         expected: &'static str,
     },
+    /// Its chain does not end in the root that the token pins.
+    #[error(
+        "the peer does not show the root that the token was made for: is the token of this consortium, \
+         and is nobody between?"
+    )]
+    OtherRoot,
     /// No protocol of ours was agreed on.
     #[error(
         "no application protocol was agreed on (peer chose {0:?}): is the peer a Consilium program?"
@@ -175,6 +184,86 @@ impl ServerCertVerifier for CoordinatorVerifier {
     }
 }
 
+/// The judgement of a site that has no root yet: the chain that the coordinator shows must end in the
+/// root with the SHA-256 that the site's token says, and be our consortium's coordinator's under it.
+#[derive(Debug)]
+pub(crate) struct TokenVerifier {
+    pinned: Pinned,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TokenVerifier {
+    pub(crate) fn new(pinned: &Pinned) -> Self {
+        Self { pinned: pinned.clone(), provider: provider() }
+    }
+
+    fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
+        let peer = Identity::of_certificate(certificate)?;
+        if peer.consortium != self.pinned.consortium {
+            let ours = self.pinned.consortium.clone();
+            return Err(PeerError::OtherConsortium { theirs: peer.to_string(), ours });
+        }
+        if peer.role == Role::Coordinator {
+            return Ok(());
+        }
+        Err(PeerError::WrongRole { found: peer.to_string(), expected: "the coordinator" })
+    }
+}
+
+impl ServerCertVerifier for TokenVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let ends_there = |root: &&CertificateDer<'_>| fingerprint_of(root) == self.pinned.root;
+        let (root, between) = match intermediates.split_last() {
+            Some((root, between)) if ends_there(&root) => (root.clone().into_owned(), between),
+            _ => return Err(PeerError::OtherRoot.into()),
+        };
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(roots(&root)?, Arc::clone(&self.provider));
+        let chain = chain.build().map_err(|error| Error::General(error.to_string()))?;
+        let verified =
+            chain.verify_server_cert(end_entity, between, server_name, ocsp_response, now)?;
+        self.check_name(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 of a certificate (DER): what a token pins.
+#[must_use]
+pub fn fingerprint_of(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
 /// The coordinator's judgement: chain, and that the peer is of our consortium. What its role may do
 /// depends on the protocol that it asked for: [`crate::tls::admit`].
 #[derive(Debug)]
@@ -196,6 +285,12 @@ impl MemberVerifier {
 impl ClientCertVerifier for MemberVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.chain.root_hint_subjects()
+    }
+
+    /// Who enrols has none yet, and one handshake serves all doors: [`crate::tls::admit`] lets nobody
+    /// without a certificate through any other.
+    fn client_auth_mandatory(&self) -> bool {
+        false
     }
 
     fn verify_client_cert(

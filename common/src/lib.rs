@@ -8,12 +8,14 @@
 //! 4. [`update`]: what a site uploads: delta, clip, grid, words
 //! 5. [`wire`]: the protocol, written out; [`worker`]: the one between daemon and worker
 //! 6. [`audit`]: receipts, roll calls, the log's records and tree
-//! 7. [`config`]: files that people write; [`planted`]: bugs that tests switch on
+//! 7. [`enrol`]: how a site comes to a certificate and loses it
+//! 8. [`config`]: files that people write; [`planted`]: bugs that tests switch on
 
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod config;
+pub mod enrol;
 mod hex_array;
 pub mod ids;
 pub mod le;

@@ -1,7 +1,7 @@
 //! The composition root: puts store, stage, studies and server together, runs them, and takes them
 //! down in good order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Coordinator};
 use crate::driver::DriverError;
 use crate::limits::{SHUTDOWN_MAX, STAGE_MEMORY_BYTES_MAX};
+use crate::members::Members;
+use crate::membership::Membership;
 use crate::round::History;
 use crate::server::sites::Sites;
 use crate::server::{Parts, Server, accept};
@@ -54,16 +56,12 @@ pub enum AppError {
     /// The roster.
     #[error(transparent)]
     Roster(#[from] RosterError),
-    /// The roster is older than one that was in force.
+    /// Two rosters of one version: whichever is taken, somebody is left out.
     #[error(
-        "the roster is version {have}, and version {known} was in force already: use the newest one"
+        "the roster in the file is another one than that of version {0}, which is in force: have the \
+         operators sign the next version"
     )]
-    OldRoster {
-        /// In the file.
-        have: u64,
-        /// In the log.
-        known: u64,
-    },
+    TwoRosters(u64),
     /// The state folder.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -162,6 +160,7 @@ struct Past {
     store: LogStore,
     report: log_store::Report,
     history: History,
+    members: Members,
     summaries: BTreeMap<StudyId, Summary>,
 }
 
@@ -178,11 +177,15 @@ impl Coordinating {
         let roster = Roster::verified(&signed_roster, &bundle.consortium)?;
 
         let (folder, key) = (config.state.clone(), bundle.log_key.clone());
-        let (origin, stamp) = (bundle.consortium.name.to_string(), Arc::clone(&clock));
-        let opening = move || open_state(&folder, &origin, &key, stamp);
-        let (past, blobs, stage) = tokio::task::spawn_blocking(opening).await??;
+        let members = Members::new(bundle.consortium.clone(), roster.clone());
+        let stamp = Arc::clone(&clock);
+        let opening = move || open_state(&folder, members, &key, stamp);
+        let (mut past, blobs, stage) = tokio::task::spawn_blocking(opening).await??;
         let store = Arc::new(past.store);
-        keep_roster(&*store, &past.history, &signed_roster, &roster).await?;
+        if let Some(record) = new_roster(&past.history, &signed_roster, &roster)? {
+            store.append(&record).await?;
+            past.members.apply(&record);
+        }
 
         let secret = blake3::derive_key("consilium/reset-secret/1", &*bundle.log_key.seed());
         let listener = QuicListener::bind_lasting(config.listen, tls, &secret)?;
@@ -197,7 +200,6 @@ impl Coordinating {
             clock,
             consortium,
             key: bundle.log_key,
-            roster: roster.sites().map(|(site, _)| site.clone()).collect::<BTreeSet<_>>(),
             stop: stop.clone(),
         };
         let idle = past.history.studies().all(|study| study.interrupted.is_none());
@@ -205,7 +207,17 @@ impl Coordinating {
             common.stage.sweep();
         }
         let studies = past.history.studies().count();
-        let (running, failures) = Studies::open(common.clone(), past.history, past.summaries)?;
+        let belonging = past.members.belonging();
+        let (running, failures) =
+            Studies::open(common.clone(), belonging, past.history, past.summaries)?;
+        let membership = Membership::new(
+            past.members,
+            Arc::clone(&common.store),
+            Arc::clone(&running),
+            Arc::clone(&common.sites),
+            Arc::clone(&common.clock),
+            config.ca,
+        );
         let server = Arc::new(Server::new(Parts {
             sites: common.sites,
             studies: running,
@@ -213,14 +225,17 @@ impl Coordinating {
             blobs: common.blobs,
             stage: common.stage,
             clock: common.clock,
-            roster: Arc::new(roster),
+            membership: Arc::new(membership),
             consortium: common.consortium,
             address,
             certificate: bundle.credentials.validity,
+            root: bundle.root_pem,
+            consortium_text: bundle.consortium_text,
         }));
+        let roster = server.membership.members().roster().version();
         tracing::info!(
             %address, records = past.report.records, studies,
-            consortium = %server.consortium.name, roster = server.roster.version(), "serving"
+            consortium = %server.consortium.name, roster, "serving"
         );
         Ok(Self { server, store, listener, failures, stop })
     }
@@ -261,7 +276,8 @@ impl Coordinating {
     }
 }
 
-fn notify(state: sd_notify::NotifyState<'_>) {
+/// Tells the service manager, if there is one.
+pub(crate) fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "the service manager was not told");
     }
@@ -270,15 +286,17 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 /// Opens the state folder and folds its log. Blocks.
 fn open_state(
     folder: &Path,
-    origin: &str,
+    mut members: Members,
     key: &consilium_common::signed::SecretKey,
     clock: Arc<dyn Clock>,
 ) -> Result<(Past, Files, Stage), AppError> {
     create_folder(folder)?;
     let (mut history, mut summaries) = (History::new(), BTreeMap::new());
-    let setup = log_store::Setup { folder, origin, key, clock };
+    let origin = members.consortium().to_string();
+    let setup = log_store::Setup { folder, origin: &origin, key, clock };
     let (store, report) = LogStore::open(&setup, &mut |record, wall| {
         history.apply(record)?;
+        members.apply(record);
         summarise(&history, &mut summaries, record, wall);
         Ok(())
     })?;
@@ -291,7 +309,7 @@ fn open_state(
     let blobs = Files::open(&folder.join(schema::BLOBS))?;
     check_heads(&history, &blobs)?;
     let stage = Stage::open(&folder.join(schema::STAGE), STAGE_MEMORY_BYTES_MAX)?;
-    Ok((Past { store, report, history, summaries }, blobs, stage))
+    Ok((Past { store, report, history, members, summaries }, blobs, stage))
 }
 
 /// Every study that goes on has its newest model and strategy state and its preparation, whole: else
@@ -349,27 +367,31 @@ fn summarise(
     summaries.entry(call.study.clone()).or_insert_with(first).add(&call, wall);
 }
 
-/// Puts the roster into the log if it is new there; refuses one that is older.
-async fn keep_roster(
-    store: &dyn Store,
+/// The record of the file's roster, if it is newer than the one in the log. One that is older was
+/// followed by those that operators signed since.
+fn new_roster(
     history: &History,
     signed: &Signed<Roster>,
     roster: &Roster,
-) -> Result<(), AppError> {
+) -> Result<Option<Record>, AppError> {
     if let Some(known) = history.roster() {
-        let bytes = known.bytes.clone();
-        let before = Signed::<Roster>::from_parts(bytes, Vec::new()).parse_unverified();
-        let known_version = before.map_err(RosterError::from)?.version();
-        if roster.version() < known_version {
-            return Err(AppError::OldRoster { have: roster.version(), known: known_version });
+        let before = Signed::<Roster>::from_parts(known.bytes.clone(), Vec::new());
+        let version = before.parse_unverified().map_err(RosterError::from)?.version();
+        if roster.version() < version {
+            tracing::info!(
+                file = roster.version(),
+                in_force = version,
+                "the log has a newer roster"
+            );
+            return Ok(None);
         }
         if known.bytes == signed.bytes {
-            return Ok(());
+            return Ok(None);
+        }
+        if roster.version() == version {
+            return Err(AppError::TwoRosters(version));
         }
     }
-    let record = Record::Roster(RosterSet {
-        bytes: signed.bytes.clone(),
-        signatures: signed.signatures.clone(),
-    });
-    Ok(store.append(&record).await?)
+    let (bytes, signatures) = (signed.bytes.clone(), signed.signatures.clone());
+    Ok(Some(Record::Roster(RosterSet { bytes, signatures })))
 }

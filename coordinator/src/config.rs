@@ -6,6 +6,7 @@
 //! state = "/var/lib/consilium"
 //! certificates = "/etc/consilium/coordinator"
 //! roster = "/etc/consilium/roster.toml"
+//! ca = "/run/consilium-ca/socket"
 //! ```
 
 use std::net::SocketAddr;
@@ -35,8 +36,12 @@ pub struct Coordinator {
     pub state: PathBuf,
     /// The bundle that `consilium ca issue coordinator` made.
     pub certificates: PathBuf,
-    /// The roster that the operators signed; its `.sig` lies beside it.
+    /// The roster that the operators signed; its `.sig` lies beside it. One that came into force later
+    /// (`consilium roster sign`) is in the log, and goes before it.
     pub roster: PathBuf,
+    /// The socket of the issuing CA (`consilium ca serve`); without it no site enrols or renews here.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -63,8 +68,8 @@ impl Config {
         let text = read_text(path, CONFIG_BYTES_MAX)?;
         let mut config: Self = config::parse(&text, &path.display().to_string())?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let Coordinator { state, certificates, roster, .. } = &mut config.coordinator;
-        for path in [state, certificates, roster] {
+        let Coordinator { state, certificates, roster, ca, .. } = &mut config.coordinator;
+        for path in [state, certificates, roster].into_iter().chain(ca) {
             *path = folder.join(&*path);
         }
         Ok(config)

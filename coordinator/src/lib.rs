@@ -10,13 +10,15 @@
 //! ```
 //!
 //! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
-//! [`store`], [`stage`], [`studies`], [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring), [`server`], [`document`] (what operators are told), [`app`],
+//! [`store`], [`stage`], [`studies`], [`members`] (who belongs) and its edge [`membership`],
+//! [`authority`] (the issuing CA), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring), [`server`], [`document`] (what operators are told), [`app`],
 //! [`cli`]. [`local`] runs a whole federation on one machine, for the demonstration and the tests.
 
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
 pub mod app;
+pub mod authority;
 pub mod cli;
 pub mod compute;
 pub mod conduct;
@@ -26,6 +28,8 @@ pub mod driver;
 pub mod given;
 pub mod limits;
 pub mod local;
+pub mod members;
+pub mod membership;
 pub mod round;
 pub mod server;
 pub mod stage;

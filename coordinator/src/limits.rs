@@ -38,6 +38,10 @@ pub const TRANSFER_REPORT_INTERVAL: Millis = Millis(250);
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A blob transfer on which no byte moves for this long is given up.
 pub const TRANSFER_IDLE_MAX: Duration = Duration::from_secs(30);
+/// A site's certificate is renewed at most this often: each is a record of the log.
+pub const RENEWAL_INTERVAL_MIN: Millis = Millis::from_secs(60);
+/// Sites that enrol or renew at once; each question is a frame each way.
+pub const ENROLLING_MAX: usize = 32;
 /// How long a closing connection may take to hear why.
 pub const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Operators connected at once.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chaos;
+pub mod enrol_samples;
 pub mod fuzz;
 pub mod harness;
 pub mod samples;

@@ -15,8 +15,9 @@ use tree::{File, before_tests, files, has_word, is_rust, lines_where, over, rela
 const FILE_LINES_MAX: usize = 400;
 
 /// What the units start: program, subcommand, and the folder whose command line declares it.
-const PROGRAMS: [(&str, &str, &str); 2] = [
+const PROGRAMS: [(&str, &str, &str); 3] = [
     ("/usr/bin/consilium", "serve", "coordinator/src/"),
+    ("/usr/bin/consilium", "ca", "coordinator/src/"),
     ("/usr/bin/consilium-agent", "run", "agent/src/"),
 ];
 

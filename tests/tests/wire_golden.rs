@@ -14,6 +14,7 @@ use consilium_common::signed::Document;
 use consilium_common::update::sections::{HEADER_BYTES, Header, encode_update};
 use consilium_common::wire::frame::Decoder;
 use consilium_common::wire::messages::Message;
+use consilium_tests::enrol_samples::EnrolSamples;
 use consilium_tests::samples::Samples;
 
 #[expect(clippy::disallowed_methods, reason = "goldens are made by hand, nothing is lost")]
@@ -54,7 +55,8 @@ fn every_frame_has_its_golden_bytes_and_comes_back_equal() {
 #[test]
 fn every_record_has_its_golden_bytes_and_comes_back_equal() {
     let mut golden = BTreeMap::new();
-    for record in Samples::new().unwrap().records() {
+    let enrol = EnrolSamples::new().unwrap().records();
+    for record in Samples::new().unwrap().records().into_iter().chain(enrol) {
         let payload = record.payload().unwrap();
         assert_eq!(Record::decode(record.kind(), &payload).unwrap().as_ref(), Some(&record));
         golden.insert(format!("{:03} {}", record.kind(), record.name()), hex::encode(payload));

@@ -14,13 +14,15 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
     app::run(config).await.map_err(|error| match error {
         // Neither heals by trying again: systemd should not.
         AppError::State(StateError::Lock(_)) => Failure::Refused(error.to_string()),
+        // Coordinator and CA may be away: trying again helps.
+        AppError::NotRenewed { .. }
+        | AppError::State(_)
+        | AppError::Socket { .. }
+        | AppError::System(_) => Failure::failed(error),
         AppError::Bundle(_)
         | AppError::Key(_)
         | AppError::Policy(_)
         | AppError::OtherSite { .. } => Failure::Usage(error.to_string()),
-        AppError::State(_) | AppError::Socket { .. } | AppError::System(_) => {
-            Failure::failed(error)
-        }
     })
 }
 

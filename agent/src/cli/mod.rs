@@ -5,6 +5,7 @@
 
 mod check;
 mod daemon;
+mod enroll;
 mod epochs;
 mod evaluate;
 mod grid;
@@ -80,6 +81,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make this site's keys and ask for its certificate, with an operator's token
+    Enroll(enroll::Options),
     /// Run the daemon: take part in studies until it is stopped
     Run,
     /// Show connection, studies, tasks and retained updates of the running daemon
@@ -189,6 +192,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             None => Err(Failure::Usage(
                 "no command given: `consilium-agent --help` lists them".to_owned(),
             )),
+            Some(Command::Enroll(options)) => enroll::run(&common, &options).await,
             Some(Command::Run) => daemon::run(&common).await,
             Some(Command::Status(options)) => status::run(&common, &options).await,
             Some(Command::Study(command)) => study::run(&common, command).await,

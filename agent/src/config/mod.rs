@@ -42,7 +42,7 @@ pub struct SiteConfig {
     pub coordinator: Endpoint,
     /// Folder of everything that must survive a restart.
     pub state: PathBuf,
-    /// Folder of the bundle that `consilium ca issue site` wrote; `STATE/identity` if not given.
+    /// Folder of the keys and certificate that `enroll` made; `STATE/identity` if not given.
     #[serde(default)]
     certificates: Option<PathBuf>,
     /// The worker's program; `consilium-worker` beside the agent's own if not given.

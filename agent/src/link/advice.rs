@@ -6,8 +6,16 @@ use consilium_common::wire::reject::Code;
 #[must_use]
 pub fn advice(code: Code) -> &'static str {
     match code {
-        Code::WrongRole => "use the bundle of a site: `consilium ca issue site NAME`",
+        Code::WrongRole => {
+            "this is not a site's certificate: enrol with `consilium-agent enroll TOKEN`"
+        }
         Code::NotInRoster => "ask an operator to sign a roster that holds this site",
+        Code::Revoked => {
+            "an operator put this site out; ask why. To come back it is invited anew: \
+             `consilium-agent enroll TOKEN`"
+        }
+        Code::CertificateExpired => "the agent renews it by itself and comes back",
+        Code::NotEnrolled => "ask an operator to invite this site, or to look at its request",
         Code::ClockSkew => "set this machine's clock (NTP); the agent tries again by itself",
         Code::ProtocolVersion | Code::UnknownKind | Code::Malformed => {
             "the two ends are of different releases: update the older one"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_certs::credentials::{Credentials, CredentialsError};
-use consilium_certs::tls::{TlsError, client_config};
+use consilium_certs::tls::{ClientConfig, TlsError, client_config};
 use consilium_common::time::Clock;
 use consilium_io::net::{Carrier, CarrierError, ConnectError, QuicDialer};
 use tokio::net::lookup_host;
@@ -71,7 +71,14 @@ impl Dialer {
     /// # Errors
     /// The name, the certificate, or every address failed.
     pub async fn dial(&self, us: &Credentials) -> Result<Dialed, LinkError> {
-        let tls = client_config(us, Arc::clone(&self.clock))?;
+        self.dial_with(client_config(us, Arc::clone(&self.clock))?).await
+    }
+
+    /// Connects by this configuration.
+    ///
+    /// # Errors
+    /// The name, or every address failed.
+    pub async fn dial_with(&self, tls: Arc<ClientConfig>) -> Result<Dialed, LinkError> {
         let mut last = LinkError::Resolve {
             host: self.endpoint.host.clone(),
             reason: "it has no address".to_owned(),

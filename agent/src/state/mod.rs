@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/lock          one process a folder
-//! STATE/identity/     the site's bundle (`consilium ca issue site`)
+//! STATE/identity/     the site's keys and certificate (`consilium-agent enroll`)
 //! STATE/studies/      studies with their signatures, and what a person decided     → studies.rs
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
 //! STATE/local/        each study's current local state, which never leaves          → local.rs

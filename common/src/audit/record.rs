@@ -6,10 +6,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Receipt, RollCall};
+use crate::enrol::{Approval, EnrolRequest, Revocation};
 use crate::ids::{Digest, Round, SiteId, StudyId, Version};
 use crate::signed::{Signature, Signed};
 use crate::study::Study;
-use crate::time::Millis;
+use crate::time::{Millis, WallMillis};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::messages::{RunState, TaskKind};
 use crate::wire::reject::Code;
@@ -65,6 +66,12 @@ records! {
     7 RollCall(RoundEnded), "How a round ended; a version exists from here on.";
     8 Command(Command), "An operator's command and what came of it.";
     9 Refusal(Refusal), "A connection or an update was refused.";
+    10 Invitation(Invited), "An operator invited a site.";
+    11 EnrolRequest(EnrolAsked), "A site asked for its first certificate, with a token.";
+    12 Approval(Approved), "An operator approved a site's request.";
+    13 Certificate(Certified), "The issuing CA made a certificate for a site.";
+    14 Revocation(Revoked), "An operator put a site out for good.";
+    15 RosterSignature(RosterSigned), "An operator signed the next roster, and others have to.";
 }
 
 /// Kept bytes of the roster and its signatures (the document type lives with the certificates).
@@ -191,4 +198,60 @@ pub struct Refusal {
     pub code: String,
     /// In a sentence.
     pub detail: String,
+}
+/// An invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// Which site.
+    pub site: SiteId,
+    /// Hash of the token's secret.
+    pub token: Digest,
+    /// When the token ends.
+    pub until: WallMillis,
+    /// The operator.
+    pub by: String,
+}
+/// A request that a token was spent on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolAsked {
+    /// Hash of the token's secret.
+    pub token: Digest,
+    /// As the site sent it.
+    pub signed: Signed<EnrolRequest>,
+}
+/// An approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// As the operator signed it.
+    pub signed: Signed<Approval>,
+    /// Who sent it.
+    pub by: String,
+}
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certified {
+    /// Whose.
+    pub site: SiteId,
+    /// The certificate and the issuing CA's: PEM.
+    pub chain: String,
+    /// When it ends.
+    pub until: WallMillis,
+}
+/// A revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// As the operator signed it.
+    pub signed: Signed<Revocation>,
+    /// Who sent it.
+    pub by: String,
+}
+/// One signature of k.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterSigned {
+    /// BLAKE3 of the roster's text.
+    pub roster: Digest,
+    /// By an operator.
+    pub signature: Signature,
+    /// Who sent it.
+    pub by: String,
 }

@@ -172,11 +172,14 @@ impl Study {
         let Some(steps) = t.local_steps else {
             return Ok(());
         };
-        let need = match &self.model {
-            ModelSpec::Synthetic(_) => "the synthetic trainer takes no steps: leave it out",
-            _ if t.local_epochs.is_some() => "`training.local_epochs` is given too: leave one out",
-            _ if !(1..=LOCAL_STEPS_MAX).contains(&steps) => "1 to 10000000 is accepted",
-            _ => return Ok(()),
+        let need = if matches!(self.model, ModelSpec::Synthetic(_)) {
+            "the synthetic trainer takes no such steps: leave it out"
+        } else if t.local_epochs.is_some() {
+            "`training.local_epochs` is given too: leave one out"
+        } else if !(1..=LOCAL_STEPS_MAX).contains(&steps) {
+            "1 to 10000000 is accepted"
+        } else {
+            return Ok(());
         };
         range("training.local_steps", steps, need)
     }

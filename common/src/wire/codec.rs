@@ -6,6 +6,7 @@
 use bincode::error::DecodeError;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::frame::{FLAG_MUST_KNOW, Frame};
 use crate::limits::FRAME_BODY_BYTES_MAX;
 
 /// Why bytes were refused.
@@ -38,6 +39,14 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
         .map_err(|error| CodecError::Encode(error.to_string()))?;
     let have = bytes.len();
     if have > FRAME_BODY_BYTES_MAX { Err(CodecError::TooLong { have }) } else { Ok(bytes) }
+}
+
+/// Encodes a message into a frame of this kind, which the receiver must know.
+///
+/// # Errors
+/// A message over [`FRAME_BODY_BYTES_MAX`].
+pub fn frame<T: Serialize>(kind: u16, message: &T) -> Result<Frame, CodecError> {
+    Ok(Frame { kind, flags: FLAG_MUST_KNOW, body: encode(message)? })
 }
 
 /// Decodes a message that must fill `bytes`.

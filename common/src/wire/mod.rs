@@ -31,6 +31,7 @@
 //! struct per kind; its fields never change after a tag: a change is a new kind.
 
 pub mod codec;
+pub mod enrol;
 pub mod frame;
 pub mod messages;
 pub mod operator;

@@ -4,10 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, CodecError};
-use super::frame::{FLAG_MUST_KNOW, Frame};
-use crate::ids::{StudyId, Version};
-use crate::signed::Signed;
+use crate::enrol::{Approval, Revocation};
+use crate::ids::{Digest, SiteId, StudyId, Version};
+use crate::signed::{Signature, Signed};
 use crate::study::Study;
 
 /// Kind of a request frame.
@@ -76,6 +75,32 @@ pub enum Request {
         /// Kept bytes and signatures.
         signed: Signed<Study>,
     },
+    /// Who belongs, who asks to, who was put out, and the next roster.
+    Members,
+    /// A site may ask for a certificate with the token of this hash.
+    SiteInvite {
+        /// Which.
+        site: SiteId,
+        /// Of the token's secret.
+        token: Digest,
+    },
+    /// A site's request is its own.
+    SiteApprove {
+        /// By the operator.
+        signed: Signed<Approval>,
+    },
+    /// A site is out for good.
+    SiteRevoke {
+        /// By the operator.
+        signed: Signed<Revocation>,
+    },
+    /// A signature of the next roster.
+    RosterSign {
+        /// Its text.
+        text: Vec<u8>,
+        /// By the operator.
+        signature: Signature,
+    },
 }
 
 /// How a request ended.
@@ -93,12 +118,4 @@ pub enum End {
         /// In a sentence.
         message: String,
     },
-}
-
-/// Packs a request or an end.
-///
-/// # Errors
-/// Over the frame's limit.
-pub fn frame<T: Serialize>(kind: u16, body: &T) -> Result<Frame, CodecError> {
-    Ok(Frame { kind, flags: FLAG_MUST_KNOW, body: codec::encode(body)? })
 }

@@ -75,6 +75,13 @@ codes! {
         /// More connections, streams, messages or fetches than an agent has use for.
         Flood = 12, "flood";
 
+        /// An operator put the site out for good.
+        Revoked = 13, "revoked";
+        /// The certificate of a live connection has run out.
+        CertificateExpired = 14, "certificate-expired";
+        /// A request for a certificate that was refused.
+        NotEnrolled = 15, "not-enrolled";
+
         // Studies.
         /// No such study here.
         UnknownStudy = 20, "unknown-study";

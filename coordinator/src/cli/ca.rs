@@ -1,6 +1,7 @@
 //! `consilium ca`: keys, certificates and the roster of a consortium.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use consilium_certs::ca::Ca;
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::{self, Format};
+use crate::authority;
 
 /// `consilium ca …`
 #[derive(Debug, Subcommand)]
@@ -25,6 +27,8 @@ pub(super) enum CaCommand {
     Init(InitArgs),
     /// Issue a bundle of keys and certificates, or renew one.
     Issue(IssueArgs),
+    /// Certify what operators approve and sites renew, for the coordinator on this machine.
+    Serve(ServeArgs),
     /// Sign or show the roster.
     #[command(subcommand)]
     Roster(RosterCommand),
@@ -84,6 +88,21 @@ enum Whom {
     },
 }
 
+/// `consilium ca serve`
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The CA's folder. Run it as another user than the coordinator's: whoever reads the folder can make
+    /// certificates.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    ca: PathBuf,
+    /// The Unix socket to listen on; `ca` in consilium.toml names it.
+    #[arg(long, value_name = "SOCKET")]
+    socket: PathBuf,
+    /// How many hours a site's certificate is good.
+    #[arg(long, value_name = "HOURS", default_value_t = 7 * 24, value_parser = clap::value_parser!(u64).range(1..=24 * 90))]
+    hours: u64,
+}
+
 /// `consilium ca roster …`
 #[derive(Debug, Subcommand)]
 pub(super) enum RosterCommand {
@@ -113,6 +132,7 @@ pub(super) fn run(command: CaCommand) -> Result<(), Failure> {
     match command {
         CaCommand::Init(args) => init(&args),
         CaCommand::Issue(args) => issue(&args),
+        CaCommand::Serve(args) => serve(&args),
         CaCommand::Roster(RosterCommand::Sign { ca, key, out }) => {
             sign_roster(&ca, &key, out.as_deref())
         }
@@ -137,6 +157,26 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
         args.dir.display()
     ));
     Ok(())
+}
+
+fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    let ca = Ca::open(&args.ca).map_err(Failure::failed)?;
+    if let Some(root) = ca.root_still_here() {
+        output::line(format_args!("take {} offline: issuing never needs it", root.display()));
+    }
+    let length = Millis::from_secs(args.hours.saturating_mul(3600));
+    super::on_runtime(async {
+        let socket = args.socket.display();
+        let listener = authority::listen(&args.socket)
+            .map_err(|error| Failure::failed(format!("cannot listen on {socket}: {error}")))?;
+        let consortium = ca.consortium().name.clone();
+        tracing::info!(%consortium, %socket, hours = args.hours, "the issuing CA serves");
+        crate::app::notify(sd_notify::NotifyState::Ready);
+        tokio::select! {
+            () = authority::serve(ca, listener, length, Arc::new(SystemClock::open())) => Ok(()),
+            ended = crate::app::signals() => ended.map_err(Failure::failed),
+        }
+    })
 }
 
 fn issue(args: &IssueArgs) -> Result<(), Failure> {

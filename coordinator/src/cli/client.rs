@@ -10,7 +10,7 @@ use consilium_certs::tls;
 use consilium_common::ids::Digest;
 use consilium_common::time::Clock;
 use consilium_common::wire::codec;
-use consilium_common::wire::operator::{self, End, KIND_END, KIND_PART, KIND_REQUEST, Request};
+use consilium_common::wire::operator::{End, KIND_END, KIND_PART, KIND_REQUEST, Request};
 use consilium_io::SystemClock;
 use consilium_io::disk::{Blobs, Durability};
 use consilium_io::net::transfer::{Pace, PartialSink, Source, fetch, push};
@@ -79,7 +79,7 @@ impl Client {
 
     async fn exchange(&self, request: &Request) -> Result<(Vec<u8>, End), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let frame = operator::frame(KIND_REQUEST, request).map_err(|e| text(&e))?;
+        let frame = codec::frame(KIND_REQUEST, request).map_err(|e| text(&e))?;
         let stream = self.carrier.open(StreamKind::Request).await.map_err(|e| text(&e))?;
         let mut writer = FrameWriter::new(stream.send);
         writer.write(&frame).await.map_err(|e| text(&e))?;

@@ -7,7 +7,9 @@ mod exit;
 mod model;
 pub mod output;
 mod report;
+mod roster;
 mod serve;
+mod site;
 mod status;
 mod study;
 
@@ -29,10 +31,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Whether it becomes the coordinator, whose log people read.
+    /// Whether it becomes a daemon, whose log people read.
     #[must_use]
     pub fn serves(&self) -> bool {
-        matches!(self.command, Command::Serve(_))
+        matches!(self.command, Command::Serve(_) | Command::Ca(ca::CaCommand::Serve(_)))
     }
 }
 
@@ -54,6 +56,12 @@ enum Command {
     /// Make the consortium's keys and certificates.
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// Invite hospitals, approve their requests, put them out.
+    #[command(subcommand)]
+    Site(site::SiteCommand),
+    /// Look at and sign the list of hospitals that take part.
+    #[command(subcommand)]
+    Roster(roster::RosterCommand),
     /// Sign, submit, run and look at studies.
     #[command(subcommand)]
     Study(study::StudyCommand),
@@ -88,6 +96,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             demo::run(&args).map_err(|error| Failure::failed(format!("{error:#}")))
         }
         Command::Ca(command) => ca::run(command),
+        Command::Site(command) => site::run(command),
+        Command::Roster(command) => roster::run(command),
         Command::Study(command) => study::run(command),
         Command::Model(command) => model::run(command),
         Command::Report(args) => report::run(&args),

@@ -24,7 +24,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("the system gives no threads: {error}")))?;
     let served = runtime.block_on(app::serve(config, app::signals()));
     served.map_err(|error| {
-        let refused = matches!(error, AppError::Roster(_) | AppError::OldRoster { .. });
+        let refused = matches!(error, AppError::Roster(_) | AppError::TwoRosters(_));
         let exit = if refused { Exit::Refused } else { Exit::Failed };
         Failure { exit, message: error.to_string() }
     })

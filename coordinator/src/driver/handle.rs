@@ -1,6 +1,7 @@
 //! The outside of a driver: what may be told to it, and what can be seen of its study without
 //! asking.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_common::audit::record::{Completion, PlanMade};
@@ -24,6 +25,8 @@ pub enum Event {
     Gone(SiteId),
     /// It was put out for a time.
     Quarantined(SiteId),
+    /// Who may take part has changed.
+    Members(Arc<BTreeSet<SiteId>>),
     /// A site's word on a round.
     Message(SiteId, SiteMessage),
     /// May these bytes be pushed?

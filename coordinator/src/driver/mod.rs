@@ -135,6 +135,7 @@ impl Driver {
             Event::Ready(site) => engine.handle_site_ready(&site, now),
             Event::Gone(site) => engine.handle_site_gone(&site, now),
             Event::Quarantined(site) => engine.handle_site_quarantined(&site, now),
+            Event::Members(members) => engine.handle_members((*members).clone(), now),
             Event::Message(site, message) => engine.handle_message(&site, message, now),
             // Whoever asked may have gone meanwhile; the same below.
             Event::Push { site, round, digest, bytes, answer } => {

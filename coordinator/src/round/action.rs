@@ -135,7 +135,13 @@ impl Action {
                 Record::Roster(_)
                 | Record::StudySubmitted(_)
                 | Record::Command(_)
-                | Record::Refusal(_) => "persist-other",
+                | Record::Refusal(_)
+                | Record::Invitation(_)
+                | Record::EnrolRequest(_)
+                | Record::Approval(_)
+                | Record::Certificate(_)
+                | Record::Revocation(_)
+                | Record::RosterSignature(_) => "persist-other",
             },
             Self::Send { message, .. } => match **message {
                 Message::Plan(_) => "send-plan",

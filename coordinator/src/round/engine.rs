@@ -121,9 +121,25 @@ impl Engine {
     pub fn handle_site_quarantined(&mut self, site: &SiteId, now: Millis) {
         let live = self.open.as_mut().filter(|open| open.is_live() && !open.uploads_closed);
         if let Some(part) = live.and_then(|open| open.sites.get_mut(site)) {
-            part.put_out();
+            part.put_out(Code::Quarantined);
         }
         self.handle_site_gone(site, now);
+    }
+
+    /// Who may take part from now on. Whoever may not any more is gone, and nothing that it owes is
+    /// waited for: the round goes on with the others, and its roll call says why.
+    pub fn handle_members(&mut self, members: BTreeSet<SiteId>, now: Millis) {
+        self.now = now;
+        let out: Vec<SiteId> = self.roster.difference(&members).cloned().collect();
+        let mut live = self.open.as_mut().filter(|open| open.is_live() && !open.uploads_closed);
+        for site in out {
+            if let Some(part) = live.as_mut().and_then(|open| open.sites.get_mut(&site)) {
+                part.put_out(Code::Revoked);
+            }
+            self.sessions.remove(&site);
+        }
+        self.roster = members;
+        self.advance();
     }
 
     /// A site's word. Messages of other studies, of rounds that are over (but for offers) and of

@@ -55,7 +55,7 @@ pub(super) enum Why {
     Declined(Code),
     Idle,
     Failed(Code),
-    /// What it delivered broke a rule, or it is in quarantine.
+    /// What it delivered broke a rule, or it is in quarantine, or out for good.
     Refused(Code),
     Late,
 }
@@ -165,13 +165,13 @@ impl Site {
         self.offers <= OFFERS_PER_ROUND_MAX
     }
 
-    /// The site is in quarantine: nothing is waited for. What was accepted of it counts.
-    pub(super) fn put_out(&mut self) {
+    /// The site is in quarantine, or out for good: nothing is waited for. What was accepted of it counts.
+    pub(super) fn put_out(&mut self, code: Code) {
         let waits = self.state.owes()
             || matches!(self.state, SiteState::Looking | SiteState::Verifying)
             || matches!(self.state, SiteState::Out(Why::NoAnswer | Why::Idle));
         if waits {
-            self.state = SiteState::Out(Why::Refused(Code::Quarantined));
+            self.state = SiteState::Out(Why::Refused(code));
         }
     }
 

@@ -15,31 +15,41 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::broken::Broken;
-use super::{Server, agent_session, operator_session, sites};
+use super::{Server, agent_session, enrol_session, operator_session, sites};
 use crate::conduct::{Deed, Term};
-use crate::limits::{GOODBYE_MAX, HELLO_WAIT_MAX, OPERATOR_CONNECTIONS_MAX, OPERATORS_MAX};
+use crate::limits::{
+    ENROLLING_MAX, GOODBYE_MAX, HELLO_WAIT_MAX, OPERATOR_CONNECTIONS_MAX, OPERATORS_MAX,
+};
 
 /// Accepts connections until `stop`; returns when the sessions are over.
 pub async fn run(server: Arc<Server>, listener: &QuicListener, stop: CancellationToken) {
     let sessions = TaskTracker::new();
     let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
+    let enrolling = Arc::new(Semaphore::new(ENROLLING_MAX));
     loop {
         let handshake = tokio::select! {
             () = stop.cancelled() => break,
             next = listener.accept_past(&**server.sites.guard()) => next,
         };
         let Some(handshake) = handshake else { break };
-        let (server, operators) = (Arc::clone(&server), Arc::clone(&operators));
-        sessions.spawn(admit(server, handshake, operators, stop.clone()));
+        let (operators, enrolling) = (Arc::clone(&operators), Arc::clone(&enrolling));
+        let places = Places { operators, enrolling };
+        sessions.spawn(admit(Arc::clone(&server), handshake, places, stop.clone()));
     }
     sessions.close();
     sessions.wait().await;
 }
 
+/// How many of those who are no sites are served at once.
+struct Places {
+    operators: Arc<Semaphore>,
+    enrolling: Arc<Semaphore>,
+}
+
 async fn admit(
     server: Arc<Server>,
     handshake: Handshake,
-    operators: Arc<Semaphore>,
+    Places { operators, enrolling }: Places,
     stop: CancellationToken,
 ) {
     let address = handshake.remote_address();
@@ -63,6 +73,13 @@ async fn admit(
         },
     };
     let alpn = carrier.alpn();
+    if alpn == tls::ALPN_ENROL {
+        let Ok(_place) = enrolling.try_acquire() else {
+            let busy = "many sites enrol just now: try again in a moment";
+            return sites::close(&*carrier, Code::Busy, busy);
+        };
+        return enrol_session::run(&server, &*carrier).await;
+    }
     let chain = carrier.peer_certificates();
     let known = tls::peer_identity(Some(&chain))
         .and_then(|identity| Ok((tls::admit(&identity, Some(&alpn))?, identity)));
@@ -100,15 +117,11 @@ async fn agent(
     stop: CancellationToken,
 ) {
     let guard = server.sites.guard();
-    if !server.roster.contains(&site) {
+    let belongs = server.membership.members().belongs(&site);
+    if let Err(error) = belongs {
         guard.failed_handshake(carrier.remote_address().ip());
-        let detail = format!(
-            "site {site} is not in roster version {}: have the operators sign one that has it, and \
-             restart the coordinator with it",
-            server.roster.version()
-        );
-        let name = identity.to_string();
-        return refuse(server, &*carrier, name, Code::NotInRoster, &detail).await;
+        let (name, detail) = (identity.to_string(), error.to_string());
+        return refuse(server, &*carrier, name, error.code(), &detail).await;
     }
     if guard.term(&site).is_none() && !guard.allows(&site, Deed::Connect) {
         server.sites.blame(&site, &Broken::flood(Deed::Connect), None);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broken::{Blame, Broken};
 use super::sites::{self, Outbox, SessionId};
-use super::{PROGRAM, Server, blobs, greeting};
+use super::{PROGRAM, Server, blobs, expiry, greeting};
 use crate::conduct::Deed;
 use crate::driver::{Event, Handle};
 use crate::limits::GOODBYE_MAX;
@@ -60,6 +60,10 @@ pub(super) async fn run(
     let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall() };
     let arrival = server.sites.arrive(&site, Arc::clone(&carrier), welcome.into());
     gone(&server, &site, arrival.replaced).await;
+    // It may have been put out between its handshake and now, when there was nothing to cut.
+    if let Err(error) = server.membership.members().belongs(&site) {
+        server.sites.cut(&site, Code::Revoked, &error.to_string());
+    }
     let session = Session { server: &server, site: &site, id: arrival.id };
     session.offer_studies();
 
@@ -68,6 +72,7 @@ pub(super) async fn run(
         ended = session.listen(reader) => ended,
         ended = session.speak(writer, arrival.queue) => ended,
         ended = blobs::serve(&server, &*carrier, &site) => ended,
+        broken = expiry::expired(&*carrier, &*server.clock) => Err(broken),
     };
     if let Err(broken) = ended {
         let code = broken.code;

@@ -44,7 +44,7 @@ pub(super) async fn status(
 }
 
 fn coordinator(server: &Server) -> CoordinatorStatus {
-    let wall = server.clock.wall();
+    let (wall, members) = (server.clock.wall(), server.membership.members());
     CoordinatorStatus {
         program: PROGRAM.to_owned(),
         address: server.address.to_string(),
@@ -52,8 +52,8 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
         uptime_seconds: server.clock.now().since(server.started).0 / 1000,
         wall,
         log_records: server.store.records(),
-        sites: server.roster.sites().count(),
-        roster_version: server.roster.version(),
+        sites: members.roster().sites().count(),
+        roster_version: members.roster().version(),
         connected: server.sites.connected(),
         certificate: server.certificate.standing(wall).to_string(),
         quarantined: server.sites.guard().terms().into_iter().map(quarantined).collect(),

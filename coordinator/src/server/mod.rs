@@ -1,9 +1,10 @@
 //! The network's edge: who comes in, what they say, and what they get.
 //!
 //! ```text
-//!   QUIC ─► accept ─┬─► greeting ─► agent_session ─┬─ control frames ─► drivers (one a study)
+//!   QUIC ─► accept ─┬─► enrol_session ───────────────► membership (who belongs)
+//!                   ├─► greeting ─► agent_session ─┬─ control frames ─► drivers (one a study)
 //!                   │                     blobs ───┴─► intake (updates) · distribute (models)
-//!                   └─► operator_session ── requests ─────► studies · answers
+//!                   └─► operator_session ── requests ─────► studies · answers · member_requests
 //!   drivers ─► sites ─► agent_session ─► the site
 //!   all of them ─► guard ─► conduct: rates, quarantine, rationed addresses
 //! ```
@@ -14,9 +15,12 @@ mod answers;
 mod blobs;
 mod broken;
 mod distribute;
+mod enrol_session;
+mod expiry;
 mod greeting;
 pub mod guard;
 mod intake;
+mod member_requests;
 mod operator_session;
 mod pace;
 mod refusals;
@@ -26,10 +30,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consilium_certs::consortium::Consortium;
-use consilium_certs::roster::Roster;
 use consilium_certs::validity::Validity;
 use consilium_common::time::{Clock, Millis};
 
+use crate::membership::Membership;
 use crate::stage::Stage;
 use crate::store::{Blobs, Store};
 use crate::studies::Studies;
@@ -55,7 +59,7 @@ pub struct Server {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who belongs.
-    pub roster: Arc<Roster>,
+    pub membership: Arc<Membership>,
     /// Whose coordinator this is.
     pub consortium: Arc<Consortium>,
     /// Where it listens.
@@ -64,6 +68,10 @@ pub struct Server {
     pub started: Millis,
     /// How long its certificate is good.
     pub certificate: Validity,
+    /// The root that sites trust: PEM.
+    pub root: String,
+    /// The text of the consortium file: what a site pins when it enrols.
+    pub consortium_text: String,
     refusals: Refusals,
 }
 
@@ -77,10 +85,12 @@ pub struct Parts {
     pub blobs: Arc<dyn Blobs>,
     pub stage: Arc<Stage>,
     pub clock: Arc<dyn Clock>,
-    pub roster: Arc<Roster>,
+    pub membership: Arc<Membership>,
     pub consortium: Arc<Consortium>,
     pub address: SocketAddr,
     pub certificate: Validity,
+    pub root: String,
+    pub consortium_text: String,
 }
 
 impl Server {
@@ -95,10 +105,12 @@ impl Server {
             blobs: parts.blobs,
             stage: parts.stage,
             clock: parts.clock,
-            roster: parts.roster,
+            membership: parts.membership,
             consortium: parts.consortium,
             address: parts.address,
             certificate: parts.certificate,
+            root: parts.root,
+            consortium_text: parts.consortium_text,
             refusals: Refusals::default(),
         }
     }

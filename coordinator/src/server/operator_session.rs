@@ -14,7 +14,7 @@ use consilium_common::wire::codec;
 use consilium_common::wire::frame::{FLAG_MUST_KNOW, Frame};
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::operator::{
-    self, End, KIND_END, KIND_PART, KIND_REQUEST, PART_BYTES, Request,
+    End, KIND_END, KIND_PART, KIND_REQUEST, PART_BYTES, Request,
 };
 use consilium_common::wire::reject::Code;
 use consilium_io::net::transfer::{self, Incoming, Pace, PushRequest, Refusal};
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, answers, distribute, sites};
+use super::{Server, answers, distribute, expiry, member_requests, sites};
 use crate::conduct::Bucket;
 use crate::document::CommandDocument;
 use crate::driver::{Event, Handle};
@@ -65,6 +65,10 @@ pub(super) async fn run(
         let stream = tokio::select! {
             () = stop.cancelled() => {
                 sites::close(&*carrier, Code::ShuttingDown, "the coordinator goes down");
+                return;
+            }
+            broken = expiry::expired(&*carrier, &*server.clock) => {
+                sites::close(&*carrier, broken.code, &broken.detail);
                 return;
             }
             stream = carrier.accept(), if streams.len() < OPERATOR_REQUESTS_MAX => stream,
@@ -159,7 +163,7 @@ async fn reply(
         let body = part.to_vec();
         writer.write(&Frame { kind: KIND_PART, flags: FLAG_MUST_KNOW, body }).await?;
     }
-    let end = operator::frame(KIND_END, &end)
+    let end = codec::frame(KIND_END, &end)
         .map_err(|error| FramesError::Stream(std::io::Error::other(error)))?;
     writer.write(&end).await?;
     writer.finish().await
@@ -187,6 +191,11 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
             let offered = server.studies.offer_initial(&signed).await;
             json(&offered.map_err(submit_fault)?)
         }
+        Request::Members => json(&member_requests::document(server)?),
+        request @ (Request::SiteInvite { .. }
+        | Request::SiteApprove { .. }
+        | Request::SiteRevoke { .. }
+        | Request::RosterSign { .. }) => member_requests::command(server, identity, request).await,
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
         Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,
@@ -194,7 +203,7 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
 }
 
 /// Who commands; auditors and others do not.
-fn commander(identity: &Identity) -> Result<String, Fault> {
+pub(super) fn commander(identity: &Identity) -> Result<String, Fault> {
     match &identity.role {
         Role::Operator(name) => Ok(name.to_string()),
         Role::Site(_) | Role::Auditor(_) | Role::Coordinator => Err(Fault::Refused(format!(
@@ -249,20 +258,20 @@ async fn changed(
     outcome: Result<Handle, Fault>,
     state: RunState,
 ) -> Result<Vec<u8>, Fault> {
-    note(server, identity, command, &outcome).await?;
+    note(server, identity, command, outcome.as_ref().map(drop)).await?;
     let study = outcome?;
     json(&CommandDocument { study: study.id().clone(), digest: study.digest(), state })
 }
 
 /// Records a command. What it caused was queued before, so it is durable when this returns.
-async fn note(
+pub(super) async fn note(
     server: &Server,
     identity: &Identity,
     command: String,
-    outcome: &Result<Handle, Fault>,
+    outcome: Result<(), &Fault>,
 ) -> Result<(), Fault> {
     let outcome = match outcome {
-        Ok(_) => "done".to_owned(),
+        Ok(()) => "done".to_owned(),
         Err(Fault::Refused(why)) => format!("refused: {why}"),
         Err(Fault::Failed(why)) => format!("failed: {why}"),
     };
@@ -271,6 +280,6 @@ async fn note(
     server.store.append(&record).await.map_err(Fault::failed)
 }
 
-fn json(document: &impl Serialize) -> Result<Vec<u8>, Fault> {
+pub(super) fn json(document: &impl Serialize) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(document).map_err(Fault::failed)
 }

@@ -209,6 +209,14 @@ impl Sites {
         }
     }
 
+    /// Ends a site's connection, if it has one.
+    pub fn cut(&self, site: &SiteId, code: Code, reason: &str) {
+        let desk = self.desk();
+        if let Some(session) = desk.sites.get(site).and_then(|site| site.session.as_ref()) {
+            close(&*session.carrier, code, reason);
+        }
+    }
+
     /// Ends every session: the coordinator goes down.
     pub fn close_all(&self, code: Code, reason: &str) {
         for entry in self.desk().sites.values() {

@@ -86,6 +86,12 @@ pub(super) fn keys_of(record: &Record) -> Vec<Key> {
         | Record::Training(_)
         | Record::Receipt(_)
         | Record::Command(_)
-        | Record::Refusal(_) => Vec::new(),
+        | Record::Refusal(_)
+        | Record::Invitation(_)
+        | Record::EnrolRequest(_)
+        | Record::Approval(_)
+        | Record::Certificate(_)
+        | Record::Revocation(_)
+        | Record::RosterSignature(_) => Vec::new(),
     }
 }

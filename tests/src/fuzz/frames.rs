@@ -1,14 +1,17 @@
 //! Control frames, the messages in them, and operators' requests.
 
+use consilium_common::enrol::Token;
 use consilium_common::limits::FRAME_BODY_BYTES_MAX;
 use consilium_common::wire::codec;
+use consilium_common::wire::enrol::{Answer, Ask};
 use consilium_common::wire::frame::{Decoder, Frame, FrameError};
 use consilium_common::wire::messages::{Message, UpdateContext};
-use consilium_common::wire::operator::{End, KIND_END, KIND_REQUEST, Request, frame};
+use consilium_common::wire::operator::{End, KIND_END, KIND_REQUEST, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{documents, shown};
+use crate::enrol_samples::EnrolSamples;
 use crate::samples::Samples;
 
 /// A stream gives the same frames in pieces of any size; they are its bytes, and decode or not.
@@ -67,12 +70,27 @@ fn read(frame: &Frame) {
     }
 }
 
-/// What operators ask, how it ends, and what a push is for: a byte says which, the body follows.
+/// What operators and sites that enrol ask, how it ends, and what a push is for: a byte says which, the
+/// body follows.
 pub(super) fn operator(bytes: &[u8]) {
     match bytes.split_first() {
-        Some((0, body)) => {
-            if let Some(Request::StudySubmit { signed }) = recoded::<Request>(body) {
-                documents::signed(&signed);
+        Some((0, body)) => match recoded::<Request>(body) {
+            Some(Request::StudySubmit { signed }) => documents::signed(&signed),
+            Some(Request::SiteApprove { signed }) => documents::signed(&signed),
+            Some(Request::SiteRevoke { signed }) => documents::signed(&signed),
+            _ => {}
+        },
+        Some((3, body)) => match recoded::<Ask>(body) {
+            Some(Ask::Enrol { signed, .. }) => documents::signed(&signed),
+            Some(Ask::Renew { signed }) => documents::signed(&signed),
+            None => {}
+        },
+        Some((4, body)) => drop(recoded::<Answer>(body)),
+        Some((5, body)) => {
+            let text = String::from_utf8_lossy(body);
+            match text.parse::<Token>() {
+                Ok(token) => assert_eq!(token.to_string().parse(), Ok(token)),
+                Err(error) => shown(&error, body),
             }
         }
         Some((1, body)) => drop(recoded::<End>(body)),
@@ -139,8 +157,17 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         [End::Done, End::Refused { message: "no".into() }, End::Failed { message: "x".into() }];
     let round = samples.receipt().round;
     let context = codec::encode(&UpdateContext { study: study(), round }).unwrap();
-    let asked = asked.iter().map(|request| (0, frame(KIND_REQUEST, request).unwrap().body));
-    let ends = ends.iter().map(|end| (1, frame(KIND_END, end).unwrap().body));
+    let asked = asked.iter().map(|request| (0, codec::frame(KIND_REQUEST, request).unwrap().body));
+    let ends = ends.iter().map(|end| (1, codec::frame(KIND_END, end).unwrap().body));
+    let enrol = EnrolSamples::new().unwrap();
+    let members = enrol.commands();
+    let members =
+        members.iter().map(|request| (0, codec::frame(KIND_REQUEST, request).unwrap().body));
+    let (asks, answers) = (enrol.asks(), enrol.answers());
+    let asks = asks.iter().map(|ask| (3, codec::encode(ask).unwrap()));
+    let answers = answers.iter().map(|answer| (4, codec::encode(answer).unwrap()));
+    let token = [(5, enrol.token().to_string().into_bytes())];
     let all = asked.chain(ends).chain([(2, context)]);
+    let all = all.chain(members).chain(asks).chain(answers).chain(token);
     all.map(|(which, body)| [&[which], body.as_slice()].concat()).collect()
 }

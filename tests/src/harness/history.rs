@@ -58,7 +58,13 @@ impl History {
                     Record::Roster(_)
                     | Record::StudySubmitted(_)
                     | Record::Plan(_)
-                    | Record::Training(_),
+                    | Record::Training(_)
+                    | Record::Invitation(_)
+                    | Record::EnrolRequest(_)
+                    | Record::Approval(_)
+                    | Record::Certificate(_)
+                    | Record::Revocation(_)
+                    | Record::RosterSignature(_),
                 )
                 | None => {}
             }

@@ -8,16 +8,17 @@ struct Pure {
     siblings: Option<&'static [&'static str]>,
 }
 
-const PURE: [Pure; 7] = [
+const PURE: [Pure; 8] = [
     Pure { folder: "common/src", siblings: None },
     Pure { folder: "coordinator/src/round", siblings: Some(COORDINATOR) },
     Pure { folder: "coordinator/src/aggregate", siblings: Some(COORDINATOR) },
     Pure { folder: "coordinator/src/conduct", siblings: Some(COORDINATOR) },
+    Pure { folder: "coordinator/src/members", siblings: Some(COORDINATOR) },
     Pure { folder: "coordinator/src/registry", siblings: Some(COORDINATOR) },
     Pure { folder: "agent/src/session", siblings: Some(AGENT) },
     Pure { folder: "agent/src/policy", siblings: Some(AGENT) },
 ];
-const COORDINATOR: &[&str] = &["round", "aggregate", "conduct", "registry", "limits"];
+const COORDINATOR: &[&str] = &["round", "aggregate", "conduct", "members", "registry", "limits"];
 const AGENT: &[&str] = &["session", "policy"];
 
 /// What no pure file may name, however it writes the path.
@@ -38,7 +39,7 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// The crates that a pure folder of coordinator or agent may use (and its siblings, and itself).
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "core",
     "alloc",
     "std",
@@ -47,8 +48,9 @@ const CRATES: [&str; 10] = [
     "super",
     "consilium_common",
     "thiserror",
-    "serde",  // derives on what status shows
-    "blake3", // the digest of a sum
+    "serde",           // derives on what status shows
+    "blake3",          // the digest of a sum
+    "consilium_certs", // the roster and the consortium, as documents
 ];
 
 /// Findings in the code of the file at `path`; none if it does not lie in a pure folder.

@@ -17,4 +17,4 @@ pub use lock::{LockError, StateLock};
 pub use log::{Log, LogError, LogReport, RecordRef};
 pub use model::{ModelFileError, read_safetensors};
 pub use replace::{Access, replace, replace_private, replace_with, sweep_temporary};
-pub use text::{TextError, read_text};
+pub use text::{TextError, read_file, read_text};

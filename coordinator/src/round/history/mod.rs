@@ -104,7 +104,15 @@ impl History {
                 let roll_call = readable(name, &ended.signed)?;
                 self.known(name, &roll_call.study)?.roll_call(name, &roll_call)
             }
-            Record::Command(_) | Record::Refusal(_) => Ok(()),
+            // Members are another fold's: `crate::members`.
+            Record::Command(_)
+            | Record::Refusal(_)
+            | Record::Invitation(_)
+            | Record::EnrolRequest(_)
+            | Record::Approval(_)
+            | Record::Certificate(_)
+            | Record::Revocation(_)
+            | Record::RosterSignature(_) => Ok(()),
         }
     }
 

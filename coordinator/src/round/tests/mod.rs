@@ -10,6 +10,7 @@ mod crash;
 mod delivery;
 mod golden;
 mod life;
+mod members;
 mod prepare;
 mod random;
 mod scaffold;

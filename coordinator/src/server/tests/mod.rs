@@ -66,6 +66,7 @@ impl Town {
             state: dir.path().join("state"),
             certificates: dir.path().join("ca/issued/coordinator"),
             roster,
+            ca: None,
         };
         let running = Coordinating::start(config).await.unwrap();
         let address = running.address();

@@ -1,7 +1,9 @@
 //! The JSON documents that the coordinator answers operators with. Field names are stable: scripts
 //! and dashboards read them.
 //!
-//! `server/answers` fills them, `cli` prints them as tables or hands them on with `--json`.
+//! `server/answers` and `server/member_requests` fill them, `cli` prints them as tables or hands them on with `--json`.
+
+mod members;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +16,11 @@ use consilium_common::update::operating_point::OperatingPoint;
 use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
+
+pub use members::{
+    ApplicantLine, InvitationLine, InviteDocument, MembersDocument, ProposalDocument,
+    RevocationLine, RevokeDocument, RosterSignDocument, SiteLine,
+};
 
 /// Answer to `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

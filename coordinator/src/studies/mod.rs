@@ -1,6 +1,8 @@
 //! The studies of this coordinator, each with its driver: opened from the log at start, added when
 //! an operator submits one, found by name, by digest, or by the base that they serve.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -8,13 +10,12 @@ use consilium_certs::consortium::Consortium;
 use consilium_common::audit::Record;
 use consilium_common::audit::record::StudySubmitted;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
-use consilium_common::signed::{SecretKey, Signed, SignedError};
+use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Study, StudyError};
 use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::time::Clock;
 use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::StudyOffer;
-use consilium_io::disk::BlobError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +23,16 @@ use tokio_util::sync::CancellationToken;
 use crate::compute::Compute;
 use crate::conduct::Part;
 use crate::document::InitialDocument;
-use crate::driver::{Driver, DriverError, Handle, Serving, Tools, View};
+use crate::driver::{Driver, DriverError, Event, Handle, Serving, Tools, View};
 use crate::given::{self, Awaited, GivenError};
 use crate::limits::DRIVER_QUEUE_MAX;
 use crate::round::{Engine, History, HistoryError, StudyHistory};
 use crate::server::sites::{Outbox, Sites};
 use crate::stage::Stage;
-use crate::store::{Blobs, Store, StoreError};
+use crate::store::{Blobs, Store};
 use crate::summary::Summary;
+
+pub use error::SubmitError;
 
 /// What all studies share.
 #[derive(Debug, Clone)]
@@ -43,66 +46,8 @@ pub struct Common {
     pub consortium: Arc<Consortium>,
     /// The log key.
     pub key: SecretKey,
-    /// The sites of the roster.
-    pub roster: BTreeSet<SiteId>,
     /// Ends all drivers.
     pub stop: CancellationToken,
-}
-
-/// Why a study was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// The operators' signatures do not hold.
-    #[error("the study is refused: {0}")]
-    Signed(#[from] SignedError),
-    /// It cannot be served.
-    #[error("the study is refused: {0}")]
-    Study(#[from] StudyError),
-    /// It names a v0 that does not follow from its spec.
-    #[error(
-        "the study is refused: [initial] names model {have:?}, the spec gives {need:?}: sign the \
-         draft again with this version"
-    )]
-    Initial {
-        /// In the file.
-        have: Digest,
-        /// From the spec.
-        need: Digest,
-    },
-    /// It was given a v0 that cannot be used.
-    #[error("the study is refused: {0}")]
-    Given(GivenError),
-    /// It was given none.
-    #[error("study {0} was signed without `--start`: its v0 follows from its seed")]
-    NotGiven(StudyId),
-    /// It does not fit what is here.
-    #[error("the study is refused: {0}")]
-    History(#[from] HistoryError),
-    /// The model could not be kept.
-    #[error("the study's model cannot be kept: {0}")]
-    Blob(#[from] BlobError),
-    /// The record could not be written.
-    #[error("the study cannot be recorded: {0}")]
-    Store(#[from] StoreError),
-    /// A thread died.
-    #[error("the study's model cannot be made: {0}")]
-    Died(#[from] tokio::task::JoinError),
-}
-
-impl SubmitError {
-    /// Whether it is the submission's fault.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::Signed(_)
-            | Self::Study(_)
-            | Self::Initial { .. }
-            | Self::NotGiven(_)
-            | Self::History(_) => true,
-            Self::Given(error) => error.is_refusal(),
-            Self::Blob(_) | Self::Store(_) | Self::Died(_) => false,
-        }
-    }
 }
 
 /// A study with its driver.
@@ -122,20 +67,23 @@ pub struct Studies {
     running: RwLock<BTreeMap<StudyId, Running>>,
     /// Models that operators were told to bring.
     awaited: Mutex<Awaited>,
-    /// One submission at a time.
+    /// Sites that may take part.
+    members: RwLock<Arc<BTreeSet<SiteId>>>,
+    /// One submission at a time, and no change of the members beside it.
     submitting: tokio::sync::Mutex<()>,
     threads: Arc<Semaphore>,
     failed: mpsc::Sender<DriverError>,
 }
 
 impl Studies {
-    /// The studies that `history` knows, their drivers running. `summaries` are theirs. The
+    /// The studies that `history` knows, their drivers running, for `members`. `summaries` are theirs. The
     /// receiver gets the error of a driver that must not go on: the process ends then.
     ///
     /// # Errors
     /// A study of the log that this version cannot serve.
     pub fn open(
         common: Common,
+        members: BTreeSet<SiteId>,
         history: History,
         mut summaries: BTreeMap<StudyId, Summary>,
     ) -> Result<(Arc<Self>, mpsc::Receiver<DriverError>), StudyError> {
@@ -147,6 +95,7 @@ impl Studies {
             history: Arc::new(Mutex::new(history)),
             running: RwLock::default(),
             awaited: Mutex::default(),
+            members: RwLock::new(Arc::new(members)),
             submitting: tokio::sync::Mutex::default(),
             threads: Arc::new(Semaphore::new(threads)),
             failed,
@@ -156,6 +105,18 @@ impl Studies {
             studies.begin(&study, summary)?;
         }
         Ok((studies, failures))
+    }
+
+    /// Who may take part from now on, in every study that there is or will be.
+    pub async fn set_members(&self, members: BTreeSet<SiteId>) {
+        let _turn = self.submitting.lock().await;
+        let members = Arc::new(members);
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&members);
+        for study in self.all() {
+            if study.tell(Event::Members(Arc::clone(&members))).await.is_err() {
+                tracing::debug!("the members changed while the coordinator goes down");
+            }
+        }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -169,7 +130,8 @@ impl Studies {
         summary: Option<Summary>,
     ) -> Result<Handle, StudyError> {
         let common = &self.common;
-        let setup = history.setup(common.roster.clone(), common.key.clone());
+        let members = BTreeSet::clone(&self.members.read().unwrap_or_else(PoisonError::into_inner));
+        let setup = history.setup(members, common.key.clone());
         let serving = setup.interrupted.as_ref().map(|open| Serving::of(&open.plan));
         let study = Arc::new(history.study.clone());
         // Without a closed round the newest version is v0.
