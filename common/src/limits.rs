@@ -92,6 +92,8 @@ pub const TRANSFER_CHUNK_BYTES: usize = 128 << 10;
 /// up. A model is half of that.
 pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 8) + (64 << 20);
 
+/// Hashes of one proof over the log's tree: one for each level of a tree of 2^64 leaves, and one.
+pub const PROOF_HASHES_MAX: usize = 65;
 /// A log record's payload (a roll call is the largest).
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 

@@ -162,6 +162,8 @@ struct Past {
     history: History,
     members: Members,
     summaries: BTreeMap<StudyId, Summary>,
+    /// Updates that are retained, or were once.
+    updates: Option<Files>,
 }
 
 impl Coordinating {
@@ -179,7 +181,8 @@ impl Coordinating {
         let (folder, key) = (config.state.clone(), bundle.log_key.clone());
         let members = Members::new(bundle.consortium.clone(), roster.clone());
         let stamp = Arc::clone(&clock);
-        let opening = move || open_state(&folder, members, &key, stamp);
+        let retains = config.retain_updates;
+        let opening = move || open_state(&folder, members, &key, stamp, retains);
         let (mut past, blobs, stage) = tokio::task::spawn_blocking(opening).await??;
         let store = Arc::new(past.store);
         if let Some(record) = new_roster(&past.history, &signed_roster, &roster)? {
@@ -192,9 +195,11 @@ impl Coordinating {
         let address = listener.local_address()?;
         let (stop, sites) = (CancellationToken::new(), Arc::new(Sites::new(Arc::clone(&clock))));
         let consortium = Arc::new(bundle.consortium);
+        let retained = past.updates.map(Arc::new);
         let common = Common {
             store: Arc::clone(&store) as Arc<dyn Store>,
             blobs: Arc::new(blobs),
+            retained: retained.clone().filter(|_| retains).map(|updates| updates as _),
             stage: Arc::new(stage),
             sites,
             clock,
@@ -223,6 +228,7 @@ impl Coordinating {
             studies: running,
             store: common.store,
             blobs: common.blobs,
+            retained: retained.map(|updates| updates as _),
             stage: common.stage,
             clock: common.clock,
             membership: Arc::new(membership),
@@ -289,6 +295,7 @@ fn open_state(
     mut members: Members,
     key: &consilium_common::signed::SecretKey,
     clock: Arc<dyn Clock>,
+    retains: bool,
 ) -> Result<(Past, Files, Stage), AppError> {
     create_folder(folder)?;
     let (mut history, mut summaries) = (History::new(), BTreeMap::new());
@@ -309,7 +316,9 @@ fn open_state(
     let blobs = Files::open(&folder.join(schema::BLOBS))?;
     check_heads(&history, &blobs)?;
     let stage = Stage::open(&folder.join(schema::STAGE), STAGE_MEMORY_BYTES_MAX)?;
-    Ok((Past { store, report, history, members, summaries }, blobs, stage))
+    let kept = folder.join(schema::UPDATES);
+    let updates = (retains || kept.is_dir()).then(|| Files::open(&kept)).transpose()?;
+    Ok((Past { store, report, history, members, summaries, updates }, blobs, stage))
 }
 
 /// Every study that goes on has its newest model and strategy state and its preparation, whole: else

@@ -7,6 +7,7 @@
 //! certificates = "/etc/consilium/coordinator"
 //! roster = "/etc/consilium/roster.toml"
 //! ca = "/run/consilium-ca/socket"
+//! retain_updates = false
 //! ```
 
 use std::net::SocketAddr;
@@ -42,6 +43,9 @@ pub struct Coordinator {
     /// The socket of the issuing CA (`consilium ca serve`); without it no site enrols or renews here.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// Keep the updates that inspectable rounds count, so that auditors can recompute each round.
+    #[serde(default)]
+    pub retain_updates: bool,
 }
 
 fn default_listen() -> SocketAddr {
@@ -86,7 +90,7 @@ mod tests {
     fn the_example_file_is_one_that_works() {
         let config: Config = config::parse(EXAMPLE, "consilium.example.toml").unwrap();
         assert_eq!(config.coordinator.listen, default_listen());
-        assert!(config.coordinator.state.is_absolute());
+        assert!(config.coordinator.state.is_absolute() && !config.coordinator.retain_updates);
     }
 
     #[test]

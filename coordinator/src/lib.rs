@@ -10,14 +10,16 @@
 //! ```
 //!
 //! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
-//! [`store`], [`stage`], [`studies`], [`members`] (who belongs) and its edge [`membership`],
-//! [`authority`] (the issuing CA), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring), [`server`], [`document`] (what operators are told), [`app`],
-//! [`cli`]. [`local`] runs a whole federation on one machine, for the demonstration and the tests.
+//! [`store`], [`stage`], [`studies`], [`members`] (who belongs) and its edge [`membership`], [`authority`]
+//! (the issuing CA), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring),
+//! [`server`], [`document`] (what operators are told), [`app`], [`audit`] (the log from outside), [`cli`].
+//! [`local`] runs a whole federation on one machine, for the demonstration and the tests.
 
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
 pub mod app;
+pub mod audit;
 pub mod authority;
 pub mod cli;
 pub mod compute;

@@ -52,6 +52,8 @@ pub const OPERATOR_CONNECTIONS_MAX: usize = 8;
 pub const OPERATOR_STREAMS: Rate = Rate::a_second(200, 50);
 /// Models that operators were told to bring and have not yet: one for each of a few who work at once.
 pub const GIVEN_AWAITED_MAX: usize = 8;
+/// Exports of the log that can still be fetched: the newest of a few auditors. Each holds one open file.
+pub const EXPORTS_MAX: usize = 8;
 /// Requests that one operator's connection may have open.
 pub const OPERATOR_REQUESTS_MAX: usize = 8;
 
@@ -116,3 +118,6 @@ pub const RATIONED_HANDSHAKES: Rate = Rate::a_second(20, 20);
 pub const FAILED_HANDSHAKES: Rate = Rate::a_second(64, 1);
 /// Once more than that fail, its handshakes are rationed for this long.
 pub const RATIONED_FOR: Millis = Millis::from_secs(60);
+
+/// Faults of an audited log that are told one by one; the others are counted.
+pub const FAULTS_TOLD_MAX: usize = 1000;

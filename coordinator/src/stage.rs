@@ -121,6 +121,13 @@ impl Stage {
         Ok(Self { files, budget, desk, ended: Notify::new() })
     }
 
+    /// Updates that lie in a folder of blobs, for reading: nothing is created and nothing is swept.
+    #[must_use]
+    pub fn look_at(folder: &Path) -> Self {
+        let files = Blobs::look_at(folder);
+        Self { files, budget: 0, desk: Mutex::default(), ended: Notify::new() }
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }

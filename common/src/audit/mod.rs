@@ -1,15 +1,18 @@
 //! What the log holds and auditors check.
 //!
 //! [`record`]: kinds and payloads. [`tree`]: the Merkle tree over them (RFC 6962). [`checkpoint`]:
-//! its signed head. [`receipt`] and [`roll_call`]: what the coordinator signs for sites.
+//! its signed head. [`proof`]: that a record is in a tree, and that one tree goes on from another.
+//! [`receipt`] and [`roll_call`]: what the coordinator signs for sites.
 
 pub mod checkpoint;
+pub mod proof;
 pub mod receipt;
 pub mod record;
 pub mod roll_call;
 pub mod tree;
 
 pub use checkpoint::Checkpoint;
+pub use proof::{ProofError, Prover};
 pub use receipt::Receipt;
 pub use record::Record;
 pub use roll_call::{Entry, Outcome, RollCall, Status};

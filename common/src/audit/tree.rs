@@ -18,7 +18,7 @@ pub fn leaf_hash(kind: u16, payload: &[u8]) -> Hash {
         .into()
 }
 
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+pub(super) fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
@@ -67,11 +67,11 @@ impl Tree {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// RFC 6962 §2.1, word for word.
-    fn reference(leaves: &[Hash]) -> Hash {
+    pub(in crate::audit) fn reference(leaves: &[Hash]) -> Hash {
         match leaves {
             [] => Sha256::new().finalize().into(),
             [leaf] => *leaf,

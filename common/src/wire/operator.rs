@@ -1,6 +1,6 @@
 //! Operators' requests, ALPN `consilium-op/1`: one stream a request, one frame up; down come
-//! `Part` frames (a JSON document in pieces) and one `End`. Model files are fetched by digest on
-//! blob streams, as agents do, and the v0 that a study was given is pushed on one.
+//! `Part` frames (a JSON document in pieces) and one `End`. Model files and the log are fetched by
+//! digest on blob streams, as agents do, and the v0 that a study was given is pushed on one.
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,8 @@ pub enum Request {
         /// By the operator.
         signature: Signature,
     },
+    /// The signed head of the log, and the name under which the log up to it can be fetched.
+    AuditExport,
 }
 
 /// How a request ended.

@@ -13,7 +13,7 @@ use consilium_common::wire::codec;
 use consilium_common::wire::operator::{End, KIND_END, KIND_PART, KIND_REQUEST, Request};
 use consilium_io::SystemClock;
 use consilium_io::disk::{Blobs, Durability};
-use consilium_io::net::transfer::{Pace, PartialSink, Source, fetch, push};
+use consilium_io::net::transfer::{Pace, PartialSink, Refusal, Source, TransferError, fetch, push};
 use consilium_io::net::{
     Carrier, CarrierError, Closed, ClosedBy, ConnectError, FrameReader, FrameWriter, QuicDialer,
     StreamKind,
@@ -98,7 +98,7 @@ impl Client {
         Err("the answer ended early".to_owned())
     }
 
-    /// Fetches a model into `blobs` and checks its digest.
+    /// Fetches a model, or the log, into `blobs` and checks its digest.
     ///
     /// # Errors
     /// The coordinator does not have it, the bytes are others, or the connection is lost.
@@ -109,11 +109,39 @@ impl Client {
         bytes: u64,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), Failure> {
-        let mut sink = PartialSink::resume(blobs, digest, bytes, Durability::Cache)
-            .await
-            .map_err(Failure::failed)?;
-        let mut pace = Pace { idle: TRANSFER_IDLE_MAX, progress };
-        fetch(&*self.carrier, &mut sink, &mut pace).await.map_err(Failure::failed)?;
+        self.fetch_up_to(blobs, digest, bytes, progress).await.map_err(Failure::failed)
+    }
+
+    /// Fetches a blob of at most `bytes_max` bytes that may be gone there: then it says false.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`].
+    pub async fn fetch_if_there(
+        &self,
+        blobs: &Blobs,
+        digest: Digest,
+        bytes_max: u64,
+    ) -> Result<bool, Failure> {
+        let fetched = self.fetch_up_to(blobs, digest, bytes_max, &mut |_| {}).await;
+        match fetched {
+            Ok(()) => Ok(true),
+            Err(TransferError::Refused(Refusal::Missing)) => {
+                blobs.discard_partial(digest).map_err(Failure::failed)?;
+                Ok(false)
+            }
+            Err(error) => Err(Failure::failed(error)),
+        }
+    }
+
+    async fn fetch_up_to(
+        &self,
+        blobs: &Blobs,
+        digest: Digest,
+        bytes_max: u64,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), TransferError> {
+        let mut sink = PartialSink::resume(blobs, digest, bytes_max, Durability::Cache).await?;
+        fetch(&*self.carrier, &mut sink, &mut Pace { idle: TRANSFER_IDLE_MAX, progress }).await?;
         Ok(())
     }
 

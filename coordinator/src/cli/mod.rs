@@ -1,5 +1,6 @@
 //! `consilium`: the coordinator's and the operators' command line.
 
+mod audit;
 mod ca;
 pub mod client;
 mod demo;
@@ -68,6 +69,9 @@ enum Command {
     /// Look at and export models.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Take the log away, check it offline, read it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Write what became of a study as one HTML file.
     Report(report::ReportArgs),
     /// What is going on: coordinator, sites, studies, rounds.
@@ -100,6 +104,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Roster(command) => roster::run(command),
         Command::Study(command) => study::run(command),
         Command::Model(command) => model::run(command),
+        Command::Audit(command) => audit::run(command),
         Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),
     }?;
@@ -148,6 +153,9 @@ mod tests {
             vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
             vec!["study", "sign", "demo.toml", "--key", "operator.key", "--out", "signed"],
             vec!["study", "sign", "demo.toml", "--key", "operator.key", "--start", "m.safetensors"],
+            vec!["audit", "export", "--out", "a", "--state", "state", "--consortium", "c.toml"],
+            vec!["audit", "verify", "a", "--consortium", "c.toml", "--also", "old", "--json"],
+            vec!["audit", "show", "a", "--study", "demo", "--record", "7"],
         ] {
             Cli::try_parse_from(std::iter::once("consilium").chain(words)).unwrap();
         }
@@ -162,6 +170,7 @@ mod tests {
             vec!["report", "demo", "--out", "demo.html"],
             vec!["model", "export", "demo", "--version", "v3", "--out", "m.safetensors"],
             vec!["model", "export", "demo", "--best"],
+            vec!["audit", "export", "--out", "a", "--models"],
         ] {
             let words = std::iter::once("consilium").chain(words).chain(base);
             Cli::try_parse_from(words).unwrap();

@@ -5,10 +5,13 @@
 //! Called on blocking threads, or at once for small updates in memory. The arithmetic is in
 //! `aggregate`; here is the moving of bytes.
 
+mod retaining;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use consilium_common::ids::Digest;
 use consilium_common::limits::CHUNK_BYTES;
+use consilium_common::study::sections::Mode;
 use consilium_common::study::{Preparation, ServerOptimizer, Study, StudyError};
 use consilium_common::tensor::flat::{model_bytes_len, model_header};
 use consilium_common::tensor::layout::Layout;
@@ -17,11 +20,12 @@ use consilium_common::update::sections::{HEADER_BYTES, HEADER_BYTES_MAX};
 use consilium_common::update::words::{Schema, Words};
 use consilium_common::wire::reject::Code;
 
+use self::retaining::Retaining;
 use crate::aggregate::sum::Coordinates;
 use crate::aggregate::{Before, Members, Next, ServerStep, Sum, Validator, segments};
 use crate::round::{Aggregated, Fault, Prepared, Rules};
 use crate::stage::{Stage, Staged};
-use crate::store::{Blobs, ReadBlob, WriteBlob};
+use crate::store::{Bulk, ReadBlob, WriteBlob};
 
 /// What a study computes with. Cheap to clone; clones share the sum.
 #[derive(Debug, Clone)]
@@ -29,8 +33,10 @@ pub struct Compute(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    blobs: Arc<dyn Blobs>,
+    blobs: Arc<dyn Bulk>,
     stage: Arc<Stage>,
+    /// Where accepted updates are kept for auditors, if they are.
+    retained: Option<Arc<dyn Bulk>>,
     layout: Layout,
     schema: Schema,
     optimizer: ServerOptimizer,
@@ -41,20 +47,37 @@ struct Inner {
 }
 
 impl Compute {
-    /// For a study.
+    /// For a study. `retained`: where its accepted updates are kept for auditors, if they are.
     ///
     /// # Errors
     /// Its spec gives no layout.
     pub fn new(
         study: &Study,
-        blobs: Arc<dyn Blobs>,
+        blobs: Arc<dyn Bulk>,
         stage: Arc<Stage>,
+        retained: Option<Arc<dyn Bulk>>,
     ) -> Result<Self, StudyError> {
         let (layout, schema) = (study.layout()?, Schema::of(study));
         let (optimizer, sum) = (study.aggregation.server_optimizer(), Mutex::new(None));
         let preparation_terms = study.preparation_terms();
-        let inner = Inner { blobs, stage, layout, schema, optimizer, preparation_terms, sum };
-        Ok(Self(Arc::new(inner)))
+        // What is masked says nothing by itself.
+        let retained = retained.filter(|_| study.privacy.mode == Mode::Inspectable);
+        Ok(Self(Arc::new(Inner {
+            blobs,
+            stage,
+            retained,
+            layout,
+            schema,
+            optimizer,
+            preparation_terms,
+            sum,
+        })))
+    }
+
+    /// Whether accepted updates are kept: then each is written to a disk when it is verified.
+    #[must_use]
+    pub fn retains(&self) -> bool {
+        self.0.retained.is_some()
     }
 
     fn sum(&self) -> MutexGuard<'_, Option<Sum>> {
@@ -72,17 +95,21 @@ impl Compute {
         let staged = self.0.stage.open_update(update).map_err(our_fault)?;
         let mut validator = Validator::new(rules, &self.0.schema, staged.length())?;
         let mut read = Reread::of(&staged, update);
+        let mut copy = Retaining::begin(self.0.retained.as_deref());
         let mut verdict = Ok(());
         in_chunks(0, staged.length(), |offset, chunk| {
             read.chunk(offset, chunk)?;
             if verdict.is_ok() {
                 verdict = validator.feed(chunk);
+                copy.write(chunk);
             }
             Ok(())
         })?;
         read.finish()?;
         verdict?;
-        validator.finish()
+        let words = validator.finish()?;
+        copy.finish(update);
+        Ok(words)
     }
 
     /// Adds weight · update, which was verified and has so many coordinates, to the round's sum.
@@ -289,7 +316,7 @@ struct Kept {
 impl Kept {
     /// Opens a blob of `need` bytes that starts with `header`.
     fn open(
-        blobs: &dyn Blobs,
+        blobs: &dyn Bulk,
         what: &'static str,
         digest: Digest,
         header: Vec<u8>,

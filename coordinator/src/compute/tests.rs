@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::stage::Purpose;
+use crate::store::Blobs;
 use crate::store::files::Files;
 
 /// More than two segments of 1 MiB.
@@ -35,7 +36,7 @@ impl Bench {
         let dir = TempDir::new().unwrap();
         let blobs: Arc<dyn Blobs> = Arc::new(Files::open(&dir.path().join("blobs")).unwrap());
         let stage = Arc::new(Stage::open(&dir.path().join("stage"), 1 << 20).unwrap());
-        let compute = Compute::new(&study, Arc::clone(&blobs), stage).unwrap();
+        let compute = Compute::new(&study, Arc::<dyn Blobs>::clone(&blobs), stage, None).unwrap();
         Self { compute, blobs, study, dir }
     }
 
@@ -218,7 +219,7 @@ async fn a_staged_file_that_rots_is_not_taken_for_the_update() {
     let stage = Arc::new(Stage::open(&folder, 0).unwrap());
     let purpose = Purpose { study: study.id().clone(), round: Round(1) };
     assert!(stage.look(&purpose, digest).await.unwrap());
-    let compute = Compute::new(&study, blobs, stage).unwrap();
+    let compute = Compute::new(&study, blobs, stage, None).unwrap();
     let coordinates = rules.coordinates();
     compute.add(digest, 10, coordinates).unwrap();
     assert_eq!(compute.verify(digest, &rules).unwrap_err().code, Code::WrongShape);

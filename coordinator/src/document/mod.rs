@@ -322,3 +322,14 @@ pub struct ModelShowDocument {
     /// The signed study's text: the layout follows from it.
     pub study_text: String,
 }
+
+/// Answer to `audit export`: what to fetch, and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditExportDocument {
+    /// The signed checkpoint, as a file has it.
+    pub checkpoint: String,
+    /// BLAKE3 of the log's bytes up to it; fetches by this name are answered for a while.
+    pub digest: Digest,
+    /// How many bytes.
+    pub bytes: u64,
+}

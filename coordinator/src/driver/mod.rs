@@ -258,7 +258,8 @@ impl Driver {
         update: Option<Digest>,
         work: impl FnOnce() -> Done + Send + 'static,
     ) {
-        if update.is_some_and(|update| self.tools.stage.in_memory(update)) {
+        let small = update.is_some_and(|update| self.tools.stage.in_memory(update));
+        if small && !self.tools.compute.retains() {
             return self.told(Finished { id, name, done: work(), record: None });
         }
         let threads = Arc::clone(&self.tools.threads);

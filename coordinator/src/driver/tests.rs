@@ -27,7 +27,7 @@ use crate::conduct::Part;
 use crate::round::{Command, SiteMessage};
 use crate::stage::Begun;
 use crate::store::files::Files;
-use crate::store::{Blobs, Pending};
+use crate::store::{Blobs, Exported, Pending};
 use crate::summary::Summary;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -107,6 +107,10 @@ impl Store for Fake {
     async fn study(&self, _digest: Digest) -> Result<Option<StudySubmitted>, StoreError> {
         Ok(None)
     }
+
+    async fn export(&self) -> Result<Exported, StoreError> {
+        Err(StoreError::Closed)
+    }
 }
 
 #[derive(Debug)]
@@ -174,7 +178,8 @@ async fn bench_of(model: &str) -> Bench {
         stage: Arc::clone(&stage),
         outbox: Arc::new(Letters(sender)),
         clock,
-        compute: Compute::new(&study, Arc::clone(&blobs), Arc::clone(&stage)).unwrap(),
+        compute: Compute::new(&study, Arc::<dyn Blobs>::clone(&blobs), Arc::clone(&stage), None)
+            .unwrap(),
         threads: Arc::new(Semaphore::new(2)),
         history: Arc::new(Mutex::new(history)),
     };

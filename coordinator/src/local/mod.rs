@@ -5,8 +5,11 @@
 //! (sd_notify), [`Federation`] lays out the folders that people would (CA, bundles, consilium.toml,
 //! an agent.toml a site), and runs the commands that people would. Nothing in here is a short cut
 //! past the product: what works here works on ten machines.
+//!
+//! [`made`] is the exception: a history without processes, for measurements and tests of audits.
 
 mod federation;
+pub mod made;
 mod ports;
 mod process;
 mod programs;

@@ -35,7 +35,7 @@
 //! # Rooms
 //! [`action`]: what is asked and answered. `engine`: the entry points. One file a phase: `idle`,
 //! `inviting`, `training` (who still owes something), `aggregating` (from the sum to the roll call).
-//! `delivery`: the way of one update from offer to receipt. `terms`: what follows from the study.
+//! `delivery`: the way of one update from offer to receipt. `terms` and [`Shape`]: what follows from the study.
 //! `open_round`, `site`: what is known of the round and its sites. `cohort`: the rule and back-off.
 //! `controls`: what SCAFFOLD's state is made of. `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
 //! [`Setup`]. [`status`]: what screens show. `outbox`: actions on their way.
@@ -54,6 +54,7 @@ mod open_round;
 mod outbox;
 mod resume;
 mod roll_call;
+mod shape;
 mod site;
 pub mod status;
 mod terms;
@@ -65,6 +66,7 @@ pub use controls::Controls;
 pub use engine::{Engine, SiteMessage};
 pub use history::{History, HistoryError, StudyHistory};
 pub use resume::{Interrupted, Setup};
+pub use shape::Shape;
 pub use status::Status;
 
 #[cfg(test)]

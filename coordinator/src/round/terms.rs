@@ -11,11 +11,11 @@ use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::tensor::state::state_bytes_len;
 use consilium_common::time::Millis;
 use consilium_common::update::control::Grid;
-use consilium_common::update::grid::{COUNT_STEP_EXPONENT, step_exponent};
 use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::{ControlPlan, NamedBlob, Plan, TaskKind};
 
 use super::action::Rules;
+use super::shape::Shape;
 
 /// The study, and what is computed from it once.
 #[derive(Debug)]
@@ -23,15 +23,11 @@ pub(super) struct Terms {
     pub(super) study: Study,
     pub(super) digest: Digest,
     pub(super) schema: Schema,
-    pub(super) step_exponent: i32,
+    pub(super) shape: Shape,
     pub(super) key: SecretKey,
-    layout: Digest,
-    weights_len: usize,
     base_bytes: u64,
-    /// Sums that the sites count before the first round, if any.
-    preparation_len: Option<usize>,
-    /// Under SCAFFOLD: the grid of Δc, and the bytes of c.
-    control: Option<(Grid, u64)>,
+    /// Bytes of SCAFFOLD's c.
+    control_bytes: u64,
 }
 
 impl Terms {
@@ -45,17 +41,12 @@ impl Terms {
                 need: format!("times the required sites it must stay below {WEIGHT_SUM_MAX}"),
             });
         }
+        let schema = Schema::of(&study);
         Ok(Self {
-            schema: Schema::of(&study),
-            step_exponent: step_exponent(study.aggregation.clip_norm),
-            layout: layout.digest(),
-            weights_len: layout.weights_len(),
+            shape: Shape::of(&study, &layout, &schema),
+            schema,
             base_bytes: model_bytes_len(&layout),
-            preparation_len: study.preparation_len(),
-            control: study
-                .aggregation
-                .control_grid()
-                .map(|grid| (grid, state_bytes_len(&layout, 1))),
+            control_bytes: state_bytes_len(&layout, 1),
             study,
             digest,
             key,
@@ -64,44 +55,22 @@ impl Terms {
 
     /// Whether the sites count something together before the first round trains.
     pub(super) fn prepares(&self) -> bool {
-        self.preparation_len.is_some()
+        self.shape.preparation_len().is_some()
     }
 
     /// The grid of the updates' `control` section, if the strategy has one.
     pub(super) fn control(&self, task: TaskKind) -> Option<Grid> {
-        self.control.filter(|_| task == TaskKind::Train).map(|(grid, _)| grid)
+        self.shape.control(task)
     }
 
     /// The most that one site's update weighs.
     pub(super) fn weight_max(&self, task: TaskKind) -> u64 {
-        match task {
-            TaskKind::Train | TaskKind::Evaluate => self.study.cohort.max_examples,
-            TaskKind::Prepare => 1,
-        }
+        self.shape.weight_max(task)
     }
 
     /// What an update for this plan must be.
     pub(super) fn rules(&self, plan: &PlanMade) -> Rules {
-        Rules {
-            study_digest: plan.study_digest,
-            round: plan.round,
-            task: plan.task,
-            base: plan.base,
-            layout: self.layout,
-            shared_len: match plan.task {
-                TaskKind::Train => self.weights_len,
-                TaskKind::Evaluate => 0,
-                TaskKind::Prepare => self.preparation_len.unwrap_or(0),
-            },
-            control: self.control(plan.task),
-            words_len: self.schema.words_len(),
-            step_exponent: match plan.task {
-                TaskKind::Train | TaskKind::Evaluate => self.step_exponent,
-                TaskKind::Prepare => COUNT_STEP_EXPONENT,
-            },
-            clip_norm: self.study.aggregation.clip_norm,
-            max_examples: self.weight_max(plan.task),
-        }
+        self.shape.rules(plan)
     }
 
     /// The plan as a site gets it now. `own`: the round that its control variate in c is from.
@@ -111,7 +80,7 @@ impl Terms {
         own: Option<Round>,
         remaining: Millis,
     ) -> Plan {
-        let control = self.control.filter(|_| plan.task == TaskKind::Train);
+        let bytes = self.control_bytes;
         Plan {
             study: plan.study.clone(),
             study_digest: plan.study_digest,
@@ -122,9 +91,9 @@ impl Terms {
             base_bytes: self.base_bytes,
             preparation: plan.preparation.map(|digest| NamedBlob {
                 digest,
-                bytes: preparation_bytes_len(self.preparation_len.unwrap_or(0)),
+                bytes: preparation_bytes_len(self.shape.preparation_len().unwrap_or(0)),
             }),
-            control: control.map(|(_, bytes)| ControlPlan {
+            control: self.control(plan.task).map(|_| ControlPlan {
                 common: plan.control.map(|digest| NamedBlob { digest, bytes }),
                 own,
             }),

@@ -59,7 +59,7 @@ impl Engine {
         match open.plan.task {
             TaskKind::Train => {
                 open.phase = Phase::Aggregating;
-                let (base, step_exponent) = (open.plan.base, self.terms.step_exponent);
+                let (base, step_exponent) = (open.plan.base, self.terms.shape.step_exponent());
                 // The plan's base is the newest version, and this its state.
                 let strategy_state = self.strategy_state;
                 let members = control.map(|grid| Members {

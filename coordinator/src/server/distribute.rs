@@ -1,4 +1,5 @@
-//! Fetches: models and study texts by digest, to sites and operators.
+//! Fetches by digest: models and study texts, to sites and operators; the log and retained updates, to
+//! operators and auditors.
 
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::wire::reject::Code;
@@ -22,7 +23,7 @@ pub(super) async fn serve(
     fetch: FetchRequest,
 ) -> Result<(), Broken> {
     let (digest, offset) = (fetch.digest, fetch.offset);
-    let source = match server.blobs.source(digest).await {
+    let source = match find(server, site, digest).await {
         Ok(source) => source,
         Err(error) => {
             let missing = matches!(error, TransferError::Blob(BlobError::Missing(_)));
@@ -55,6 +56,25 @@ pub(super) async fn serve(
     let sent = through.get().saturating_sub(offset);
     guard.not_fetched(site, of.as_ref(), wanted.saturating_sub(sent));
     served
+}
+
+/// What may be fetched under this name. Roll calls tell sites the digests of one another's updates, so
+/// those must never be found for a site.
+async fn find(
+    server: &Server,
+    site: Option<&SiteId>,
+    digest: Digest,
+) -> Result<Source, TransferError> {
+    if let Some(log) = server.exports.get(digest).filter(|_| site.is_none()) {
+        return Ok(log);
+    }
+    let retained = server.retained.as_ref().filter(|_| site.is_none());
+    match (server.blobs.source(digest).await, retained) {
+        (Err(TransferError::Blob(BlobError::Missing(_))), Some(retained)) => {
+            retained.source(digest).await
+        }
+        (found, _) => found,
+    }
 }
 
 async fn to_site(

@@ -6,6 +6,7 @@
 //!                   │                     blobs ───┴─► intake (updates) · distribute (models)
 //!                   └─► operator_session ── requests ─────► studies · answers · member_requests
 //!   drivers ─► sites ─► agent_session ─► the site
+//!   exports: the log, for operator_session and its fetches
 //!   all of them ─► guard ─► conduct: rates, quarantine, rationed addresses
 //! ```
 
@@ -17,6 +18,7 @@ mod broken;
 mod distribute;
 mod enrol_session;
 mod expiry;
+mod exports;
 mod greeting;
 pub mod guard;
 mod intake;
@@ -37,6 +39,7 @@ use crate::membership::Membership;
 use crate::stage::Stage;
 use crate::store::{Blobs, Store};
 use crate::studies::Studies;
+use exports::Exports;
 use refusals::Refusals;
 use sites::Sites;
 
@@ -54,6 +57,8 @@ pub struct Server {
     pub store: Arc<dyn Store>,
     /// Models and study texts.
     pub blobs: Arc<dyn Blobs>,
+    /// Retained updates, for operators and auditors alone.
+    pub retained: Option<Arc<dyn Blobs>>,
     /// Updates on their way in.
     pub stage: Arc<Stage>,
     /// The time.
@@ -73,6 +78,7 @@ pub struct Server {
     /// The text of the consortium file: what a site pins when it enrols.
     pub consortium_text: String,
     refusals: Refusals,
+    exports: Exports,
 }
 
 /// What a server is made of.
@@ -83,6 +89,7 @@ pub struct Parts {
     pub studies: Arc<Studies>,
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
+    pub retained: Option<Arc<dyn Blobs>>,
     pub stage: Arc<Stage>,
     pub clock: Arc<dyn Clock>,
     pub membership: Arc<Membership>,
@@ -103,6 +110,7 @@ impl Server {
             studies: parts.studies,
             store: parts.store,
             blobs: parts.blobs,
+            retained: parts.retained,
             stage: parts.stage,
             clock: parts.clock,
             membership: parts.membership,
@@ -112,6 +120,7 @@ impl Server {
             root: parts.root,
             consortium_text: parts.consortium_text,
             refusals: Refusals::default(),
+            exports: Exports::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, answers, distribute, expiry, member_requests, sites};
+use super::{Server, answers, distribute, expiry, exports, member_requests, sites};
 use crate::conduct::Bucket;
 use crate::document::CommandDocument;
 use crate::driver::{Event, Handle};
@@ -196,6 +196,11 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         | Request::SiteApprove { .. }
         | Request::SiteRevoke { .. }
         | Request::RosterSign { .. }) => member_requests::command(server, identity, request).await,
+        Request::AuditExport => {
+            let exported = exports::export(server).await?;
+            tracing::info!(by = %identity, bytes = exported.bytes, "the log is exported");
+            json(&exported)
+        }
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
         Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,

@@ -1,12 +1,5 @@
-//! The log's signed head in a small side file, and the thread that writes it off everyone's way.
-//!
-//! ```text
-//! thorax                                             origin: the consortium
-//! 42                                                 records covered
-//! 5f2c…                                              root of the tree over them
-//!
-//! {"key":"0f3a9c0e11d2b4c6","signature":"9b1d…"}     by the coordinator's log key
-//! ```
+//! The log's signed head in a small side file (`consilium_common::audit::checkpoint` has its form), and
+//! the thread that writes it off everyone's way.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,11 +27,8 @@ pub fn read(path: &Path, origin: &str, key: &PublicKey) -> Result<Option<Checkpo
         Err(TextError::Io(error)) => return Err(error.into()),
         Err(other) => return Err(refuse(other.to_string())),
     };
-    let (body, signature) =
-        text.split_once("\n\n").ok_or_else(|| refuse("no signature follows".to_owned()))?;
-    let signature =
-        serde_json::from_str(signature).map_err(|error| refuse(format!("signature: {error}")))?;
-    let signed = Signed::<Checkpoint>::from_parts(format!("{body}\n").into(), vec![signature]);
+    let signed =
+        Checkpoint::from_file(text.as_bytes()).map_err(|error| refuse(error.to_string()))?;
     let checkpoint = signed.verify(&[*key], 1).map_err(|error| refuse(error.to_string()))?;
     if checkpoint.origin != origin {
         return Err(refuse(format!("it is of {:?}, this is {origin:?}", checkpoint.origin)));
@@ -52,12 +42,8 @@ pub fn read(path: &Path, origin: &str, key: &PublicKey) -> Result<Option<Checkpo
 /// The disk refused.
 pub fn write(path: &Path, checkpoint: &Checkpoint, key: &SecretKey) -> Result<(), IoError> {
     let signed = Signed::<Checkpoint>::sign(checkpoint.to_bytes(), key);
-    let mut bytes = signed.bytes;
-    for signature in &signed.signatures {
-        let json = serde_json::to_string(signature)
-            .map_err(|error| IoError::at("encode", path)(error.into()))?;
-        bytes.extend_from_slice(format!("\n{json}\n").as_bytes());
-    }
+    let bytes =
+        Checkpoint::to_file(&signed).map_err(|error| IoError::at("encode", path)(error.into()))?;
     replace_private(path, &bytes)
 }
 

@@ -11,7 +11,7 @@ use consilium_io::IoError;
 use consilium_io::disk::{self, BlobError, BlobWriter, Durability};
 use consilium_io::net::transfer::{PartialSink, Source, TransferError};
 
-use super::{Blobs, ReadBlob, WriteBlob};
+use super::{Blobs, Bulk, ReadBlob, WriteBlob};
 
 /// A folder of blobs, all of them lasting.
 #[derive(Debug, Clone)]
@@ -24,6 +24,12 @@ impl Files {
     /// The disk refused, or the folder has an unknown format.
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
         disk::Blobs::open(folder).map(Self)
+    }
+
+    /// A folder that something else may own, for reading.
+    #[must_use]
+    pub fn look_at(folder: &Path) -> Self {
+        Self(disk::Blobs::look_at(folder))
     }
 
     /// Reads a blob through and holds it against its digest. Blocks.
@@ -54,7 +60,9 @@ impl Blobs for Files {
     async fn sink(&self, digest: Digest, bytes_max: u64) -> Result<PartialSink, TransferError> {
         PartialSink::resume(&self.0, digest, bytes_max, Durability::Lasting).await
     }
+}
 
+impl Bulk for Files {
     fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError> {
         let file = self.0.open_file(digest)?;
         let path = self.0.path_of(digest);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use consilium_common::audit::record::StudySubmitted;
-use consilium_common::audit::{Record, RollCall};
+use consilium_common::audit::{Checkpoint, Record, RollCall};
 use consilium_common::ids::{Digest, Round, StudyId, Version};
 use consilium_common::signed::Signed;
 use consilium_common::wire::codec::CodecError;
@@ -202,11 +202,43 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// The log or its index cannot be read.
     async fn study(&self, digest: Digest) -> Result<Option<StudySubmitted>, StoreError>;
+
+    /// All durable records as an auditor gets them.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the store is closed.
+    async fn export(&self) -> Result<Exported, StoreError>;
+}
+
+/// The log up to a signed head.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// The head.
+    pub checkpoint: Signed<Checkpoint>,
+    /// The bytes of the log's file that hold the records of the head, and no more.
+    pub source: Source,
+    /// BLAKE3 of those.
+    pub digest: Digest,
+}
+
+/// Bytes by digest as compute threads have them: read by position, written from the start.
+pub trait Bulk: Send + Sync + fmt::Debug {
+    /// Opens a blob for positioned reads. Blocks.
+    ///
+    /// # Errors
+    /// It is not here, or the disk refused.
+    fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError>;
+
+    /// Begins a blob. Blocks.
+    ///
+    /// # Errors
+    /// The disk refused.
+    fn create(&self) -> Result<Box<dyn WriteBlob>, BlobError>;
 }
 
 /// Bytes by digest: models and study texts.
 #[async_trait]
-pub trait Blobs: Send + Sync + fmt::Debug {
+pub trait Blobs: Bulk {
     /// Keeps bytes; durable when it returns.
     ///
     /// # Errors
@@ -225,18 +257,6 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// # Errors
     /// It is being taken already, or the disk refused.
     async fn sink(&self, digest: Digest, bytes_max: u64) -> Result<PartialSink, TransferError>;
-
-    /// Opens a blob for positioned reads. Blocks: for compute threads.
-    ///
-    /// # Errors
-    /// It is not here, or the disk refused.
-    fn open(&self, digest: Digest) -> Result<Box<dyn ReadBlob>, BlobError>;
-
-    /// Begins a blob. Blocks: for compute threads.
-    ///
-    /// # Errors
-    /// The disk refused.
-    fn create(&self) -> Result<Box<dyn WriteBlob>, BlobError>;
 }
 
 /// A blob being read by position.

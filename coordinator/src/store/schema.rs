@@ -8,6 +8,7 @@
 //! STATE/index/        sled: offsets into the log; made again at will
 //! STATE/blobs/        models and study texts, by digest
 //! STATE/stage/        updates on their way in: a cache
+//! STATE/updates/      updates that were accepted, if the configuration says that they are retained
 //! ```
 //!
 //! | index key | value |
@@ -31,6 +32,8 @@ pub const INDEX: &str = "index";
 pub const BLOBS: &str = "blobs";
 /// The staged updates' folder.
 pub const STAGE: &str = "stage";
+/// The retained updates' folder. Apart from the blobs, which any site may fetch by digest.
+pub const UPDATES: &str = "updates";
 
 /// Format of the index.
 pub(super) const INDEX_FORMAT: u32 = 1;

@@ -29,7 +29,7 @@ use crate::limits::DRIVER_QUEUE_MAX;
 use crate::round::{Engine, History, HistoryError, StudyHistory};
 use crate::server::sites::{Outbox, Sites};
 use crate::stage::Stage;
-use crate::store::{Blobs, Store};
+use crate::store::{Blobs, Bulk, Store};
 use crate::summary::Summary;
 
 pub use error::SubmitError;
@@ -40,6 +40,8 @@ pub use error::SubmitError;
 pub struct Common {
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
+    /// Where accepted updates are retained, if they are.
+    pub retained: Option<Arc<dyn Bulk>>,
     pub stage: Arc<Stage>,
     pub sites: Arc<Sites>,
     pub clock: Arc<dyn Clock>,
@@ -141,12 +143,14 @@ impl Studies {
         let view = View { state, completion, serving, summary };
         let (events, queue) = mpsc::channel(DRIVER_QUEUE_MAX);
         let handle = Handle::new(Arc::clone(&study), offer(history), events, view);
+        let blobs = Arc::<dyn Blobs>::clone(&common.blobs);
+        let stage = Arc::clone(&common.stage);
         let tools = Tools {
             store: Arc::clone(&common.store),
-            stage: Arc::clone(&common.stage),
+            stage: Arc::clone(&stage),
             outbox: Arc::clone(&common.sites) as Arc<dyn Outbox>,
             clock: Arc::clone(&common.clock),
-            compute: Compute::new(&study, Arc::clone(&common.blobs), Arc::clone(&common.stage))?,
+            compute: Compute::new(&study, blobs, stage, common.retained.clone())?,
             threads: Arc::clone(&self.threads),
             history: Arc::clone(&self.history),
         };

@@ -152,6 +152,7 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         Request::ModelShow { study: study(), version: Some(consilium_common::ids::Version(3)) },
         Request::Report { study: study() },
         Request::InitialOffer { signed: documents::signed_study() },
+        Request::AuditExport,
     ];
     let ends =
         [End::Done, End::Refused { message: "no".into() }, End::Failed { message: "x".into() }];

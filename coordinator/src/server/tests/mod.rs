@@ -30,6 +30,7 @@ use crate::cli::{Connection, Exit, Failure};
 use crate::config::Coordinator;
 use crate::document::{CommandDocument, StatusDocument};
 
+mod audit;
 mod given;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -67,6 +68,7 @@ impl Town {
             certificates: dir.path().join("ca/issued/coordinator"),
             roster,
             ca: None,
+            retain_updates: true,
         };
         let running = Coordinating::start(config).await.unwrap();
         let address = running.address();

@@ -1,7 +1,7 @@
 //! The one owner of the log: a thread that takes all records that wait, writes them, syncs once, and
 //! then answers each (group commit). Tree, index and checkpoint follow the log here and nowhere else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,10 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::Writer;
 use super::index::{Index, Indexed};
 use super::schema::{self, Key};
-use super::{Pending, Store, StoreError};
+use super::{Exported, Pending, Store, StoreError};
 use crate::limits::{GROUP_COMMIT_MAX, STORE_QUEUE_MAX};
 
+mod export;
 mod start;
+
+use export::Hashed;
 
 pub use start::Report;
 
@@ -48,14 +51,21 @@ pub struct LogStore {
     /// Durable records.
     records: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    path: PathBuf,
+    /// How much of the file was hashed for auditors.
+    hashed: Arc<Mutex<Hashed>>,
 }
 
 #[derive(Debug)]
 enum Request {
     Append { kind: u16, payload: Vec<u8>, keys: Vec<Key>, answer: Answer },
     Find { key: Key, answer: oneshot::Sender<Result<Option<Record>, StoreError>> },
+    Head { answer: oneshot::Sender<Head> },
     Close,
 }
+
+/// The signed head of all that is durable, and the bytes of the file that it covers.
+type Head = (Signed<Checkpoint>, u64);
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
@@ -91,11 +101,13 @@ impl LogStore {
         let (requests, queue) = mpsc::channel(STORE_QUEUE_MAX);
         let records = Arc::new(AtomicU64::new(started.log.records()));
         let keeper = Keeper {
+            durable_bytes: started.log.bytes(),
             log: started.log,
             tree: started.tree,
             index: started.index,
             checkpoints,
             origin: setup.origin.to_owned(),
+            key: setup.key.clone(),
             clock: Arc::clone(&setup.clock),
             records: Arc::clone(&records),
             lock,
@@ -104,7 +116,9 @@ impl LogStore {
             .name("log".to_owned())
             .spawn(move || keeper.run(queue))
             .map_err(IoError::at("start the thread of the log in", folder))?;
-        let store = Self { requests, records, thread: Mutex::new(Some(thread)) };
+        let path = folder.join(schema::LOG);
+        let (thread, hashed) = (Mutex::new(Some(thread)), Arc::default());
+        let store = Self { requests, records, thread, path, hashed };
         Ok((store, started.report))
     }
 
@@ -173,15 +187,29 @@ impl Store for LogStore {
             None => Ok(None),
         }
     }
+
+    async fn export(&self) -> Result<Exported, StoreError> {
+        let (answer, head) = oneshot::channel();
+        self.requests.send(Request::Head { answer }).await.map_err(|_| StoreError::Closed)?;
+        let (checkpoint, bytes) = head.await.map_err(|_| StoreError::Closed)?;
+        let (path, hashed) = (self.path.clone(), Arc::clone(&self.hashed));
+        let opening = move || export::open(&path, bytes, &hashed);
+        let opened = tokio::task::spawn_blocking(opening).await.map_err(|_| StoreError::Closed)?;
+        let (source, digest) = opened?;
+        Ok(Exported { checkpoint, source, digest })
+    }
 }
 
 /// What the thread owns.
 struct Keeper {
     log: Log,
     tree: Tree,
+    /// Bytes of the file that hold the tree's records.
+    durable_bytes: u64,
     index: Index,
     checkpoints: Writer,
     origin: String,
+    key: SecretKey,
     clock: Arc<dyn Clock>,
     records: Arc<AtomicU64>,
     lock: StateLock,
@@ -190,7 +218,8 @@ struct Keeper {
 impl Keeper {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
-            let (mut batch, mut finds, mut closing) = (Vec::new(), Vec::new(), false);
+            let (mut batch, mut finds, mut heads) = (Vec::new(), Vec::new(), Vec::new());
+            let mut closing = false;
             let mut next = Some(first);
             while let Some(request) = next {
                 match request {
@@ -198,15 +227,20 @@ impl Keeper {
                         self.write(&mut batch, kind, &payload, keys, answer);
                     }
                     Request::Find { key, answer } => finds.push((key, answer)),
+                    Request::Head { answer } => heads.push(answer),
                     Request::Close => closing = true,
                 }
-                let room = batch.len() + finds.len() < GROUP_COMMIT_MAX && !closing;
+                let waiting = batch.len() + finds.len() + heads.len();
+                let room = waiting < GROUP_COMMIT_MAX && !closing;
                 next = if room { queue.try_recv().ok() } else { None };
             }
             self.commit(batch);
             for (key, answer) in finds {
                 // Whoever asked may have gone meanwhile; the same below.
                 let _gone = answer.send(self.find(&key));
+            }
+            for answer in heads {
+                let _gone = answer.send(self.head());
             }
             if closing {
                 break;
@@ -259,14 +293,21 @@ impl Keeper {
             let offset = waiting.offset;
             entries.extend(waiting.keys.drain(..).map(|key| (key, offset)));
         }
+        self.durable_bytes = self.log.bytes();
         let indexed = Indexed {
             records: self.log.records(),
-            bytes: self.log.bytes(),
+            bytes: self.durable_bytes,
             root: self.tree.root(),
         };
         self.index.apply(entries, indexed)?;
         self.records.store(indexed.records, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The head of what is durable. After a failed write the log may hold more than the tree.
+    fn head(&self) -> Head {
+        let checkpoint = Checkpoint::of(&self.origin, &self.tree);
+        (Signed::sign(checkpoint.to_bytes(), &self.key), self.durable_bytes)
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<Record>, StoreError> {
