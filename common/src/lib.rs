@@ -2,7 +2,7 @@
 //!
 //! Reading order:
 //!
-//! 1. [`ids`], [`limits`], [`time`], [`random`], [`le`]: names, bounds, time, randomness, bytes
+//! 1. [`ids`], [`limits`], [`time`], [`bucket`], [`random`], [`le`]: names, bounds, time, rates, randomness, bytes
 //! 2. [`signed`]: signed bytes are kept bytes
 //! 3. [`study`]: what a consortium agreed to train; [`tensor`]: its model as a flat vector
 //! 4. [`update`]: what a site uploads: delta, clip, grid, words
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod bucket;
 pub mod config;
 pub mod enrol;
 mod hex_array;

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
+use consilium_common::bucket::Rate;
 use consilium_common::time::Millis;
-
-use crate::conduct::Rate;
 
 /// Requests that wait for the log's thread. More than every site's receipt of one round; whoever
 /// comes later waits at the door.

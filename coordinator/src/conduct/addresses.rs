@@ -6,9 +6,9 @@
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeMap;
 
+use consilium_common::bucket::Bucket;
 use consilium_common::time::Millis;
 
-use super::bucket::Bucket;
 use crate::limits::{ADDRESSES_MAX, FAILED_HANDSHAKES, RATIONED_FOR, RATIONED_HANDSHAKES};
 
 #[derive(Debug, Clone)]

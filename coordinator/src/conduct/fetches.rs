@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::bucket::Bucket;
 use consilium_common::ids::{Round, StudyId};
 use consilium_common::time::Millis;
 
-use super::bucket::Bucket;
 use crate::limits::{BASE_FETCHES_MAX, OTHER_FETCH_BYTES, SMALL_FETCH_BYTES};
 
 /// Which of an open round's blobs is fetched.

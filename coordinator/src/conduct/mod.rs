@@ -11,14 +11,13 @@
 //! reasons are in `limits`. Nothing here is written down: a restart forgives.
 
 mod addresses;
-mod bucket;
 mod fetches;
 mod quarantine;
 
+use consilium_common::bucket::Bucket;
 use consilium_common::time::Millis;
 
 pub use addresses::Addresses;
-pub use bucket::{Bucket, Rate};
 pub use fetches::{Fetches, Part, RoundBlob};
 pub use quarantine::{Quarantine, Term};
 
@@ -98,7 +97,7 @@ impl Conduct {
     /// How long the site's next stream has to wait. A site that opens more than it may is slowed
     /// down, not put out: its transport holds the rest back.
     pub fn stream_delay(&mut self, now: Millis) -> Millis {
-        self.streams.delay(now)
+        self.streams.delay(1, now)
     }
 }
 

@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use consilium_common::bucket::Bucket;
 use consilium_common::ids::SiteId;
 use consilium_common::limits::TEXT_BYTES_MAX;
 use consilium_common::time::Millis;
 use consilium_common::wire::reject::Code;
 
-use super::bucket::Bucket;
 use crate::limits::{FAULTS, QUARANTINE_FIRST, QUARANTINE_FORGIVE, QUARANTINE_LONGEST};
 
 /// A quarantine that is not over.

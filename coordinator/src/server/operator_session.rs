@@ -7,6 +7,7 @@ use std::time::Duration;
 use consilium_certs::identity::{Identity, Role};
 use consilium_common::audit::Record;
 use consilium_common::audit::record;
+use consilium_common::bucket::Bucket;
 use consilium_common::ids::StudyId;
 use consilium_common::signed::Signed;
 use consilium_common::study::Study;
@@ -25,7 +26,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, answers, distribute, expiry, exports, member_requests, sites};
-use crate::conduct::Bucket;
 use crate::document::CommandDocument;
 use crate::driver::{Event, Handle};
 use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, OPERATOR_STREAMS, TRANSFER_IDLE_MAX};
@@ -75,7 +75,7 @@ pub(super) async fn run(
             Some(_) = streams.join_next() => continue,
         };
         let Ok(stream) = stream else { return };
-        let delay = rate.delay(server.clock.now());
+        let delay = rate.delay(1, server.clock.now());
         if delay.0 > 0 {
             tokio::time::sleep(Duration::from_millis(delay.0)).await;
         }

@@ -83,7 +83,7 @@ impl FetchRequest {
             return Ok(0);
         };
         header::answer(&mut self.stream.send, length, pace.idle).await?;
-        let sent = send_from(&mut self.stream.send, source, self.offset, pace).await;
+        let sent = send_from(&mut self.stream.send, source, self.offset, pace, None).await;
         if sent.is_err() {
             // An end in good order would look like a cut on purpose.
             self.stream.send.reset(Refusal::Failed.number().into());

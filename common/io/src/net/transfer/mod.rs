@@ -34,7 +34,7 @@ use consilium_common::wire::reject::Code;
 
 pub use fetch::{FetchRequest, fetch};
 pub use header::{CONTEXT_BYTES_MAX, Refusal};
-pub use push::{PushRequest, push};
+pub use push::{PushRequest, push, push_throttled};
 pub use sink::{MemorySink, PartialSink, Sink};
 pub use source::Source;
 
@@ -57,6 +57,9 @@ impl fmt::Debug for Pace<'_> {
         f.debug_struct("Pace").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
+
+/// How long to wait before so many bytes may be sent.
+pub type Throttle<'a> = &'a (dyn Fn(u64) -> Duration + Sync);
 
 /// Why a transfer ended early. What arrived is kept unless [`TransferError::Blob`] says otherwise.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use consilium_common::ids::Digest;
 
 use super::chunks::{receive_into, send_from, write_all};
 use super::header::{self, CONTEXT_BYTES_MAX, Refusal, Request};
-use super::{Pace, Sink, Source, TransferError};
+use super::{Pace, Sink, Source, Throttle, TransferError};
 use crate::net::carrier::Carrier;
 use crate::net::stream::{Stream, StreamKind};
 
@@ -23,6 +23,32 @@ pub async fn push(
     source: &Source,
     pace: &mut Pace<'_>,
 ) -> Result<u64, TransferError> {
+    push_at(carrier, digest, context, source, pace, None).await
+}
+
+/// As [`push`], no faster than `throttle` lets it go.
+///
+/// # Errors
+/// As [`push`].
+pub async fn push_throttled(
+    carrier: &dyn Carrier,
+    digest: Digest,
+    context: &[u8],
+    source: &Source,
+    pace: &mut Pace<'_>,
+    throttle: Throttle<'_>,
+) -> Result<u64, TransferError> {
+    push_at(carrier, digest, context, source, pace, Some(throttle)).await
+}
+
+async fn push_at(
+    carrier: &dyn Carrier,
+    digest: Digest,
+    context: &[u8],
+    source: &Source,
+    pace: &mut Pace<'_>,
+    throttle: Option<Throttle<'_>>,
+) -> Result<u64, TransferError> {
     let (have, length) = (context.len(), source.length());
     if have > CONTEXT_BYTES_MAX {
         return Err(TransferError::Protocol(format!("a context of {have} bytes is too long")));
@@ -36,7 +62,7 @@ pub async fn push(
         let claim = format!("it claims to have {offset} bytes of a blob of {length}");
         return Err(TransferError::Protocol(claim));
     };
-    let sent = send_from(&mut send, source, offset, pace).await;
+    let sent = send_from(&mut send, source, offset, pace, throttle).await;
     if let Err(error) = &sent
         && !matches!(error, TransferError::Stream(_))
     {

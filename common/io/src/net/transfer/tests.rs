@@ -139,6 +139,37 @@ async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_throttled_push_asks_before_every_piece_and_a_wait_is_no_silence() {
+    let Pair { agent, coordinator, .. } = &pair().await;
+    let (_keep, to) = folder();
+    let (digest, bytes) = blob(300_000);
+    let (asked, most) = (AtomicU64::new(0), AtomicU64::new(0));
+    let throttle = |piece| {
+        most.fetch_max(piece, Ordering::Relaxed);
+        let first = asked.fetch_add(piece, Ordering::Relaxed) == 0;
+        Duration::from_millis(if first { 400 } else { 0 })
+    };
+    let taking = async {
+        let request = incoming_push(coordinator).await;
+        let mut sink =
+            PartialSink::resume(&to, digest, request.length, Durability::Cache).await.unwrap();
+        let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
+        request.take(&mut sink, pace).await.unwrap();
+    };
+    // Shorter than the wait.
+    let pace = &mut Pace { idle: Duration::from_millis(200), progress: &mut |_| {} };
+    let source = Source::Bytes(bytes.clone());
+    let pushing = push_throttled(&**agent, digest, b"", &source, pace, &throttle);
+    let clock = crate::SystemClock::open();
+    let (sent, ()) = tokio::join!(pushing, taking);
+    assert_eq!(sent.unwrap(), 300_000);
+    assert!(clock.now().0 >= 400, "it waited");
+    assert_eq!(asked.load(Ordering::Relaxed), 300_000, "every byte was asked for once");
+    assert!(most.load(Ordering::Relaxed) <= 16 << 10, "in small pieces");
+    assert_eq!(to.read_verified(digest, 300_000).unwrap(), bytes);
+}
+
+#[tokio::test]
 async fn a_lost_connection_keeps_what_arrived_and_the_next_one_sends_the_rest() {
     let (_keep, blobs) = folder();
     let (digest, bytes) = blob(9_000_000);

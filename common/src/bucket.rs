@@ -1,6 +1,6 @@
 //! A token bucket in whole numbers: so many at once, and so many in a time after that.
 
-use consilium_common::time::Millis;
+use crate::time::Millis;
 
 /// How much is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,10 +71,10 @@ impl Bucket {
         free
     }
 
-    /// Takes a token, on debt if need be; how long to wait until the debt is paid.
-    pub fn delay(&mut self, now: Millis) -> Millis {
+    /// Takes `tokens`, on debt if need be; how long to wait until the debt is paid.
+    pub fn delay(&mut self, tokens: u64, now: Millis) -> Millis {
         self.fill(now);
-        self.level -= self.rate.scaled(1);
+        self.level -= self.rate.scaled(tokens);
         let debt = u128::try_from(-self.level).unwrap_or(0);
         let wait = debt.div_ceil(u128::from(self.rate.tokens.max(1)));
         Millis(u64::try_from(wait).unwrap_or(u64::MAX))
@@ -104,9 +104,14 @@ mod tests {
     #[test]
     fn a_debt_is_waited_for_or_refused() {
         let mut bucket = Bucket::new(Rate::a_second(1, 10), Millis::ZERO);
-        let waits: Vec<u64> = (0..3).map(|_| bucket.delay(Millis::ZERO).0).collect();
+        let waits: Vec<u64> = (0..3).map(|_| bucket.delay(1, Millis::ZERO).0).collect();
         assert_eq!(waits, [0, 100, 200]);
-        assert_eq!(bucket.delay(Millis(1_000)), Millis::ZERO);
+        assert_eq!(bucket.delay(1, Millis(1_000)), Millis::ZERO);
+        assert_eq!(
+            bucket.delay(6, Millis(1_000)),
+            Millis(600),
+            "many at once wait for all of them"
+        );
 
         let mut bucket = Bucket::new(Rate::a_second(100, 10), Millis::ZERO);
         assert!(bucket.draw(1_000, Millis::ZERO));
