@@ -21,6 +21,8 @@ use crate::summary::Summary;
 pub enum Event {
     /// A site has a live session and has accepted the study.
     Ready(SiteId),
+    /// It had accepted it already, and says so again.
+    AcceptedAgain(SiteId),
     /// It has not any more.
     Gone(SiteId),
     /// It was put out for a time.

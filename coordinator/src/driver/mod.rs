@@ -133,6 +133,7 @@ impl Driver {
         let (engine, now) = (&mut self.engine, self.tools.clock.now());
         match event {
             Event::Ready(site) => engine.handle_site_ready(&site, now),
+            Event::AcceptedAgain(site) => engine.handle_accepted_again(&site, now),
             Event::Gone(site) => engine.handle_site_gone(&site, now),
             Event::Quarantined(site) => engine.handle_site_quarantined(&site, now),
             Event::Members(members) => engine.handle_members((*members).clone(), now),

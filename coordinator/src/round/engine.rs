@@ -332,7 +332,7 @@ impl Engine {
     }
 
     /// A site with a new session hears again what it may have missed: the receipt, or the plan.
-    fn tell_again(&mut self, site: &SiteId) {
+    pub(super) fn tell_again(&mut self, site: &SiteId) {
         let Some(open) = self.open.as_ref().filter(|open| open.is_live()) else {
             return;
         };

@@ -66,6 +66,19 @@ impl Engine {
         }
     }
 
+    /// A site that has accepted the study accepts it once more: what it had declined for is over before
+    /// the time that it named (its policy is another), so it is asked again at once.
+    pub fn handle_accepted_again(&mut self, site: &SiteId, now: Millis) {
+        self.now = now;
+        let session = self.sessions.get_mut(site).filter(|session| session.connected);
+        if session.and_then(|session| session.declined.take()).is_none() {
+            return;
+        }
+        self.attempts.try_again(now);
+        self.tell_again(site);
+        self.advance();
+    }
+
     /// Ends inviting once every site has answered or was let go: training begins, or the round is
     /// abandoned for want of sites.
     pub(super) fn end_inviting(&mut self) {

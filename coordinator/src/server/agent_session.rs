@@ -266,9 +266,11 @@ impl Session<'_> {
         let event = match changed {
             Some(true) => Event::Ready(self.site.clone()),
             Some(false) => Event::Gone(self.site.clone()),
+            None if declined.is_none() => Event::AcceptedAgain(self.site.clone()),
             None => return Ok(()),
         };
         match declined {
+            None if changed.is_none() => {}
             None => tracing::info!(site = %self.site, study = %study.id(), "accepted"),
             Some(code) => {
                 tracing::info!(site = %self.site, study = %study.id(), %code, "study declined");

@@ -103,6 +103,11 @@ impl World {
         }
     }
 
+    pub(super) fn accepts_study_again(&mut self, name: &str) {
+        self.engine.handle_accepted_again(&site(name), self.now);
+        self.settle();
+    }
+
     pub(super) fn gone(&mut self, name: &str) {
         self.engine.handle_site_gone(&site(name), self.now);
         self.settle();

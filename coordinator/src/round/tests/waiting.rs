@@ -230,6 +230,32 @@ fn a_decline_with_a_time_is_not_asked_again_before_it() {
 }
 
 #[test]
+fn a_site_that_accepts_once_more_is_asked_before_the_time_that_it_named() {
+    let mut world = three();
+    world.accepts(&["a", "b"]);
+    world.declines("c", Code::OutsideHours, Some(Millis(30_000)));
+    world.accepts_study_again("a");
+    assert_eq!(world.phase(), PhaseName::Idle, "nothing held that one back");
+    world.accepts_study_again("stranger");
+    world.accepts_study_again("c");
+    assert_eq!((world.phase(), world.plan().round), (PhaseName::Inviting, Round(2)));
+}
+
+#[test]
+fn a_site_that_accepts_once_more_while_the_round_is_open_is_told_its_plan() {
+    let mut world = three();
+    world.accepts(&["a", "c"]);
+    world.declines("b", Code::OutsideHours, Some(Millis(30_000)));
+    assert_eq!(world.was_sent("b", "Plan"), 1);
+    world.accepts_study_again("b");
+    assert_eq!(world.was_sent("b", "Plan"), 2);
+    world.accepts(&["b"]);
+    world.delivers(&["a", "b", "c"]);
+    assert_eq!(world.roll_calls()[0].sites.len(), 3);
+    assert!(codes(&world).iter().all(|(_, code)| code.is_none()), "and it counts");
+}
+
+#[test]
 fn others_do_not_wait_for_a_site_outside_its_hours() {
     let mut world = three();
     world.accepts(&["a", "c"]);
