@@ -1,13 +1,12 @@
-//! The composition root: configuration, identity and state become a running daemon, and SIGTERM
-//! makes it a stopped one.
+//! The composition root: configuration, identity and state become a running daemon, SIGHUP has it read
+//! its policy again, and SIGTERM makes it a stopped one.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use consilium_certs::bundle::{BundleError, SiteBundle};
 use consilium_certs::credentials::CredentialsError;
-use consilium_certs::keys::{self, KeyError};
 use consilium_common::ids::SiteId;
 use consilium_common::time::Clock;
 use consilium_io::SystemClock;
@@ -18,15 +17,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
 use crate::control_socket::server;
-use crate::driver::{Driver, Shared};
+use crate::driver::{Driver, Parts, Shared};
 use crate::link::Dialer;
-use crate::policy::{PolicyError, Signers};
 use crate::renewal::{self, RenewalError};
+use crate::rules::{Rules, RulesError};
 use crate::state::{CONTROL_SOCKET, StateError, StateFolder};
 use crate::worker::Programs;
 
 /// Questions of people that wait for the driver.
 const ASKED_MAX: usize = 16;
+/// Rules that wait for the driver: who reads agent.toml again waits for the reading before.
+const RULES_MAX: usize = 1;
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +46,9 @@ pub enum AppError {
         /// Why there is no next one.
         why: Box<RenewalError>,
     },
-    /// An operator's public key.
-    #[error("[policy] operators: {0}")]
-    Key(#[from] KeyError),
-    /// The operators whose signatures count.
-    #[error("agent.toml: {0}")]
-    Policy(#[from] PolicyError),
+    /// The site's rules.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// Another site's bundle.
     #[error(
         "agent.toml is for site {configured}, and {} holds the bundle of {found}: one of the two \
@@ -77,11 +75,14 @@ pub enum AppError {
     System(io::Error),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. `read` reads agent.toml again, which SIGHUP asks for.
 ///
 /// # Errors
 /// It cannot start; once it runs it ends well.
-pub async fn run(config: AgentConfig) -> Result<(), AppError> {
+pub async fn run(
+    config: AgentConfig,
+    read: impl Fn() -> Result<AgentConfig, String>,
+) -> Result<(), AppError> {
     let mut signals = Signals::listen().map_err(AppError::System)?;
     renew_if_over(&config).await?;
     let shared = Arc::new(assemble(config)?);
@@ -92,20 +93,35 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let serving = tokio::spawn(server::serve(listener, ask));
     let stop = CancellationToken::new();
     let driver = Driver::new(Arc::clone(&shared));
-    let running = driver.run(asked, stop.clone());
+    let (put_in_force, rules) = mpsc::channel(RULES_MAX);
+    let running = driver.run(asked, rules, stop.clone());
     let renewing = tokio::spawn(renewal::keep(Arc::clone(&shared)));
     tell_systemd(&NotifyState::Ready);
     tracing::info!(
         site = %shared.site(), coordinator = %shared.config.site.coordinator, "running"
     );
     tokio::pin!(running);
-    tokio::select! {
-        () = &mut running => {}
-        name = signals.next() => {
-            tracing::info!(signal = name, "asked to stop");
-            tell_systemd(&NotifyState::Stopping);
-            stop.cancel();
-            running.await;
+    loop {
+        let asked = tokio::select! {
+            () = &mut running => break,
+            asked = signals.next() => asked,
+        };
+        match asked {
+            Asked::Reload => {
+                if let Some(rules) = reload(&shared, &read) {
+                    tokio::select! {
+                        () = &mut running => break,
+                        _sent = put_in_force.send(rules) => {}
+                    }
+                }
+            }
+            Asked::Stop(signal) => {
+                tracing::info!(signal, "asked to stop");
+                tell_systemd(&NotifyState::Stopping);
+                stop.cancel();
+                running.await;
+                break;
+            }
         }
     }
     serving.abort();
@@ -130,7 +146,7 @@ async fn renew_if_over(config: &AgentConfig) -> Result<(), AppError> {
 }
 
 /// Reads everything that the daemon needs, and holds the parts against each other.
-fn assemble(config: AgentConfig) -> Result<Shared, AppError> {
+fn assemble(mut config: AgentConfig) -> Result<Shared, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::open());
     let bundle_folder = config.site.certificates();
     let bundle = SiteBundle::load(&bundle_folder, clock.wall())?;
@@ -141,22 +157,35 @@ fn assemble(config: AgentConfig) -> Result<Shared, AppError> {
             folder: bundle_folder,
         });
     }
-    let signers = signers(&config, &bundle)?;
-    let dialer = Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock));
+    let rules = Rules::load(config.policy.take(), &bundle.consortium)?;
     let programs = programs(&config).map_err(AppError::System)?;
     let state = StateFolder::open(&config.site.state)?;
-    Ok(Shared {
-        cache: state.cache.clone(),
-        tasks: state.tasks(),
-        state: Mutex::new(state),
-        config,
-        bundle,
-        bundle_folder,
-        signers,
-        programs,
-        clock,
-        dialer,
-    })
+    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state }))
+}
+
+/// The rules that agent.toml has now; none if it cannot be read, and those in force stay.
+fn reload(shared: &Shared, read: impl Fn() -> Result<AgentConfig, String>) -> Option<Rules> {
+    let mut config = match read() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("agent.toml is not read again, the policy stays as it was: {error}");
+            return None;
+        }
+    };
+    let rules = match Rules::load(config.policy.take(), &shared.bundle.consortium) {
+        Ok(rules) => rules,
+        Err(error) => {
+            tracing::error!("[policy] is not read again, it stays as it was: {error}");
+            return None;
+        }
+    };
+    if config != shared.config {
+        tracing::warn!(
+            "[policy] alone is read again: what changed in [site] and [data] needs a restart"
+        );
+    }
+    tracing::info!("[policy] is read again; every study is judged by it");
+    Some(rules)
 }
 
 /// The programs that train for this configuration.
@@ -173,21 +202,6 @@ pub fn control_socket(state: &Path) -> PathBuf {
     state.join(CONTROL_SOCKET)
 }
 
-/// Whose signatures count: the operators that the policy lists, else those that the consortium
-/// file pins.
-fn signers(config: &AgentConfig, bundle: &SiteBundle) -> Result<Signers, AppError> {
-    let pinned = Signers {
-        keys: bundle.consortium.operator_keys(),
-        needed: bundle.consortium.operators_needed,
-    };
-    let Some(policy) = &config.policy else {
-        return Ok(pinned);
-    };
-    let listed: Result<Vec<_>, KeyError> =
-        policy.operators.iter().map(|path| keys::load_public(path)).collect();
-    Ok(policy.signers(listed?, pinned)?)
-}
-
 /// Without systemd this does nothing.
 fn tell_systemd(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
@@ -195,10 +209,19 @@ fn tell_systemd(state: &NotifyState<'_>) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// What a signal asks for.
+enum Asked {
+    /// End well; the signal's name.
+    Stop(&'static str),
+    /// Read `[policy]` again.
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -206,14 +229,16 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     /// The first one that comes.
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 }

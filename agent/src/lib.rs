@@ -7,11 +7,13 @@
 //!                              ├── state       what must survive: studies, decisions, updates
 //!                              ├── worker      one child process a task
 //!                              └── update      worker's result → clip → round → retained
+//!   rules: the policy with the keys and the time zone that it names
 //!   control_socket ── the commands of people on this machine (cli)
 //! ```
 //!
-//! Reading order: [`session`], [`policy`], [`config`]; [`state`], [`update`], [`worker`], [`link`];
-//! [`driver`] ties them together, [`renewal`] keeps the certificate good, [`app`] starts it, [`cli`] is what people type.
+//! Reading order: [`session`], [`policy`], [`config`], [`rules`]; [`state`], [`update`], [`worker`], [`link`];
+//! [`driver`] ties them together, [`renewal`] keeps the certificate good, [`app`] starts it, [`cli`] is what
+//! people type.
 
 #![deny(unsafe_code)]
 
@@ -25,6 +27,7 @@ pub mod link;
 pub mod policy;
 pub mod renewal;
 pub mod report;
+pub mod rules;
 pub mod session;
 pub mod state;
 pub mod update;

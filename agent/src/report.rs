@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::signed::KeyId;
 use consilium_common::study::Mode;
-use consilium_common::time::WallMillis;
+use consilium_common::time::{Millis, WallMillis};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Person;
+use crate::policy::{Moment, Person, Policy};
 use crate::session;
 use crate::state::{Decided, KeptStudy};
 
@@ -100,6 +100,8 @@ pub struct Status {
     pub state: PathBuf,
     /// How the certificate stands.
     pub certificate: Certificate,
+    /// The rules of the moment, as they are in force.
+    pub policy: PolicyStatus,
     /// Why the last attempt to connect failed, or the last connection ended.
     pub link_trouble: Option<String>,
     /// Connection, studies, tasks, retained updates, roll calls and scores.
@@ -116,4 +118,47 @@ pub struct Certificate {
     pub standing: String,
     /// Whether somebody should act.
     pub warning: bool,
+}
+
+/// The rules of the moment: what plans and uploads are held to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// `hours`, as written.
+    pub hours: Option<String>,
+    /// When they begin again, as people there say it; none while plans are taken on.
+    pub opens: Option<String>,
+    /// How long until then.
+    pub opens_in_ms: Option<Millis>,
+    /// `slots`, as written.
+    pub slots: Option<u32>,
+    /// `upload_mbit_s`, as written.
+    pub upload_mbit_s: Option<f64>,
+}
+
+impl PolicyStatus {
+    /// Of these rules at `wall`.
+    #[must_use]
+    pub fn of(policy: Option<&Policy>, moment: &Moment, wall: WallMillis) -> Self {
+        let window = moment.window.as_ref();
+        let closed = window.and_then(|window| window.closed(wall));
+        Self {
+            hours: window.map(|window| window.hours().to_string()),
+            opens_in_ms: closed.as_ref().map(|opening| opening.after),
+            opens: closed.map(|opening| opening.at),
+            slots: policy.and_then(|policy| policy.slots),
+            upload_mbit_s: policy.and_then(|policy| policy.upload_mbit_s),
+        }
+    }
+
+    /// A line for each rule that there is.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let hours = self.hours.as_ref().map(|hours| match &self.opens {
+            None => format!("hours {hours}: open"),
+            Some(opens) => format!("hours {hours}: closed until {opens}"),
+        });
+        let slots = self.slots.map(|slots| format!("slots {slots}: plans beyond are declined"));
+        let upload = self.upload_mbit_s.map(|rate| format!("uploads at most {rate} Mbit/s"));
+        [hours, slots, upload].into_iter().flatten().collect()
+    }
 }

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::process::Command;
 
 use consilium_common::audit::record::Completion;
+use consilium_common::ids::Digest;
 use consilium_coordinator::local::Policy;
 use consilium_io::disk::replace;
-use consilium_tests::harness::{Draft, World, consilium};
+use consilium_tests::harness::{Daemon, Draft, World, consilium};
 
 /// The exit code of a command that was refused.
 const REFUSED: i32 = 4;
@@ -37,9 +39,18 @@ fn signed_from(world: &World, draft: &str, model: &str) -> String {
     world.root().join("retina.study.toml").to_str().unwrap().to_owned()
 }
 
+/// A site allows studies to start from this model, and reads its policy again.
+fn allow_start(world: &mut World, site: usize, model: &Digest) {
+    let rule = format!("[policy]\ninitial_models = [\"{model}\"]\n");
+    world.edit(&world.agent_toml(site), |text| text.replace("[policy]\n", &rule));
+    let process = world.process(Daemon::Agent(site));
+    let pid = process.pid().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+}
+
 #[test]
 fn a_study_ends_early_and_the_next_one_starts_from_its_best_version() {
-    let world = World::with(2, &["thorax", "retina"], Policy::Within).started();
+    let mut world = World::with(2, &["thorax", "retina"], Policy::Within).started();
     let draft = text("thorax", "rounds = 60\nearly_stopping = 3");
     world.federation.run_study("thorax", &draft).unwrap();
     let history = world.complete("thorax", 120);
@@ -68,6 +79,7 @@ fn a_study_ends_early_and_the_next_one_starts_from_its_best_version() {
     let model = model.to_str().unwrap();
     let _said = world.operator(&["model", "export", "thorax", "--best", "--out", model]).done();
     let signed = signed_from(&world, &text("retina", "rounds = 2"), model);
+    (0..2).for_each(|site| allow_start(&mut world, site, &best.model));
     let _said = world.operator(&["study", "submit", &signed]).done();
     let _said = world.operator(&["study", "start", "retina"]).done();
     let history = world.complete("retina", 120);
@@ -87,8 +99,10 @@ fn a_model_that_the_coordinator_lacks_is_brought_with_the_study() {
     let model = model.to_str().unwrap();
     let _said = world.operator(&["model", "export", "thorax", "--out", model]).done();
     // Another consortium's coordinator has never seen it.
-    let other = World::with(1, &["retina"], Policy::Within).started();
+    let mut other = World::with(1, &["retina"], Policy::Within).started();
     let signed = signed_from(&other, &one("retina"), model);
+    let digest = *world.history().models("thorax").last().unwrap();
+    allow_start(&mut other, 0, &digest);
     other.operator(&["study", "submit", &signed]).assert_fails(REFUSED, &["--start"]);
     let _said = other.operator(&["study", "submit", &signed, "--start", model]).done();
     let _said = other.operator(&["study", "start", "retina"]).done();

@@ -11,7 +11,8 @@ use crate::state::StateError;
 /// Runs the daemon.
 pub(super) async fn run(common: &Common) -> Result<(), Failure> {
     let config = common.load()?;
-    app::run(config).await.map_err(|error| match error {
+    let read = || common.load().map_err(|failure| failure.to_string());
+    app::run(config, read).await.map_err(|error| match error {
         // Neither heals by trying again: systemd should not.
         AppError::State(StateError::Lock(_)) => Failure::Refused(error.to_string()),
         // Coordinator and CA may be away: trying again helps.
@@ -19,10 +20,9 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         | AppError::State(_)
         | AppError::Socket { .. }
         | AppError::System(_) => Failure::failed(error),
-        AppError::Bundle(_)
-        | AppError::Key(_)
-        | AppError::Policy(_)
-        | AppError::OtherSite { .. } => Failure::Usage(error.to_string()),
+        AppError::Bundle(_) | AppError::Rules(_) | AppError::OtherSite { .. } => {
+            Failure::Usage(error.to_string())
+        }
     })
 }
 

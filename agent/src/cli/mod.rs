@@ -11,6 +11,7 @@ mod evaluate;
 mod grid;
 mod local;
 mod output;
+mod policy;
 mod predict;
 mod progress;
 mod results;
@@ -90,6 +91,9 @@ enum Command {
     /// List, read, accept or refuse studies
     #[command(subcommand)]
     Study(study::Command),
+    /// Say what this site's rules make of a study
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
@@ -196,6 +200,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Run) => daemon::run(&common).await,
             Some(Command::Status(options)) => status::run(&common, &options).await,
             Some(Command::Study(command)) => study::run(&common, command).await,
+            Some(Command::Policy(command)) => policy::run(&common, &command),
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,
             Some(Command::Evaluate(options)) => evaluate::run(&common, &options).await,

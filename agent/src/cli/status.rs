@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Common, Failure, daemon, output};
 use crate::control_socket::{Reply, Request};
 use crate::report::Status;
-use crate::session::{ConnectionState, TaskStatus};
+use crate::session::{ConnectionState, Decision, DeclinedStatus, TaskStatus};
 
 /// Between two looks of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -53,8 +53,15 @@ fn show(status: &Status) {
     ));
     output::line(format!("coordinator {}: {}", status.coordinator, connection(status)));
     output::line(format!("certificate {}", status.certificate.standing));
+    for line in status.policy.lines() {
+        output::line(line);
+    }
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
+    }
+    for declined in &session.declined {
+        let DeclinedStatus { study, round, code, why, .. } = declined;
+        output::line(format!("plan of {study} round {round} declined: {code}: {why}"));
     }
     show_studies(status);
     show_tasks(status);
@@ -88,6 +95,7 @@ fn show_studies(status: &Status) {
     let mut table = output::table(&["study", "version", "digest", "data", "state", "decision"]);
     for study in &status.session.studies {
         let decision = match (&study.decision, &study.why) {
+            (Some(Decision::Refused { code }), Some(why)) => format!("{code}: {why}"),
             (_, Some(why)) => why.clone(),
             (Some(decision), None) => format!("{decision:?}"),
             (None, None) => "being judged".to_owned(),

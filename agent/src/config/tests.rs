@@ -26,6 +26,27 @@ fn the_example_is_read_with_paths_from_its_folder() {
 }
 
 #[test]
+fn every_rule_of_the_example_can_be_switched_on() {
+    let line = |line: &str| match line.strip_prefix("# ") {
+        Some(rule) if rule.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => {
+            rule.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    let (site, policy) = EXAMPLE.split_once("[policy]").unwrap();
+    let rules: Vec<String> = policy.lines().map(line).collect();
+    let policy = read(&format!("{site}[policy]{}", rules.join("\n"))).unwrap().policy.unwrap();
+    assert_eq!(policy.operators[0], Path::new("/etc/consilium/ada.pub"));
+    assert_eq!((policy.min_cohort, policy.max_parameters), (Some(4), Some(10_000_000)));
+    assert_eq!((policy.max_local_epochs, policy.max_rounds), (Some(5), Some(200)));
+    assert_eq!((policy.max_learning_rate, policy.upload_mbit_s), (Some(0.1), Some(50.0)));
+    assert_eq!((policy.peers.len(), policy.slots), (1, Some(1)));
+    assert_eq!(policy.families.unwrap().len(), 2);
+    assert_eq!((policy.columns.unwrap().len(), policy.strategies.unwrap().len()), (3, 2));
+    assert_eq!(policy.hours.unwrap().to_string(), "20:00-06:00 Europe/Berlin");
+}
+
+#[test]
 fn the_smallest_file_has_strict_defaults() {
     let config =
         read("[site]\nname = \"a\"\ncoordinator = \"[::1]:4433\"\nstate = \"state\"").unwrap();
@@ -54,7 +75,13 @@ fn a_senseless_value_is_refused_with_what_to_write() {
             "operators = [\"a.pub\", \"b.pub\"]\noperators_needed = 3 #",
             "1 to 2 is accepted",
         ),
-        ("# operators_needed = 2 ", "hours = \"20:00-06:00\" #", "`policy.hours` is not built yet"),
+        (
+            "# operators_needed = 2 ",
+            "privacy_budget = { epsilon = 8.0 } #",
+            "`policy.privacy_budget` is not built yet",
+        ),
+        ("# operators_needed = 2 ", "hours = \"20:00-06:00\" #", "are no hours: write them as"),
+        ("# operators_needed = 2 ", "slots = 0 #", "`policy.slots = 0`: 1 to 16 is accepted"),
     ] {
         let error = refusal(from, to);
         assert!(error.starts_with("agent.toml") && error.contains(said), "{from} → {to}: {error}");

@@ -11,7 +11,7 @@ use super::{Driver, Event, study};
 use crate::control_socket::server::Asked;
 use crate::control_socket::{Reply, Request, Which};
 use crate::policy::Person;
-use crate::report::{Certificate, Status, StudyDetail, StudyRow};
+use crate::report::{Certificate, PolicyStatus, Status, StudyDetail, StudyRow};
 use crate::session::Decision;
 use crate::state::{Decided, KeptStudy, Studies};
 
@@ -47,6 +47,7 @@ impl Driver {
 
     fn status(&self) -> Status {
         let shared = &self.shared;
+        let rules = shared.rules();
         let validity = shared.bundle.credentials.validity;
         let standing = shared.bundle.credentials.standing(shared.clock.wall());
         Status {
@@ -58,6 +59,7 @@ impl Driver {
                 standing: standing.to_string(),
                 warning: standing.warning().is_some(),
             },
+            policy: PolicyStatus::of(rules.policy.as_ref(), &rules.moment, shared.clock.wall()),
             link_trouble: self.link_trouble.clone(),
             session: self.session.status(shared.clock.now()),
         }

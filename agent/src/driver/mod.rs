@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
-use consilium_common::wire::messages::{Message, Plan, SitePhase};
+use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, SitePhase};
 use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -28,12 +28,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::control_socket::Reply;
 use crate::control_socket::server::Asked;
+use crate::link::advice::advice;
+use crate::rules::Rules;
 use crate::session::{Action, ActionId, Done, Session};
 use crate::worker::TaskFolder;
 
 pub(crate) use asked::{find as find_study, rows as study_rows};
 use connection::Connection;
-pub use shared::Shared;
+pub use shared::{Parts, Shared};
 
 /// Events that wait for the driver; who makes them waits too.
 const EVENTS_MAX: usize = 256;
@@ -104,7 +106,13 @@ impl Driver {
     }
 
     /// Runs until `stop`; then stops the worker, closes the connection in good order and returns.
-    pub async fn run(mut self, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
+    /// `rules` come when people have the policy read again.
+    pub async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Asked>,
+        mut rules: mpsc::Receiver<Rules>,
+        stop: CancellationToken,
+    ) {
         loop {
             self.act();
             let due = self.session.next_deadline();
@@ -114,10 +122,20 @@ impl Driver {
                 () = stop.cancelled() => break,
                 Some(event) = self.queue.recv() => self.handle(event),
                 Some(question) = asked.recv() => self.answer(question),
+                Some(rules) = rules.recv() => self.judge_again(rules),
                 () = sleep_or_forever(wait) => self.session.handle_timeout(self.shared.clock.now()),
             }
         }
         self.stop().await;
+    }
+
+    /// Puts rules in force and judges every kept study by them; a millisecond each, and nothing that
+    /// people decide meanwhile can come in between.
+    fn judge_again(&mut self, rules: Rules) {
+        let moment = rules.moment.clone();
+        self.shared.put_in_force(rules);
+        let known = study::known(&self.shared);
+        self.session.handle_policy(moment, known, self.shared.clock.now());
     }
 
     /// Does what the session asks for.
@@ -139,6 +157,7 @@ impl Driver {
                 failpoints::after(name);
             }
             Action::Send { message } => {
+                self.note_declined(&message);
                 self.send(&message);
                 failpoints::after(name);
             }
@@ -195,7 +214,7 @@ impl Driver {
             Event::Heard { generation, message } => {
                 if self.is_current(generation) {
                     connection::note(&message);
-                    self.session.handle_message(*message, now);
+                    self.session.handle_message(*message, self.shared.clock.wall(), now);
                 }
             }
             Event::Moved { id, phase, done, total } => {
@@ -218,6 +237,19 @@ impl Driver {
                 let _gone = to.send(reply);
             }
         }
+    }
+
+    /// People read in the log why a plan was not taken on.
+    fn note_declined(&self, message: &Message) {
+        let Message::PlanAnswer(PlanAnswer { study, round, answer: Answer::Declined { code, .. } }) =
+            message
+        else {
+            return;
+        };
+        let declined = self.session.declined(study, self.shared.clock.now());
+        let why = declined.filter(|declined| declined.round == *round && declined.code == *code);
+        let why = why.map_or_else(|| advice(*code).to_owned(), |declined| declined.why);
+        tracing::info!(%study, %round, %code, "plan declined: {why}");
     }
 
     fn train(&mut self, id: ActionId, name: &'static str, plan: Plan) {

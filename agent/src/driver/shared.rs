@@ -1,15 +1,17 @@
 //! What the driver and its work share: who this site is, what it may do, and what it holds.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use consilium_certs::bundle::SiteBundle;
+use consilium_common::bucket::Bucket;
 use consilium_common::ids::{Digest, SiteId};
 use consilium_common::time::Clock;
 
 use crate::config::AgentConfig;
 use crate::link::Dialer;
-use crate::policy::Signers;
+use crate::rules::Rules;
 use crate::session::Judged;
 use crate::state::{Cache, KeptStudy, StateFolder};
 use crate::worker::Programs;
@@ -19,14 +21,15 @@ use super::study;
 /// Everything that outlives a connection.
 #[derive(Debug)]
 pub struct Shared {
-    /// agent.toml.
+    /// agent.toml, but for `[policy]`: [`Shared::rules`] has what is in force of it.
     pub config: AgentConfig,
     /// The site's bundle, as it was at start.
     pub bundle: SiteBundle,
     /// Where the bundle lies: renewed certificates are read from there at each connection.
     pub bundle_folder: PathBuf,
-    /// Whose signatures make a study.
-    pub signers: Signers,
+    rules: RwLock<Arc<Rules>>,
+    /// What may leave now, of the rate that the policy sets, if it does.
+    upload: Mutex<Option<Bucket>>,
     /// The programs that train.
     pub programs: Programs,
     /// The system's clocks.
@@ -41,7 +44,64 @@ pub struct Shared {
     pub state: Mutex<StateFolder>,
 }
 
+/// What [`Shared::new`] puts together.
+#[derive(Debug)]
+pub struct Parts {
+    /// agent.toml.
+    pub config: AgentConfig,
+    /// Its `[policy]` with what it names.
+    pub rules: Rules,
+    /// The site's bundle.
+    pub bundle: SiteBundle,
+    /// The programs that train.
+    pub programs: Programs,
+    /// The system's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The state folder, locked.
+    pub state: StateFolder,
+}
+
 impl Shared {
+    /// Everything of one daemon.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, rules, bundle, programs, clock, state } = parts;
+        Self {
+            upload: Mutex::new(rules.upload(clock.now())),
+            rules: RwLock::new(Arc::new(rules)),
+            cache: state.cache.clone(),
+            tasks: state.tasks(),
+            state: Mutex::new(state),
+            bundle,
+            bundle_folder: config.site.certificates(),
+            programs,
+            dialer: Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock)),
+            clock,
+            config,
+        }
+    }
+
+    /// The site's rules as they are in force now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other rules in force.
+    pub(super) fn put_in_force(&self, rules: Rules) {
+        let upload = rules.upload(self.clock.now());
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+    }
+
+    /// How long to wait before so many bytes of an update may leave.
+    #[must_use]
+    pub fn upload_delay(&self, bytes: u64) -> Duration {
+        let mut upload = self.upload.lock().unwrap_or_else(PoisonError::into_inner);
+        let delay = upload.as_mut().map(|bucket| bucket.delay(bytes, self.clock.now()));
+        delay.map_or(Duration::ZERO, |delay| Duration::from_millis(delay.0))
+    }
+
     /// The state folder. Its files are replaced atomically, so a thread that died while it held
     /// the lock left nothing half done.
     pub fn state(&self) -> MutexGuard<'_, StateFolder> {

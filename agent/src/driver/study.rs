@@ -15,6 +15,7 @@ use consilium_io::net::Carrier;
 use super::shared::{Shared, blocking};
 use crate::link::transfer;
 use crate::policy::{self, Judgement, Refusal};
+use crate::rules::Rules;
 use crate::session::{Decision, Fault, Judged, KnownStudy, Retained, Setup};
 use crate::state::KeptStudy;
 
@@ -27,7 +28,6 @@ pub(crate) const AGENT: &str = concat!("consilium-agent ", env!("CARGO_PKG_VERSI
 /// What is durable at the site, judged under the present policy.
 pub(super) fn setup(shared: &Shared) -> Setup {
     let state = shared.state();
-    let kept: Vec<KeptStudy> = state.studies.iter().cloned().collect();
     let retained = state
         .retained
         .iter()
@@ -39,20 +39,33 @@ pub(super) fn setup(shared: &Shared) -> Setup {
         })
         .collect();
     drop(state);
-    let known = |kept: &KeptStudy| KnownStudy {
-        digest: kept.digest,
-        study: kept.study.id().clone(),
-        version: kept.study.header.version,
-        judged: judged(shared, kept),
-    };
     Setup {
         site: shared.site().clone(),
         agent: AGENT.to_owned(),
-        studies: kept.iter().map(known).collect(),
+        studies: known(shared),
         data: shared.config.data.keys().cloned().collect(),
         retained,
-        slots: 1,
+        moment: shared.rules().moment.clone(),
     }
+}
+
+/// Every kept study, judged by the rules that are in force. What the rules refuse is logged: nobody
+/// would notice otherwise that a study which ran yesterday does not run today.
+pub(super) fn known(shared: &Shared) -> Vec<KnownStudy> {
+    let kept: Vec<KeptStudy> = shared.state().studies.iter().cloned().collect();
+    let known = |kept: &KeptStudy| {
+        let judged = judged(shared, kept);
+        if matches!(judged.decision, Decision::Refused { code } if code != Code::RefusedBySite) {
+            announce(kept, &judged);
+        }
+        KnownStudy {
+            digest: kept.digest,
+            study: kept.study.id().clone(),
+            version: kept.study.header.version,
+            judged,
+        }
+    };
+    kept.iter().map(known).collect()
 }
 
 /// Fetches, verifies, judges and keeps an offered study.
@@ -66,7 +79,8 @@ pub(super) async fn judge(
         None => fetch(carrier, &offer).await?,
     };
     let signed = Signed::<Study>::from_parts(bytes, offer.signatures.clone());
-    if let Err(refusal) = verify(shared, &signed, &offer) {
+    if let Err(refusal) = verify(&shared.rules(), &signed, &offer) {
+        tracing::warn!(study = %offer.study, code = %refusal.code, "study refused: {refusal}");
         return Ok(refused(refusal));
     }
     let shared = Arc::clone(shared);
@@ -94,8 +108,8 @@ async fn fetch(carrier: Option<Arc<dyn Carrier>>, offer: &StudyOffer) -> Result<
 }
 
 /// Signatures first: nothing else in the bytes is looked at before.
-fn verify(shared: &Shared, signed: &Signed<Study>, offer: &StudyOffer) -> Result<(), Refusal> {
-    let study = policy::open(shared.config.policy.as_ref(), &shared.signers, signed)?;
+fn verify(rules: &Rules, signed: &Signed<Study>, offer: &StudyOffer) -> Result<(), Refusal> {
+    let study = policy::open(rules.policy.as_ref(), &rules.signers, signed)?;
     if *study.id() == offer.study && study.header.version == offer.version {
         return Ok(());
     }
@@ -111,12 +125,14 @@ fn verify(shared: &Shared, signed: &Signed<Study>, offer: &StudyOffer) -> Result
 
 /// What signatures, policy and people say of a kept study.
 pub(super) fn judged(shared: &Shared, kept: &KeptStudy) -> Judged {
-    let rules = shared.config.policy.as_ref();
-    let study = match policy::open(rules, &shared.signers, &kept.signed) {
+    let rules = shared.rules();
+    let policy = rules.policy.as_ref();
+    let study = match policy::open(policy, &rules.signers, &kept.signed) {
         Ok(study) => study,
         Err(refusal) => return refused(refusal),
     };
-    let judgement = policy::judge(rules, &study);
+    let source = shared.config.data.get(study.id());
+    let judgement = policy::judge(policy, &study, source);
     let person = kept.decided.as_ref().map(|decided| decided.person);
     let decision = policy::decide(&judgement, person);
     let by = kept.decided.as_ref().map_or("", |decided| &decided.by);

@@ -8,6 +8,7 @@ use consilium_common::ids::{Round, StudyId};
 use consilium_common::wire::messages::{SitePhase, UpdateContext};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::Carrier;
+use consilium_io::net::transfer::Pace;
 
 use super::local;
 use super::shared::blocking;
@@ -34,7 +35,9 @@ pub(super) async fn push(
     let total = wanted.bytes;
     let what = UpdateContext { study: wanted.study.clone(), round: wanted.round };
     let progress = &mut |through| context.moved(SitePhase::Uploading, through, total);
-    let pushing = transfer::push_update(&*carrier, wanted.digest, &what, &source, idle, progress);
+    let pace = &mut Pace { idle, progress };
+    let throttle = &|bytes| context.shared.upload_delay(bytes);
+    let pushing = transfer::push_update(&*carrier, wanted.digest, &what, &source, throttle, pace);
     let sent = tokio::select! {
         () = context.stop.cancelled() => {
             return Err(Fault::passing(Code::Abandoned, "the agent is stopping"));

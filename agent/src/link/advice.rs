@@ -30,7 +30,22 @@ pub fn advice(code: Code) -> &'static str {
         Code::Flood => "is there a second agent with this site's identity? Is this one up to date?",
         Code::UnknownStudy => "the coordinator no longer has this study; nothing to do here",
         Code::BadSignature => "too few pinned operators signed: ask the consortium's operators",
-        Code::Policy => "[policy] of agent.toml does not allow it; change it if that is not meant",
+        Code::Policy
+        | Code::PolicyStudies
+        | Code::PolicyModes
+        | Code::PolicyCohort
+        | Code::PolicyPeers
+        | Code::PolicyFamilies
+        | Code::PolicyParameters
+        | Code::PolicyInitialModels
+        | Code::PolicyColumns
+        | Code::PolicyStrategies
+        | Code::PolicyEpochs
+        | Code::PolicyLearningRate
+        | Code::PolicyRounds => {
+            "[policy] of agent.toml does not allow it; change it if that is not meant, and reload it \
+             with SIGHUP"
+        }
         Code::NotAccepted => "decide with `consilium-agent study accept` or `refuse NAME@DIGEST`",
         Code::RefusedBySite => "it was refused here; `consilium-agent study accept` changes that",
         Code::NotSupported => "this release does not serve it: update the agent and its worker",

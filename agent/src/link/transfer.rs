@@ -11,7 +11,7 @@ use consilium_common::wire::reject::Code;
 use consilium_io::disk::{BlobError, Durability};
 use consilium_io::net::Carrier;
 use consilium_io::net::transfer::{
-    MemorySink, Pace, PartialSink, Refusal, Source, TransferError, fetch, push,
+    MemorySink, Pace, PartialSink, Refusal, Source, Throttle, TransferError, fetch, push_throttled,
 };
 
 use crate::session::Fault;
@@ -52,7 +52,8 @@ pub async fn fetch_blob(
     Ok(())
 }
 
-/// Pushes a retained update; returns when the coordinator has it whole.
+/// Pushes a retained update, no faster than `throttle` lets it go; returns when the coordinator has it
+/// whole.
 ///
 /// # Errors
 /// The transfer failed, or the coordinator refused the update.
@@ -61,11 +62,11 @@ pub async fn push_update(
     digest: Digest,
     context: &UpdateContext,
     source: &Source,
-    idle: Duration,
-    progress: Through<'_>,
+    throttle: Throttle<'_>,
+    pace: &mut Pace<'_>,
 ) -> Result<u64, TransferError> {
     let context = codec::encode(context).map_err(|e| TransferError::Protocol(e.to_string()))?;
-    push(carrier, digest, &context, source, &mut Pace { idle, progress }).await
+    push_throttled(carrier, digest, &context, source, pace, throttle).await
 }
 
 /// What a failed transfer means for the round.

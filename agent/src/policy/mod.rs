@@ -2,13 +2,22 @@
 //! written there is refused, and no study can relax it.
 //!
 //! ```text
-//!   signed study ─► signatures (k of n) ─► judge (rules) ─► decide (a person's word) ─► Decision
+//!   signed study ─► signatures (k of n) ─► judge (findings) ─► decide (a person's word) ─► Decision
+//!   plan ─────────► moment (hours, slots) ─► taken on, or declined with the next opening
 //! ```
 //!
-//! The edge loads the operators' keys, keeps what people decided, and judges every kept study again
-//! at each start, so that a stricter policy takes effect with a restart.
+//! * [`rules`]: `[policy]`, field by field
+//! * [`findings`]: what each rule says of a study
+//! * [`hours`]: daily hours of a time zone
+//! * [`moment`]: what a plan is held against
+//!
+//! The edge (`crate::rules`) loads the operators' keys and the zone, keeps what people decided, and
+//! judges every kept study again at each start and whenever the policy is read again.
 
-mod rules;
+pub mod findings;
+pub mod hours;
+pub mod moment;
+pub mod rules;
 
 #[cfg(test)]
 mod tests;
@@ -16,8 +25,12 @@ mod tests;
 use consilium_common::signed::Signed;
 use consilium_common::study::Study;
 use consilium_common::wire::reject::Code;
+use consilium_common::worker::Source;
 use serde::{Deserialize, Serialize};
 
+pub use findings::{Finding, Verdict};
+pub use hours::{Hours, Window};
+pub use moment::{Decline, Moment};
 pub use rules::{Accept, Policy, PolicyError, Signers};
 
 use crate::session::Decision;
@@ -84,14 +97,27 @@ pub fn open(
     })
 }
 
-/// Holds a study, whose signatures were checked by [`open`], against the policy.
+/// Holds a study, whose signatures were checked by [`open`], against the policy. `source` is the
+/// `[data.NAME]` that serves it, if the site has one.
 #[must_use]
-pub fn judge(policy: Option<&Policy>, study: &Study) -> Judgement {
-    match policy.ok_or_else(no_policy).and_then(|policy| policy.allows(study)) {
+pub fn judge(policy: Option<&Policy>, study: &Study, source: Option<&Source>) -> Judgement {
+    match policy.ok_or_else(no_policy).and_then(|policy| allows(policy, study, source)) {
         Ok(Accept::WithinPolicy) => Judgement::Allowed,
         Ok(Accept::Manual) => Judgement::NeedsPerson,
         Err(refusal) => Judgement::Refused(refusal),
     }
+}
+
+/// Who accepts the study, if no rule is broken.
+fn allows(policy: &Policy, study: &Study, source: Option<&Source>) -> Result<Accept, Refusal> {
+    policy.check().map_err(|error| Refusal::new(Code::Policy, error.to_string()))?;
+    let broken = policy.findings(study, source).into_iter().find_map(|finding| {
+        let Verdict::Refused(code) = finding.verdict else {
+            return None;
+        };
+        Some(Refusal::new(code, format!("{}: {}", study.id(), finding.sentence)))
+    });
+    broken.map_or(Ok(policy.accept), Err)
 }
 
 /// Joins judgement and person. A person can accept what needs a person and refuse anything; nobody

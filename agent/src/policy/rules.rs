@@ -1,18 +1,27 @@
-//! `[policy]` of agent.toml, field by field, and what each field says of a study.
+//! `[policy]` of agent.toml, field by field, and which values make sense. What each rule says of a
+//! study is in `findings`.
 
 use std::path::PathBuf;
 
-use consilium_common::ids::StudyId;
+use consilium_common::config::nearest;
+use consilium_common::ids::{Digest, SiteId, StudyId};
 use consilium_common::limits::SIGNATURES_MAX;
 use consilium_common::signed::PublicKey;
-use consilium_common::study::{Mode, Study};
-use consilium_common::wire::reject::Code;
+use consilium_common::study::{Mode, ModelSpec, Strategy};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Refusal;
+use super::hours::Hours;
 
-/// `[policy]`. Every default is the strictest value.
+/// Tasks at once at most: each has a worker with a model, its records and a share of the machine.
+pub const SLOTS_MAX: u32 = 16;
+/// Slower uploads would look like a lost connection.
+const UPLOAD_MBIT_S_MIN: f64 = 0.1;
+/// Faster than any hospital's line.
+const UPLOAD_MBIT_S_MAX: f64 = 100_000.0;
+
+/// `[policy]`. What is opened by name (studies, modes, models to start from) is closed unless it is
+/// written down. The other rules bind where they are written.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -33,17 +42,50 @@ pub struct Policy {
     /// Modes in which an update may leave.
     #[serde(default = "private")]
     pub modes: Vec<Mode>,
+    /// The fewest sites that a round may be made of; in a mode that hides this site's updates among
+    /// theirs [`PRIVATE_COHORT_MIN`](super::findings::PRIVATE_COHORT_MIN) if not given.
+    #[serde(default)]
+    pub min_cohort: Option<u32>,
+    /// Sites that must take part in every round: the study requires each of them (`[cohort] required`).
+    #[serde(default)]
+    pub peers: Vec<SiteId>,
+    /// Model families that may be trained.
+    #[serde(default)]
+    pub families: Option<Vec<String>>,
+    /// The most parameters of a model.
+    #[serde(default)]
+    pub max_parameters: Option<u64>,
+    /// Models, by digest, from which a study may start that does not start from its seed.
+    #[serde(default)]
+    pub initial_models: Vec<Digest>,
+    /// Columns that may be read, as this site's files call them.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+    /// Strategies by which deltas may become the next model.
+    #[serde(default)]
+    pub strategies: Option<Vec<Strategy>>,
+    /// The most passes over the records in a round.
+    #[serde(default)]
+    pub max_local_epochs: Option<u32>,
+    /// The largest step size.
+    #[serde(default)]
+    pub max_learning_rate: Option<f64>,
+    /// The most versions of a study.
+    #[serde(default)]
+    pub max_rounds: Option<u64>,
+    /// When plans are taken on.
+    #[serde(default)]
+    pub hours: Option<Hours>,
+    /// Tasks at once: a plan that finds no slot is declined. Without it one task runs at a time, and
+    /// the plans of other studies wait for it.
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// Bytes of updates leave no faster than this, in Mbit/s, all uploads together.
+    #[serde(default)]
+    pub upload_mbit_s: Option<f64>,
 
-    // Known, and not served yet: written down they stop the start, because a rule that is not kept
+    // Known, and not served yet: written down it stops the start, because a rule that is not kept
     // is worse than none.
-    #[serde(default)]
-    hours: Option<IgnoredAny>,
-    #[serde(default)]
-    upload_mbit_s: Option<IgnoredAny>,
-    #[serde(default)]
-    max_rounds: Option<IgnoredAny>,
-    #[serde(default)]
-    min_cohort: Option<IgnoredAny>,
     #[serde(default)]
     privacy_budget: Option<IgnoredAny>,
 }
@@ -68,7 +110,7 @@ pub enum Accept {
     WithinPolicy,
 }
 
-/// Why the daemon does not start under this policy.
+/// Why no study is accepted under this policy, and the daemon does not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// A rule that this version knows and cannot keep.
@@ -89,19 +131,28 @@ pub enum PolicyError {
         /// Keys listed.
         have: usize,
     },
+    /// A family that no study can name.
+    #[error("`policy.families` lists {family:?}, which no study can name{hint}")]
+    Family {
+        /// As given.
+        family: String,
+        /// The nearest known one.
+        hint: String,
+    },
+    /// A bound that allows nothing, or makes no sense.
+    #[error("`policy.{field} = {have}`: {need}")]
+    Range {
+        /// Which rule.
+        field: &'static str,
+        /// As given.
+        have: String,
+        /// What is accepted.
+        need: String,
+    },
 }
 
 fn private() -> Vec<Mode> {
     vec![Mode::Private]
-}
-
-/// A mode as agent.toml writes it.
-fn word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Private => "private",
-        Mode::Inspectable => "inspectable",
-        Mode::Grouped => "grouped",
-    }
 }
 
 impl Policy {
@@ -126,21 +177,17 @@ impl Policy {
         }
     }
 
-    /// Checks what the types alone do not. Run at start.
+    /// Checks what the types alone do not. Run at start, when the policy is read again, and before
+    /// each judgement.
     ///
     /// # Errors
-    /// Rules that are not served yet, or operators that cannot be.
+    /// A rule that is not served yet or allows nothing, or operators that cannot be.
     pub fn check(&self) -> Result<(), PolicyError> {
-        let not_built = [
-            ("hours", self.hours.is_some()),
-            ("upload_mbit_s", self.upload_mbit_s.is_some()),
-            ("max_rounds", self.max_rounds.is_some()),
-            ("min_cohort", self.min_cohort.is_some()),
-            ("privacy_budget", self.privacy_budget.is_some()),
-        ];
-        if let Some((field, _)) = not_built.iter().find(|(_, given)| *given) {
-            return Err(PolicyError::NotBuilt(field));
+        if self.privacy_budget.is_some() {
+            return Err(PolicyError::NotBuilt("privacy_budget"));
         }
+        self.check_families()?;
+        self.check_bounds()?;
         let have = self.operators.len();
         if have > SIGNATURES_MAX {
             return Err(PolicyError::TooManyOperators(have));
@@ -153,30 +200,46 @@ impl Policy {
         }
     }
 
-    /// Who accepts the study, if the rules allow it.
-    pub(super) fn allows(&self, study: &Study) -> Result<Accept, Refusal> {
-        let refuse = |sentence: String| Err(Refusal::new(Code::Policy, sentence));
-        if let Err(error) = self.check() {
-            return refuse(error.to_string());
+    fn check_families(&self) -> Result<(), PolicyError> {
+        let known = |family: &&String| ModelSpec::families().any(|known| known == *family);
+        let mut unknown = self.families.iter().flatten().filter(|family| !known(family));
+        let Some(family) = unknown.next().cloned() else {
+            return Ok(());
+        };
+        let near = nearest(&family, ModelSpec::families());
+        let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+        Err(PolicyError::Family { family, hint })
+    }
+
+    fn check_bounds(&self) -> Result<(), PolicyError> {
+        let refuse = |field, have: &dyn ToString, need: &dyn ToString| {
+            Err(PolicyError::Range { field, have: have.to_string(), need: need.to_string() })
+        };
+        let counts = [
+            ("min_cohort", self.min_cohort.map(u64::from)),
+            ("max_parameters", self.max_parameters),
+            ("max_local_epochs", self.max_local_epochs.map(u64::from)),
+            ("max_rounds", self.max_rounds),
+        ];
+        if let Some((field, _)) = counts.iter().find(|(_, bound)| *bound == Some(0)) {
+            return refuse(field, &0, &"1 or more is accepted");
         }
-        let name = study.id();
-        if !self.studies.contains(name) {
-            return refuse(format!(
-                "policy.studies does not list {name}: add \"{name}\" to `studies` in [policy] of \
-                 agent.toml to allow it"
-            ));
+        if let Some(rate) = self.max_learning_rate
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            return refuse("max_learning_rate", &rate, &"a number above 0 is accepted");
         }
-        if !self.modes.contains(&study.privacy.mode) {
-            let mode = word(study.privacy.mode);
-            let meaning = match study.privacy.mode {
-                Mode::Inspectable => " (the coordinator sees this site's own updates)",
-                Mode::Private | Mode::Grouped => "",
-            };
-            return refuse(format!(
-                "{name} runs in {mode} mode{meaning}: add \"{mode}\" to `modes` in [policy] of \
-                 agent.toml to allow it"
-            ));
+        if let Some(slots) = self.slots
+            && !(1..=SLOTS_MAX).contains(&slots)
+        {
+            return refuse("slots", &slots, &format!("1 to {SLOTS_MAX} is accepted"));
         }
-        Ok(self.accept)
+        if let Some(rate) = self.upload_mbit_s
+            && !(UPLOAD_MBIT_S_MIN..=UPLOAD_MBIT_S_MAX).contains(&rate)
+        {
+            let need = format!("{UPLOAD_MBIT_S_MIN} to {UPLOAD_MBIT_S_MAX} is accepted");
+            return refuse("upload_mbit_s", &rate, &need);
+        }
+        Ok(())
     }
 }

@@ -9,23 +9,24 @@ use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages::{Message, SitePhase, Welcome};
 use consilium_common::wire::reject::Code;
 
-use super::Setup;
 use super::action::{Action, ActionId, Done, Judged};
 use super::link::Link;
 use super::outbox::Outbox;
 use super::queue::Queue;
 use super::shelf::Shelf;
-use super::status::{Memory, Status, TaskStatus};
+use super::status::{DeclinedStatus, Memory, Status, TaskStatus};
 use super::studies::Studies;
 use super::task::Task;
 use super::throttle::Report;
+use super::{KnownStudy, Setup};
+use crate::policy::Moment;
 
 /// The agent's half of the protocol, for all studies of one daemon. See the [module](super).
 #[derive(Debug)]
 pub struct Session {
     pub(super) site: SiteId,
     agent: String,
-    pub(super) slots: usize,
+    pub(super) moment: Moment,
     pub(super) out: Outbox,
     link: Link,
     pub(super) studies: Studies,
@@ -39,14 +40,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts from what is durable at the site; asks for a connection at once.
+    /// Starts from what is durable at the site; asks for a connection at once. What is retained of a
+    /// study that is not accepted any more does not leave.
     #[must_use]
     pub fn open(setup: Setup, now: Millis) -> Self {
         let mut out = Outbox::default();
-        Self {
+        let mut session = Self {
             site: setup.site,
             agent: setup.agent,
-            slots: setup.slots.max(1),
+            moment: setup.moment,
             link: Link::open(now, &mut out),
             out,
             studies: Studies::new(setup.studies, setup.data),
@@ -55,7 +57,11 @@ impl Session {
             shelf: Shelf::new(setup.retained),
             failed: BTreeMap::new(),
             memory: Memory::default(),
+        };
+        for study in session.studies.not_accepted() {
+            session.shelf.withdraw(&study, &mut session.out);
         }
+        session
     }
 
     /// The control stream that [`Action::Connect`] asked for is open. `wall` is this machine's
@@ -77,8 +83,8 @@ impl Session {
     }
 
     /// A control message came. Receipts and roll calls were verified by the caller against the
-    /// pinned log key; nothing else is trusted.
-    pub fn handle_message(&mut self, message: Message, now: Millis) {
+    /// pinned log key; nothing else is trusted. `wall` is this machine's calendar clock.
+    pub fn handle_message(&mut self, message: Message, wall: WallMillis, now: Millis) {
         if !self.out.is_open() {
             return self.handle_greeting(message, now);
         }
@@ -86,7 +92,7 @@ impl Session {
         match message {
             Message::StudyOffer(offer) => self.studies.offered(offer, now, out),
             Message::StudyState(told) => self.studies.told_state(&told),
-            Message::Plan(plan) => self.handle_plan(plan, now),
+            Message::Plan(plan) => self.handle_plan(plan, wall, now),
             Message::UpdateWanted(wanted) => {
                 if !self.shelf.wanted(&wanted, out) {
                     let detail = "no such update is retained here";
@@ -182,6 +188,18 @@ impl Session {
         self.advance(now);
     }
 
+    /// The site's policy was read again: what plans are held against, and what the edge says of the
+    /// studies that are kept. What is no longer accepted stops; what is under way otherwise goes on.
+    pub fn handle_policy(&mut self, moment: Moment, known: Vec<KnownStudy>, now: Millis) {
+        self.moment = moment;
+        let declined = self.memory.forget_declines();
+        let withdrawn = self.studies.rejudged(known, &declined, now, &mut self.out);
+        for (study, code) in withdrawn {
+            self.withdraw(&study, code, now);
+        }
+        self.advance(now);
+    }
+
     /// Time passed; call when [`Session::next_deadline`] is reached.
     pub fn handle_timeout(&mut self, now: Millis) {
         let out = &mut self.out;
@@ -212,6 +230,12 @@ impl Session {
         parts.into_iter().flatten().chain(tasks).min()
     }
 
+    /// Why the study's newest plan was not taken on, if it was not for a rule of the moment.
+    #[must_use]
+    pub fn declined(&self, study: &StudyId, now: Millis) -> Option<DeclinedStatus> {
+        self.memory.declined(now).into_iter().find(|declined| declined.study == *study)
+    }
+
     /// The session for people and scripts.
     #[must_use]
     pub fn status(&self, now: Millis) -> Status {
@@ -225,6 +249,7 @@ impl Session {
             retained: self.shelf.status(),
             roll_calls: self.memory.roll_calls(),
             scores: self.memory.scores(),
+            declined: self.memory.declined(now),
             last_objection: self.memory.last_objection.clone(),
         }
     }

@@ -4,7 +4,7 @@
 //! ```text
 //!   link ─ connected, disconnected, message ─┐                  ┌─ Connect, Close, Send ─► link
 //!   worker, disk ─ progress, done ───────────┤► handle_* ──►    ├─ JudgeStudy ─► policy, disk
-//!   people ─ decision ───────────────────────┤   Session        ├─ Fetch, Push ─► link, disk
+//!   people ─ decision, policy ───────────────┤   Session        ├─ Fetch, Push ─► link, disk
 //!   clock ─ timeout ─────────────────────────┘   poll_action ──►├─ Train, Stop ─► worker
 //!                                                               └─ Encode, Settle ─► disk
 //! ```
@@ -24,8 +24,8 @@
 //! * Training starts only when every earlier update of the study is settled, so that it starts from
 //!   site state whose fate is known.
 //! * A lost connection stops nothing but what needs it.
-//! * Memory: one queued plan and one retained update a study, `slots` tasks, bounded studies and
-//!   scores. A message of the coordinator adds a bounded number of actions.
+//! * Memory: one queued plan and one retained update a study, as many tasks as there are slots, bounded
+//!   studies and scores. A message of the coordinator adds a bounded number of actions.
 
 mod action;
 mod backoff;
@@ -48,13 +48,15 @@ use std::collections::BTreeSet;
 
 use consilium_common::ids::{Digest, SiteId, StudyId};
 
+use crate::policy::Moment;
+
 pub use action::{Action, ActionId, Decision, Done, Fault, Judged, Retained, Trained};
 pub use backoff::Backoff;
 pub use engine::Session;
 pub use local::{ControlBytes, NextLocal, Promotion, Stamp, promotion};
 pub use status::{
-    Connection, ConnectionState, RetainedStatus, RollCallStatus, SCORES_MAX, Score, Status,
-    StudyStatus, TaskStatus,
+    Connection, ConnectionState, DeclinedStatus, RetainedStatus, RollCallStatus, SCORES_MAX, Score,
+    Status, StudyStatus, TaskStatus,
 };
 
 /// What a daemon reads from its disk and configuration before it starts.
@@ -70,8 +72,8 @@ pub struct Setup {
     pub data: BTreeSet<StudyId>,
     /// Updates that are durable here and not settled.
     pub retained: Vec<Retained>,
-    /// Tasks that may run at once; 1 unless the machine is large.
-    pub slots: usize,
+    /// What plans are held against when they come.
+    pub moment: Moment,
 }
 
 /// A study that was offered once and kept.

@@ -2,7 +2,7 @@
 //! until the round is over, and make room for the next.
 
 use consilium_common::ids::{Round, StudyId};
-use consilium_common::time::Millis;
+use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages::{
     Answer, Plan, PlanAnswer, Receipt, RollCall, TaskFailed, TaskKind, UpdateRefused,
 };
@@ -11,9 +11,10 @@ use consilium_common::wire::reject::Code;
 use super::action::{Done, Fault};
 use super::engine::Session;
 use super::task::{Next, Task};
+use crate::policy::Decline;
 
 impl Session {
-    pub(super) fn handle_plan(&mut self, plan: Plan, now: Millis) {
+    pub(super) fn handle_plan(&mut self, plan: Plan, wall: WallMillis, now: Millis) {
         let (study, round) = (plan.study.clone(), plan.round);
         let verdict = self.admit(&plan);
         if let Err(code) = verdict {
@@ -25,6 +26,13 @@ impl Session {
         if let Some(&(_, code)) = failed {
             return self.tell_failed(study, round, code, now);
         }
+        if let Err(decline) = self.check_moment(&plan, wall, now) {
+            let (code, retry_after) = (decline.code, Some(decline.retry_after));
+            self.memory.declines(&plan, decline, now);
+            let answer = Answer::Declined { code, retry_after };
+            return self.answer_plan(study, round, answer, now);
+        }
+        self.memory.takes_on(&study);
         self.answer_plan(study.clone(), round, Answer::Accepted, now);
         if self.shelf.has(&study, round) {
             return self.shelf.offer(&study, round, now, &mut self.out);
@@ -52,6 +60,23 @@ impl Session {
         let stale = newest.is_some_and(|newest| plan.round < newest)
             || self.memory.ended(&plan.study, plan.round);
         if stale { Err(Code::WrongRound) } else { Ok(()) }
+    }
+
+    /// The rules of the moment bind a plan that comes; one that is under way here goes on.
+    fn check_moment(&self, plan: &Plan, wall: WallMillis, now: Millis) -> Result<(), Decline> {
+        let (study, round) = (&plan.study, plan.round);
+        let same = |task: &&Task| task.plan().study == *study && task.plan().round == round;
+        let is_under_way = self.shelf.has(study, round)
+            || self.queue.round_of(study) == Some(round)
+            || self.tasks.iter().any(|task| same(&task) && !task.is_over());
+        if is_under_way {
+            return Ok(());
+        }
+        self.moment.check_hours(wall)?;
+        let running = self.tasks.iter().filter(|task| task.plan().study != *study);
+        let queued = self.queue.plans().iter().filter(|plan| plan.study != *study);
+        let free_after = running.clone().filter_map(|task| task.left(now)).min();
+        self.moment.check_slots(running.count() + queued.count(), free_after)
     }
 
     pub(super) fn handle_receipt(&mut self, kind: u16, receipt: &Receipt, now: Millis) {
@@ -172,7 +197,7 @@ impl Session {
 
     /// Starts whatever can start: plans with a free slot, workers whose earlier update is settled.
     pub(super) fn advance(&mut self, now: Millis) {
-        while self.tasks.len() < self.slots {
+        while self.tasks.len() < self.moment.slots() {
             let tasks = &self.tasks;
             let idle = |plan: &Plan| tasks.iter().all(|task| task.plan().study != plan.study);
             let Some(plan) = self.queue.take(idle) else {

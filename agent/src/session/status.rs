@@ -1,7 +1,7 @@
 //! What `consilium-agent status` shows: the session in words and numbers, for people, scripts and
 //! screens. Field names are stable. Nothing here is sent to the coordinator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consilium_common::audit::{Outcome, RollCall, Status as SiteStatus};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
@@ -12,6 +12,7 @@ use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Decision, Trained};
+use crate::policy::Decline;
 
 /// Scores kept in mind.
 pub const SCORES_MAX: usize = 64;
@@ -35,6 +36,9 @@ pub struct Status {
     pub roll_calls: Vec<RollCallStatus>,
     /// This site's own hold-out results, the newest last, at most [`SCORES_MAX`].
     pub scores: Vec<Score>,
+    /// Plans that were not taken on for a rule of the moment, the newest of each study.
+    #[serde(default)]
+    pub declined: Vec<DeclinedStatus>,
     /// What the coordinator or a check last objected to, in a sentence.
     pub last_objection: Option<String>,
 }
@@ -134,6 +138,21 @@ impl TaskStatus {
     }
 }
 
+/// A plan that was not taken on when it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclinedStatus {
+    /// Which study.
+    pub study: StudyId,
+    /// Which round.
+    pub round: Round,
+    /// What the coordinator heard.
+    pub code: Code,
+    /// In a sentence.
+    pub why: String,
+    /// When the coordinator may ask again.
+    pub again_in_ms: Millis,
+}
+
 /// A retained update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetainedStatus {
@@ -198,6 +217,8 @@ pub struct Score {
 pub(super) struct Memory {
     roll_calls: BTreeMap<StudyId, RollCallStatus>,
     scores: VecDeque<Score>,
+    /// With the time until which nothing more is said.
+    declined: BTreeMap<StudyId, (Millis, DeclinedStatus)>,
     pub(super) last_objection: Option<String>,
 }
 
@@ -251,9 +272,41 @@ impl Memory {
         });
     }
 
+    /// A plan was not taken on.
+    pub(super) fn declines(&mut self, plan: &Plan, decline: Decline, now: Millis) {
+        let again = now + decline.retry_after;
+        let row = DeclinedStatus {
+            study: plan.study.clone(),
+            round: plan.round,
+            code: decline.code,
+            why: decline.sentence,
+            again_in_ms: decline.retry_after,
+        };
+        self.declined.insert(plan.study.clone(), (again, row));
+    }
+
+    /// A plan of the study was taken on.
+    pub(super) fn takes_on(&mut self, study: &StudyId) {
+        self.declined.remove(study);
+    }
+
+    /// The rules of the moment are others: of which studies plans were declined by those before.
+    pub(super) fn forget_declines(&mut self) -> BTreeSet<StudyId> {
+        std::mem::take(&mut self.declined).into_keys().collect()
+    }
+
+    pub(super) fn declined(&self, now: Millis) -> Vec<DeclinedStatus> {
+        let row = |(again, row): &(Millis, DeclinedStatus)| DeclinedStatus {
+            again_in_ms: again.since(now),
+            ..row.clone()
+        };
+        self.declined.values().map(row).collect()
+    }
+
     /// Forgets the rounds of studies that are no longer known.
     pub(super) fn forget(&mut self, knows: impl Fn(&StudyId) -> bool) {
         self.roll_calls.retain(|study, _| knows(study));
+        self.declined.retain(|study, _| knows(study));
     }
 
     pub(super) fn roll_calls(&self) -> Vec<RollCallStatus> {

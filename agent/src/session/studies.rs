@@ -99,6 +99,15 @@ impl Studies {
         accepted.into_iter().map(|(digest, _)| *digest).collect()
     }
 
+    /// Studies that are known here, and of which no version is accepted.
+    pub(super) fn not_accepted(&self) -> BTreeSet<StudyId> {
+        let is_accepted = |entry: &&Entry| entry.decision() == Some(Decision::Accepted);
+        let accepted: BTreeSet<&StudyId> =
+            self.known.values().filter(is_accepted).map(|entry| &entry.study).collect();
+        let names = self.known.values().map(|entry| &entry.study);
+        names.filter(|study| !accepted.contains(study)).cloned().collect()
+    }
+
     pub(super) fn offered(&mut self, offer: StudyOffer, now: Millis, out: &mut Outbox) {
         let digest = offer.digest;
         if !self.known.contains_key(&digest) && !self.make_room() {
@@ -197,13 +206,58 @@ impl Studies {
         (decision != Decision::Accepted).then(|| entry.study.clone())
     }
 
+    /// The policy was read again, and this is what it says of the studies that are kept. Those that are
+    /// not kept are judged anew while they are on offer. A study of which a plan was `declined` is
+    /// accepted once more, so that the coordinator asks again at once. Returns which were accepted and
+    /// are not any more, with the code.
+    pub(super) fn rejudged(
+        &mut self,
+        known: Vec<KnownStudy>,
+        declined: &BTreeSet<StudyId>,
+        now: Millis,
+        out: &mut Outbox,
+    ) -> Vec<(StudyId, Code)> {
+        let mut judged: BTreeMap<Digest, Judged> =
+            known.into_iter().map(|known| (known.digest, known.judged)).collect();
+        let mut withdrawn = Vec::new();
+        for (digest, entry) in &mut self.known {
+            let before = entry.decision();
+            // What is under way was asked of the policy before this one.
+            entry.judging = None;
+            entry.judged = judged.remove(digest);
+            let after = entry.decision();
+            if before == Some(Decision::Accepted) && after != before {
+                let code = after.and_then(Decision::code).unwrap_or(Code::NotAccepted);
+                withdrawn.push((entry.study.clone(), code));
+            }
+            let Some(offer) = entry.offer.clone() else {
+                continue;
+            };
+            match after {
+                Some(decision) if !entry.needs_judging() => {
+                    if after != before || declined.contains(&entry.study) {
+                        answer(*digest, decision.answer(), now, out);
+                    }
+                }
+                // The offer's signatures may be more than those that are kept.
+                _ => entry.judge(offer, out),
+            }
+        }
+        self.forget_unjudged();
+        withdrawn
+    }
+
     /// Offers belong to a connection.
     pub(super) fn disconnected(&mut self) {
         for entry in self.known.values_mut() {
             entry.offer = None;
             entry.judge_again = None;
         }
-        // A study that nobody judged and that is no longer on offer is nothing to remember.
+        self.forget_unjudged();
+    }
+
+    /// A study that nobody judged and that is no longer on offer is nothing to remember.
+    fn forget_unjudged(&mut self) {
         self.known.retain(|_, entry| entry.judged.is_some() || entry.judging.is_some());
     }
 

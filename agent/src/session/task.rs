@@ -59,6 +59,10 @@ pub(super) struct Task {
     last: Report,
     last_fault: Option<String>,
     throttle: Throttle,
+    /// Uploads close then.
+    deadline: Millis,
+    /// Since when its worker trains.
+    trains_since: Option<Millis>,
 }
 
 impl Task {
@@ -66,6 +70,7 @@ impl Task {
         let mut throttle = Throttle::default();
         // Counts start from the site's own records: there is nothing to fetch.
         let counts = plan.task == TaskKind::Prepare;
+        let deadline = now + plan.remaining;
         let first = if counts { SitePhase::Loading } else { SitePhase::Fetching };
         let last = Report::start(first);
         if let Some(report) = throttle.moved(last, now) {
@@ -81,6 +86,8 @@ impl Task {
             last,
             last_fault: None,
             throttle,
+            deadline,
+            trains_since: None,
         }
     }
 
@@ -193,6 +200,15 @@ impl Task {
     }
 
     pub(super) fn moved(&mut self, report: Report, now: Millis, out: &mut Outbox) {
+        self.trains_since = match report.phase {
+            SitePhase::Training => self.trains_since.or(Some(now)),
+            SitePhase::Queued
+            | SitePhase::Fetching
+            | SitePhase::Loading
+            | SitePhase::Scoring
+            | SitePhase::Encoding
+            | SitePhase::Uploading => None,
+        };
         self.last = report;
         if self.over {
             return;
@@ -200,6 +216,17 @@ impl Task {
         if let Some(report) = self.throttle.moved(report, now) {
             out.send(progress(&self.plan, report), now);
         }
+    }
+
+    /// How long its slot is likely to be taken: what training has left by its pace so far, and never
+    /// longer than the round. None while nothing tells.
+    pub(super) fn left(&self, now: Millis) -> Option<Millis> {
+        let (done, total) = (self.last.done, self.last.total);
+        let took = now.since(self.trains_since?);
+        let left = u128::from(took.0) * u128::from(total.checked_sub(done)?);
+        let left = left.checked_div(u128::from(done))?;
+        let left = Millis(u64::try_from(left).unwrap_or(u64::MAX));
+        Some(left.min(self.deadline.since(now)))
     }
 
     /// Says where the task stands, to a coordinator that asks with a plan sent again.

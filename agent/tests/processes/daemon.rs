@@ -21,13 +21,13 @@ use consilium_io::disk::replace;
 const WITHIN: &str = "accept = \"within-policy\"";
 
 /// A running daemon; killed when the test is over.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
 }
 
 impl Daemon {
     /// Starts it and waits for READY=1, as systemd would.
-    fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let folder = config.parent().unwrap();
         let path = folder.join("notify");
         let _absent = std::fs::remove_file(&path);
@@ -58,7 +58,7 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         signal_to(self.child.id(), signal);
     }
 }
@@ -76,7 +76,7 @@ fn signal_to(pid: u32, signal: &str) {
     assert!(sent.unwrap().success());
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if holds() {
             return;
@@ -86,7 +86,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("waited too long: {what}");
 }
 
-async fn accepted(agent: &mut Agent, study: &Study, signed: &Signed<Study>) {
+pub(crate) async fn accepted(agent: &mut Agent, study: &Study, signed: &Signed<Study>) {
     let answer = agent.offer(study, signed).await;
     let yes = matches!(&answer, Message::StudyAnswer(a) if a.answer == Answer::Accepted);
     assert!(yes, "{answer:?}");

@@ -12,6 +12,7 @@ mod control_socket;
 mod coordinator;
 mod daemon;
 mod local;
+mod policy;
 mod support;
 mod versions;
 mod worker;

@@ -21,6 +21,7 @@
 //! * [`tensors`]: which tensors travel, which are frozen, which stay at the site
 //! * [`variants`]: combinations of values to try against one another
 //! * [`preparation`]: what the sites count together before the first round trains
+//! * [`reads`]: which columns of a site's tables it reads
 
 pub mod augment;
 pub mod buckets;
@@ -32,6 +33,7 @@ pub mod data;
 pub mod groups;
 pub mod model;
 pub mod preparation;
+pub mod reads;
 pub mod sections;
 pub mod segments;
 pub mod strategy;

@@ -1,7 +1,28 @@
 //! The numbers of `[aggregation]` that belong to some strategies: whose they are, what they are if
 //! nobody says so, and the optimiser at the server that they add up to.
 
+use std::fmt;
+
 use super::sections::{Aggregation, Strategy};
+
+impl fmt::Display for Strategy {
+    /// The word of a study's file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fedavg => "fedavg",
+            Self::Fedprox => "fedprox",
+            Self::Fedavgm => "fedavgm",
+            Self::Fedadam => "fedadam",
+            Self::Fedyogi => "fedyogi",
+            Self::Fedadagrad => "fedadagrad",
+            Self::Scaffold => "scaffold",
+            Self::TrimmedMean => "trimmed-mean",
+            Self::Median => "median",
+            Self::MultiKrum => "multi-krum",
+            Self::Rfa => "rfa",
+        })
+    }
+}
 
 /// What the coordinator does with a round's mean delta, each coordinate by itself. The formulas are
 /// in `coordinator/src/aggregate/server_opt.rs`.

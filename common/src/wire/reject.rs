@@ -87,7 +87,8 @@ codes! {
         UnknownStudy = 20, "unknown-study";
         /// The signatures do not reach k of n.
         BadSignature = 21, "bad-signature";
-        /// The site's policy does not allow the study.
+        /// The site has no policy that can be kept, so no study is allowed; a rule that is broken has
+        /// a code of its own.
         Policy = 22, "policy";
         /// A person at the site has not accepted it yet.
         NotAccepted = 23, "not-accepted";
@@ -151,6 +152,32 @@ codes! {
         Abandoned = 83, "abandoned";
         /// The coordinator could not read or add the update.
         CoordinatorFault = 84, "coordinator-fault";
+
+        // The site's policy: which rule a study breaks.
+        /// The study is not one of those that may run at the site.
+        PolicyStudies = 100, "policy-studies";
+        /// Its mode lets others see more than the site allows.
+        PolicyModes = 101, "policy-modes";
+        /// A round may be made of fewer sites than the site allows.
+        PolicyCohort = 102, "policy-cohort";
+        /// Rounds may run without a peer on which the site insists.
+        PolicyPeers = 103, "policy-peers";
+        /// The model is of another family than those allowed.
+        PolicyFamilies = 104, "policy-families";
+        /// The model has more parameters than allowed.
+        PolicyParameters = 105, "policy-parameters";
+        /// It starts from a given model that the site did not allow.
+        PolicyInitialModels = 106, "policy-initial-models";
+        /// It reads a column that the site did not allow.
+        PolicyColumns = 107, "policy-columns";
+        /// Its strategy is not one of those allowed.
+        PolicyStrategies = 108, "policy-strategies";
+        /// A round goes over the site's records more often than allowed.
+        PolicyEpochs = 109, "policy-epochs";
+        /// Its steps are larger than allowed.
+        PolicyLearningRate = 110, "policy-learning-rate";
+        /// It has more rounds than allowed.
+        PolicyRounds = 111, "policy-rounds";
     }
 }
 

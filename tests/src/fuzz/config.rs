@@ -25,7 +25,13 @@ pub(super) fn agent(bytes: &[u8]) {
             assert!(config.data.len() <= STUDIES_MAX);
             let endpoint = config.site.coordinator;
             assert_eq!(endpoint.to_string().parse::<Endpoint>().as_ref(), Ok(&endpoint));
-            assert!(config.policy.is_none_or(|policy| policy.check().is_ok()));
+            let Some(policy) = config.policy else {
+                return;
+            };
+            assert_eq!(policy.check(), Ok(()));
+            if let Some(hours) = policy.hours {
+                assert_eq!(hours.to_string().parse().as_ref(), Ok(&hours));
+            }
         }
         Err(error) => shown(&error, bytes),
     }
@@ -55,6 +61,9 @@ pub(super) fn agents() -> Vec<Vec<u8>> {
         ("# operators", "operators"),
         ("fl.example:443", "[::1]:4433"),
         ("modes =", "hours = \"20:00-06:00\"\nmodes ="),
+        ("# hours", "hours"),
+        ("# families", "families"),
+        ("# upload_mbit_s = 50", "upload_mbit_s = 0"),
         ("modes =", "operators_needed = 0\nmodes ="),
         ("accept = \"manual\"", "accept = \"sometimes\""),
         ("source = \"idx\"", "sorce = \"idx\""),

@@ -227,7 +227,7 @@ impl World {
     }
 
     fn told(&mut self, link: LinkId, message: Message) {
-        let now = self.sim.now;
+        let (wall, now) = (self.site_wall(), self.sim.now);
         let Some(site) = self.links.get(&link).map(|link| link.site) else {
             return;
         };
@@ -239,7 +239,7 @@ impl World {
             _ => {}
         }
         if let Some(session) = &mut self.sites[site].session {
-            session.handle_message(message, now);
+            session.handle_message(message, wall, now);
         }
     }
 

@@ -22,7 +22,7 @@ const COORDINATOR: &[&str] = &["round", "aggregate", "conduct", "members", "regi
 const AGENT: &[&str] = &["session", "policy"];
 
 /// What no pure file may name, however it writes the path.
-const IMPURE: [&str; 13] = [
+const IMPURE: [&str; 17] = [
     "std::env",
     "std::fs",
     "std::net",
@@ -36,10 +36,14 @@ const IMPURE: [&str; 13] = [
     "quinn",
     "sled",
     "tokio",
+    "TimeZone::get",
+    "TimeZone::system",
+    "Timestamp::now",
+    "Zoned::now",
 ];
 
 /// The crates that a pure folder of coordinator or agent may use (and its siblings, and itself).
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "core",
     "alloc",
     "std",
@@ -51,6 +55,7 @@ const CRATES: [&str; 11] = [
     "serde",           // derives on what status shows
     "blake3",          // the digest of a sum
     "consilium_certs", // the roster and the consortium, as documents
+    "jiff",            // the rules of a time zone that an edge has read
 ];
 
 /// Findings in the code of the file at `path`; none if it does not lie in a pure folder.
@@ -78,8 +83,9 @@ fn complaint(named: &str, siblings: Option<&[&str]>, children: &[&str]) -> Optio
     let (first, second) = (segments.next()?, segments.next().unwrap_or(""));
     let local = first.starts_with(char::is_uppercase) || children.contains(&first);
     if !CRATES.contains(&first) && !local {
-        return siblings
-            .map(|_| "only core, alloc, std, consilium_common, thiserror, serde and blake3 here");
+        return siblings.map(
+            |_| "only core, alloc, std, consilium_common, thiserror, serde, blake3 and jiff here",
+        );
     }
     let edge = first == "crate" && siblings.is_some_and(|names| !names.contains(&second));
     edge.then_some("this is an edge of the crate: pass the value in, or move it to a pure folder")

@@ -15,6 +15,7 @@ use consilium_common::wire::messages::{self as m, Message};
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::Outcome;
 
+use crate::policy::Moment;
 use crate::session::{
     Action, ActionId, Decision, Done, Judged, KnownStudy, Retained, Session, Setup, Trained,
 };
@@ -54,7 +55,7 @@ pub(super) fn setup() -> Setup {
         studies: vec![known("mnist", 1, Decision::Accepted), known("ward", 2, Decision::Accepted)],
         data: [name("mnist"), name("ward"), name("other")].into(),
         retained: Vec::new(),
-        slots: 1,
+        moment: Moment::default(),
     }
 }
 
@@ -193,7 +194,7 @@ impl Bench {
 
     /// The coordinator says something.
     pub(super) fn say(&mut self, message: impl Into<Message>) {
-        self.session.handle_message(message.into(), self.now);
+        self.session.handle_message(message.into(), WALL, self.now);
     }
 
     pub(super) fn done(&mut self, id: ActionId, done: Done) {

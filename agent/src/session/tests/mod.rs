@@ -9,6 +9,7 @@ mod bench;
 mod faults;
 mod link;
 mod plans;
+mod policy;
 mod status;
 mod studies;
 mod updates;

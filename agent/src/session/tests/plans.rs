@@ -189,7 +189,7 @@ fn two_studies_share_one_slot_and_the_second_shows_that_it_waits() {
 #[test]
 fn two_slots_run_two_studies_and_never_one_twice() {
     let mut setup = setup();
-    setup.slots = 2;
+    setup.moment.slots = Some(2);
     let mut bench = Bench::welcomed(setup);
     bench.begin(plan("mnist", 1));
     bench.begin(plan("ward", 1));

@@ -290,7 +290,7 @@ impl World {
                 actions += 1;
                 self.act(action, now_or_never);
             } else if let Some(message) = self.wire.pop_front() {
-                self.session.handle_message(message, self.now);
+                self.session.handle_message(message, WALL, self.now);
             } else {
                 let at = self.session.next_deadline().expect("a silent hang");
                 self.now = self.now.max(at);
@@ -393,7 +393,7 @@ impl World {
                 left -= 1;
                 self.act(action, None);
             } else if let Some(message) = self.wire.pop_front() {
-                self.session.handle_message(message, self.now);
+                self.session.handle_message(message, WALL, self.now);
             } else {
                 let at = self.session.next_deadline().expect("a silent hang");
                 self.now = self.now.max(at);

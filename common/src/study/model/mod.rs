@@ -101,8 +101,7 @@ impl TryFrom<toml::Table> for ModelSpec {
                 Err(format!("`model.family = \"{name}\"` is not built yet"))
             }
             name => {
-                let known = BUILT.into_iter().chain(NOT_BUILT);
-                let hint = crate::config::nearest(name, known)
+                let hint = crate::config::nearest(name, Self::families())
                     .map(|near| format!("; did you mean `{near}`?"))
                     .unwrap_or_default();
                 Err(format!("unknown model family `{name}`{hint}"))
@@ -165,6 +164,11 @@ impl ModelSpec {
             Self::Tabular(spec) => &spec.classes,
             Self::TextClassifier(spec) => &spec.classes,
         }
+    }
+
+    /// Every family that a study may name, also those that are not built yet.
+    pub fn families() -> impl Iterator<Item = &'static str> {
+        BUILT.into_iter().chain(NOT_BUILT)
     }
 
     /// What is predicted; the synthetic trainer predicts nothing.

@@ -4,6 +4,7 @@ mod deeds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use consilium_agent::policy::Moment;
 use consilium_agent::session::{Action, ActionId, KnownStudy, Session, Setup};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::Millis;
@@ -155,7 +156,7 @@ impl Site {
             studies: kept.map(known).collect(),
             data: studies.iter().map(|terms| terms.study.id().clone()).collect(),
             retained: whole,
-            slots: 1,
+            moment: Moment::default(),
         };
         self.session = Some(Session::open(setup, now));
     }

@@ -1,0 +1,115 @@
+//! The rules of the moment, which a plan is held against when it comes: the hours, and whether a slot
+//! is free. What is under way is carried to its end.
+
+use consilium_common::time::{Millis, WallMillis};
+use consilium_common::wire::reject::Code;
+
+use super::hours::Window;
+
+/// A plan that finds no slot is asked for again after this, where nothing tells when one is free.
+pub const BUSY_AGAIN: Millis = Millis::from_secs(60);
+/// And never sooner than this.
+const BUSY_AGAIN_MIN: Millis = Millis::from_secs(1);
+
+/// The rules of the moment. Without any, plans are taken on at all times and wait for one another.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Moment {
+    /// When plans are taken on.
+    pub window: Option<Window>,
+    /// Tasks at once, a plan beyond these being declined.
+    pub slots: Option<usize>,
+}
+
+/// Why a plan is not taken on now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decline {
+    /// For the coordinator.
+    pub code: Code,
+    /// When it may ask again, from now.
+    pub retry_after: Millis,
+    /// For the site's people. Never sent.
+    pub sentence: String,
+}
+
+impl Moment {
+    /// Tasks at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.unwrap_or(1).max(1)
+    }
+
+    /// Whether a plan that comes at `wall` comes outside the hours.
+    ///
+    /// # Errors
+    /// It does, with the next opening.
+    pub fn check_hours(&self, wall: WallMillis) -> Result<(), Decline> {
+        let Some(window) = &self.window else {
+            return Ok(());
+        };
+        let Some(opening) = window.closed(wall) else {
+            return Ok(());
+        };
+        let (at, hours) = (opening.at, window.hours());
+        Err(Decline {
+            code: Code::OutsideHours,
+            retry_after: opening.after,
+            sentence: format!(
+                "outside the hours, which begin again on {at}: `hours = \"{hours}\"` in [policy] of \
+                 agent.toml"
+            ),
+        })
+    }
+
+    /// Whether a plan finds a slot beside the `others` that run or wait. `free_after` is when the
+    /// first of them is likely to be done, if anything tells.
+    ///
+    /// # Errors
+    /// It does not, with the time until then.
+    pub fn check_slots(&self, others: usize, free_after: Option<Millis>) -> Result<(), Decline> {
+        let Some(slots) = self.slots.filter(|slots| others >= *slots) else {
+            return Ok(());
+        };
+        let retry_after = free_after.unwrap_or(BUSY_AGAIN).max(BUSY_AGAIN_MIN);
+        Err(Decline {
+            code: Code::Busy,
+            retry_after,
+            sentence: format!(
+                "busy for about {retry_after}: `slots = {slots}` in [policy] of agent.toml are taken"
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_a_rule_only_where_they_are_written_down() {
+        assert_eq!(Moment::default().check_slots(99, None), Ok(()));
+        let two = Moment { slots: Some(2), ..Moment::default() };
+        assert_eq!((Moment::default().slots(), two.slots()), (1, 2));
+        assert_eq!(two.check_slots(1, None), Ok(()));
+        let decline = two.check_slots(2, None).unwrap_err();
+        assert_eq!((decline.code, decline.retry_after), (Code::Busy, BUSY_AGAIN));
+        let soon = two.check_slots(2, Some(Millis(3))).unwrap_err();
+        assert_eq!(soon.retry_after, BUSY_AGAIN_MIN);
+        let later = two.check_slots(2, Some(Millis(90_000))).unwrap_err();
+        assert_eq!(later.retry_after, Millis(90_000));
+        assert!(later.sentence.contains("90.0 s") && later.sentence.contains("slots = 2"));
+    }
+
+    #[test]
+    fn outside_the_hours_the_next_opening_is_said() {
+        assert_eq!(Moment::default().check_hours(WallMillis(0)), Ok(()));
+        let hours: super::super::hours::Hours = "20:00-06:00 UTC".parse().unwrap();
+        let window = Some(Window::new(hours, jiff::tz::TimeZone::UTC));
+        let moment = Moment { window, slots: None };
+        assert_eq!(moment.check_hours(WallMillis(0)), Ok(()));
+        let noon = WallMillis(12 * 3_600_000);
+        let decline = moment.check_hours(noon).unwrap_err();
+        assert_eq!(decline.code, Code::OutsideHours);
+        assert_eq!(decline.retry_after, Millis(8 * 3_600_000));
+        assert!(decline.sentence.contains("Thursday 1970-01-01 20:00 UTC"), "{}", decline.sentence);
+    }
+}
