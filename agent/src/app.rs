@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
 use crate::control_socket::server;
-use crate::driver::{Driver, Parts, Shared};
+use crate::driver::{self, Driver, Parts, Shared};
+use crate::ledger::entry::Started;
+use crate::ledger::{Ledger, LedgerError};
 use crate::link::Dialer;
 use crate::renewal::{self, RenewalError};
 use crate::rules::{Rules, RulesError};
@@ -35,6 +37,9 @@ pub enum AppError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The site's own record.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The site's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -160,7 +165,8 @@ fn assemble(mut config: AgentConfig) -> Result<Shared, AppError> {
     let rules = Rules::load(config.policy.take(), &bundle.consortium)?;
     let programs = programs(&config).map_err(AppError::System)?;
     let state = StateFolder::open(&config.site.state)?;
-    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state }))
+    let ledger = begin_ledger(&state, &bundle, &*clock)?;
+    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state, ledger }))
 }
 
 /// The rules that agent.toml has now; none if it cannot be read, and those in force stay.
@@ -186,6 +192,34 @@ fn reload(shared: &Shared, read: impl Fn() -> Result<AgentConfig, String>) -> Op
     }
     tracing::info!("[policy] is read again; every study is judged by it");
     Some(rules)
+}
+
+/// Opens the site's ledger, or begins it, and writes that the daemon runs.
+fn begin_ledger(
+    state: &StateFolder,
+    bundle: &SiteBundle,
+    clock: &dyn Clock,
+) -> Result<Ledger, LedgerError> {
+    let ledger = Ledger::open(&state.ledger(), &bundle.site, &bundle.site_key)?;
+    let first = ledger.status().records == 0;
+    if first && state.studies.iter().next().is_some() {
+        tracing::warn!(
+            folder = %state.ledger().display(),
+            "a ledger begins where studies were kept before: what left until now stands in none, or in \
+             one that is gone"
+        );
+    }
+    let started = Started {
+        site: bundle.site.clone(),
+        agent: driver::AGENT.to_owned(),
+        key: bundle.site_key.public(),
+        first,
+    };
+    if let Err(error) = ledger.record(started, clock.wall()) {
+        // A disk that is full: the daemon answers people, and nothing leaves before there is room.
+        tracing::error!(%error, "that the agent runs is not in the ledger");
+    }
+    Ok(ledger)
 }
 
 /// The programs that train for this configuration.

@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod driver;
+pub mod ledger;
 pub mod lines;
 pub mod link;
 pub mod policy;

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use consilium_common::ids::{Digest, StudyId};
 use consilium_common::signed::KeyId;
 use consilium_common::study::Mode;
+use consilium_common::study::governance::{Approval, Governance};
 use consilium_common::time::{Millis, WallMillis};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Moment, Person, Policy};
+use crate::config::AgentConfig;
+use crate::ledger::LedgerStatus;
+use crate::policy::{Decided, Moment, Policy};
 use crate::session;
-use crate::state::{Decided, KeptStudy};
+use crate::state::KeptStudy;
 
 /// One study in a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +25,10 @@ pub struct StudyRow {
     pub version: u64,
     /// Names these exact bytes.
     pub digest: Digest,
-    /// What a person decided; absent while nobody has.
+    /// What people decided; absent while nobody has.
     pub decided: Option<Decided>,
+    /// How many different people must accept it, where people accept.
+    pub approvers_needed: usize,
     /// Model family.
     pub family: String,
     /// Who sees updates.
@@ -32,6 +37,8 @@ pub struct StudyRow {
     pub rounds: u64,
     /// Whether `[data.NAME]` names records for it.
     pub has_data: bool,
+    /// On what ground it runs, as its operators signed.
+    pub governance: Governance,
     /// One sentence for data-protection officers.
     pub purpose: String,
 }
@@ -39,28 +46,34 @@ pub struct StudyRow {
 impl StudyRow {
     /// The row of a known study.
     #[must_use]
-    pub fn of(known: &KeptStudy, has_data: bool) -> Self {
+    pub fn of(known: &KeptStudy, config: &AgentConfig) -> Self {
         let study = &known.study;
         Self {
             study: study.id().clone(),
             version: study.header.version,
             digest: known.digest,
             decided: known.decided.clone(),
+            approvers_needed: config.policy.as_ref().map_or(1, Policy::approvers_needed),
             family: study.model.family().to_owned(),
             mode: study.privacy.mode,
             rounds: study.training.rounds,
-            has_data,
+            has_data: config.data.contains_key(study.id()),
+            governance: study.governance.clone(),
             purpose: study.header.purpose.clone(),
         }
     }
 
-    /// `accepted`, `refused` or `undecided`.
+    /// `accepted`, `refused`, `undecided`, or how many people of how many have accepted it.
     #[must_use]
-    pub fn decision(&self) -> &'static str {
-        match self.decided.as_ref().map(|decided| decided.person) {
-            Some(Person::Accepted) => "accepted",
-            Some(Person::Refused) => "refused",
-            None => "undecided",
+    pub fn decision(&self) -> String {
+        let needed = self.approvers_needed;
+        match &self.decided {
+            Some(decided) if decided.refused.is_some() => "refused".to_owned(),
+            Some(decided) if decided.is_accepted(needed) => "accepted".to_owned(),
+            Some(decided) if !decided.accepted.is_empty() => {
+                format!("accepted by {} of {needed}", decided.accepted.len())
+            }
+            Some(_) | None => "undecided".to_owned(),
         }
     }
 }
@@ -80,9 +93,9 @@ pub struct StudyDetail {
 impl StudyDetail {
     /// All of a known study.
     #[must_use]
-    pub fn of(known: &KeptStudy, has_data: bool) -> Self {
+    pub fn of(known: &KeptStudy, config: &AgentConfig) -> Self {
         Self {
-            row: StudyRow::of(known, has_data),
+            row: StudyRow::of(known, config),
             signed_by: known.signed.signatures.iter().map(|s| s.key).collect(),
             text: String::from_utf8_lossy(&known.signed.bytes).into_owned(),
         }
@@ -102,11 +115,27 @@ pub struct Status {
     pub certificate: Certificate,
     /// The rules of the moment, as they are in force.
     pub policy: PolicyStatus,
+    /// The site's own record.
+    pub ledger: LedgerStatus,
+    /// Approvals that end within a month or have ended, of studies that are accepted or were.
+    pub approvals: Vec<ApprovalRow>,
     /// Why the last attempt to connect failed, or the last connection ended.
     pub link_trouble: Option<String>,
     /// Connection, studies, tasks, retained updates, roll calls and scores.
     #[serde(flatten)]
     pub session: session::Status,
+}
+
+/// A study's approval that somebody should see to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRow {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// How the approval stands.
+    #[serde(flatten)]
+    pub approval: Approval,
 }
 
 /// How the site's certificate stands.

@@ -1,6 +1,8 @@
 //! Every hard bound of the formats and the protocol, with its reason. What a peer, a file or a
 //! person hands us is held against these before memory or time is spent on it.
 
+use std::time::Duration;
+
 use crate::time::Millis;
 
 /// Site, study, consortium and operator names (DNS label length: they appear in URIs and paths).
@@ -96,6 +98,28 @@ pub const BLOB_BYTES_MAX: u64 = (PARAMETERS_MAX * 8) + (64 << 20);
 pub const PROOF_HASHES_MAX: usize = 65;
 /// A log record's payload (a roll call is the largest).
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// Signed heads of a site's ledger are written this far apart, and when the agent stops: each costs two
+/// syncs.
+pub const LEDGER_HEAD_INTERVAL: Duration = Duration::from_secs(1);
+/// A start reads the site's ledger from a mark on that is at most so far from its signed head: a few
+/// thousand records, some milliseconds.
+pub const LEDGER_MARK_BYTES: u64 = 1 << 20;
+/// Studies whose last word in the ledger an agent keeps in mind; the word on an older one is written
+/// again when it is asked for.
+pub const LEDGER_STUDIES_MAX: usize = 1024;
+/// The mark's file: a sentence on each of those studies.
+pub const LEDGER_MARK_FILE_BYTES_MAX: usize = 8 << 20;
+/// Studies without the operators' signatures that one run of an agent writes into its ledger: who makes
+/// up studies must not fill a hospital's disk.
+pub const LEDGER_UNSIGNED_MAX: usize = 256;
+
+/// People who must accept one study at a site.
+pub const APPROVERS_MAX: usize = 8;
+/// The name of a person who decides, with title and function.
+pub const PERSON_BYTES_MAX: usize = 128;
+/// How long before a study's approval ends both sides say so.
+pub const APPROVAL_NOTICE: Millis = Millis::from_secs(30 * 24 * 3600);
 
 /// One JSON line between the daemon and its worker.
 pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;

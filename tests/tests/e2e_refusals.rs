@@ -381,13 +381,10 @@ fn a_person_who_accepts_must_name_exact_bytes() {
     });
     let toml = world.agent_toml(0);
     let accept = |which: &str| {
-        let arguments: [&std::ffi::OsStr; 5] = [
-            "--config".as_ref(),
-            toml.as_ref(),
-            "study".as_ref(),
-            "accept".as_ref(),
-            which.as_ref(),
-        ];
+        let words =
+            ["study", "accept", which, "--by", "Dr. Ada", "--reason", "why not", "--config"];
+        let mut arguments = words.map(std::ffi::OsStr::new).to_vec();
+        arguments.push(toml.as_ref());
         consilium_agent(world.federation.programs(), &arguments)
     };
     accept("thorax").assert_fails(USAGE, &["NAME@DIGEST"]);

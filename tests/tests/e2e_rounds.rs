@@ -218,6 +218,10 @@ fn a_site_that_goes_is_left_out_with_a_reason_and_counts_again_when_it_is_back()
     world.stop();
 }
 
+fn accept(which: &str) -> [&str; 7] {
+    ["study", "accept", which, "--by", "Dr. Ada", "--reason", "ethics vote EA1/123"]
+}
+
 #[test]
 fn a_person_at_each_site_accepts_before_anything_trains() {
     let draft = Draft { min_sites: 2, ..Draft::new("thorax", 2) };
@@ -231,8 +235,7 @@ fn a_person_at_each_site_accepts_before_anything_trains() {
         assert_eq!(row.decision(), "undecided");
         assert!(world.history().of("thorax").is_empty(), "nothing trains unaccepted");
         let which = format!("{}@{}", row.study, row.digest);
-        let row: StudyRow =
-            world.federation.agent_json(site, &["study", "accept", &which]).unwrap();
+        let row: StudyRow = world.federation.agent_json(site, &accept(&which)).unwrap();
         assert_eq!(row.decision(), "accepted");
     }
     world.complete("thorax", 60).assert_everybody_counted("thorax", 2, 2);

@@ -18,6 +18,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         // Coordinator and CA may be away: trying again helps.
         AppError::NotRenewed { .. }
         | AppError::State(_)
+        | AppError::Ledger(_)
         | AppError::Socket { .. }
         | AppError::System(_) => Failure::failed(error),
         AppError::Bundle(_) | AppError::Rules(_) | AppError::OtherSite { .. } => {

@@ -9,6 +9,8 @@ mod enroll;
 mod epochs;
 mod evaluate;
 mod grid;
+mod ledger;
+mod ledger_words;
 mod local;
 mod output;
 mod policy;
@@ -94,6 +96,9 @@ enum Command {
     /// Say what this site's rules make of a study
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Show, verify or export the site's own record of what it accepted and what left
+    #[command(subcommand)]
+    Ledger(ledger::Command),
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
@@ -201,6 +206,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Status(options)) => status::run(&common, &options).await,
             Some(Command::Study(command)) => study::run(&common, command).await,
             Some(Command::Policy(command)) => policy::run(&common, &command),
+            Some(Command::Ledger(command)) => ledger::run(&common, &command),
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,
             Some(Command::Evaluate(options)) => evaluate::run(&common, &options).await,

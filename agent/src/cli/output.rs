@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use consilium_common::time::WallMillis;
 use consilium_common::update::groups::GroupRow;
 use consilium_common::update::intervals::Interval;
 use serde::Serialize;
@@ -74,6 +75,13 @@ pub(super) fn bytes(count: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
         _ => format!("{:.2} GB", value / 1e9),
     }
+}
+
+/// A moment of the calendar, as RFC 3339 in UTC.
+pub(super) fn instant(at: WallMillis) -> String {
+    let timestamp =
+        i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    timestamp.map_or_else(|| format!("{} ms", at.0), |at| format!("{at:.0}"))
 }
 
 /// `97.31 %`, or a dash.

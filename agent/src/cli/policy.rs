@@ -104,8 +104,15 @@ fn explain(config: &AgentConfig, path: &Path, now: WallMillis) -> Result<Explana
         Some(_) => Line::new("data", "allowed", format!("[data.{name}] names the records")),
         None => Line::refused("data", Code::NoData, format!("agent.toml has no [data.{name}]")),
     });
-    let judgement = policy::judge(policy, &study, source);
-    let is_refused = rules.iter().any(|line| line.code.is_some());
+    let judgement = policy::judge(policy, &study, source, now);
+    let mut is_refused = rules.iter().any(|line| line.code.is_some());
+    if let Judgement::Refused(refusal) = &judgement
+        && !is_refused
+    {
+        // The rules above are silent: it is the committee's approval, or what `[governance]` lacks.
+        rules.push(Line::refused("require_governance", refusal.code, refusal.sentence.clone()));
+        is_refused = true;
+    }
     rules.push(of_people(&judgement, is_refused));
     let code = rules.iter().find_map(|line| line.code);
     let outcome = match (code, judgement) {

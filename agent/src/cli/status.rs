@@ -56,6 +56,7 @@ fn show(status: &Status) {
     for line in status.policy.lines() {
         output::line(line);
     }
+    output::line(ledger(status));
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
     }
@@ -63,10 +64,22 @@ fn show(status: &Status) {
         let DeclinedStatus { study, round, code, why, .. } = declined;
         output::line(format!("plan of {study} round {round} declined: {code}: {why}"));
     }
+    for row in &status.approvals {
+        let notice = row.approval.notice().unwrap_or_default();
+        output::line(format!("{}@{}: {notice}", row.study, row.digest.short()));
+    }
     show_studies(status);
     show_tasks(status);
     show_retained(status);
     show_rounds(status);
+}
+
+fn ledger(status: &Status) -> String {
+    let ledger = &status.ledger;
+    match &ledger.trouble {
+        Some(trouble) => format!("ledger: NOTHING IS SENT: {trouble}"),
+        None => format!("ledger: {} records, {}", ledger.records, output::bytes(ledger.bytes)),
+    }
 }
 
 fn connection(status: &Status) -> String {

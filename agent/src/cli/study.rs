@@ -1,17 +1,21 @@
 //! `study list | show | accept | refuse`: through the daemon while it runs, else on the state folder
 //! itself.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use consilium_certs::keys;
+use consilium_common::limits::{PERSON_BYTES_MAX, TEXT_BYTES_MAX};
+use consilium_common::study::is_plain_text;
 use consilium_common::time::Clock;
 use consilium_io::SystemClock;
 
 use super::{Common, Failure, daemon, output};
 use crate::config::AgentConfig;
-use crate::control_socket::{Reply, Request, Which};
-use crate::driver::{find_study, study_rows};
+use crate::control_socket::{Reply, Request, Which, Word};
+use crate::driver::{find_study, ledger_word, said, study_rows};
+use crate::ledger::Ledger;
 use crate::policy::Person;
 use crate::report::{StudyDetail, StudyRow};
-use crate::state::{Decided, KeptStudy, StateFolder, look_at_studies};
+use crate::state::{StateFolder, look_at_studies};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -24,21 +28,47 @@ pub(super) enum Command {
         study: Which,
     },
     /// Take part in a study
-    Accept {
-        /// NAME@DIGEST: these exact bytes; the digest's first digits are enough
-        #[arg(value_parser = exact)]
-        study: Which,
-    },
+    Accept(Decision),
     /// Do not take part in a study
-    Refuse {
-        /// NAME@DIGEST: these exact bytes; the digest's first digits are enough
-        #[arg(value_parser = exact)]
-        study: Which,
-    },
+    Refuse(Decision),
+}
+
+/// A person's decision about exact bytes; it is written into the site's ledger.
+#[derive(Debug, Args)]
+pub(super) struct Decision {
+    /// NAME@DIGEST: these exact bytes; the digest's first 8 digits are enough
+    #[arg(value_parser = exact)]
+    study: Which,
+    /// Who decides: the person's name
+    #[arg(long, value_name = "PERSON", value_parser = person)]
+    by: String,
+    /// Why, in a sentence
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
 }
 
 /// Digits of a digest that nobody types by chance.
-const DIGITS_MIN: usize = 6;
+const DIGITS_MIN: usize = 8;
+
+fn person(text: &str) -> Result<String, String> {
+    plain(text, PERSON_BYTES_MAX)
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    plain(text, TEXT_BYTES_MAX)
+}
+
+/// Words that an auditor reads years later on some terminal.
+fn plain(text: &str, bytes_max: usize) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > bytes_max {
+        return Err(format!("1 to {bytes_max} bytes are accepted"));
+    }
+    if !is_plain_text(text) {
+        return Err("control and direction characters are not accepted".to_owned());
+    }
+    Ok(text.to_owned())
+}
 
 fn which(text: &str) -> Result<Which, String> {
     let (name, digest) = text.split_once('@').unwrap_or((text, ""));
@@ -73,8 +103,8 @@ pub(super) async fn run(common: &Common, command: Command) -> Result<(), Failure
     match command {
         Command::List => list(common, &config).await,
         Command::Show { study } => show(common, &config, study).await,
-        Command::Accept { study } => decide(common, &config, study, Person::Accepted).await,
-        Command::Refuse { study } => decide(common, &config, study, Person::Refused).await,
+        Command::Accept(decision) => decide(common, &config, decision, Person::Accepted).await,
+        Command::Refuse(decision) => decide(common, &config, decision, Person::Refused).await,
     }
 }
 
@@ -84,7 +114,7 @@ async fn list(common: &Common, config: &AgentConfig) -> Result<(), Failure> {
         Ok(_) => return Err(daemon::unexpected()),
         Err(Failure::Unreachable(_)) => {
             let studies = look_at_studies(&config.site.state).map_err(Failure::failed)?;
-            study_rows(&studies, |kept| has_data(config, kept))
+            study_rows(&studies, config)
         }
         Err(failure) => return Err(failure),
     };
@@ -107,7 +137,7 @@ fn table(rows: &[StudyRow]) -> comfy_table::Table {
         table.add_row([
             format!("{}@{}", row.study, row.digest.short()),
             row.version.to_string(),
-            row.decision().to_owned(),
+            row.decision(),
             row.family.clone(),
             format!("{:?}", row.mode).to_lowercase(),
             data.to_owned(),
@@ -125,7 +155,7 @@ async fn show(common: &Common, config: &AgentConfig, which: Which) -> Result<(),
         Err(Failure::Unreachable(_)) => {
             let studies = look_at_studies(&config.site.state).map_err(Failure::failed)?;
             let kept = find_study(&studies, &which).map_err(Failure::Failed)?;
-            StudyDetail::of(kept, has_data(config, kept))
+            StudyDetail::of(kept, config)
         }
         Err(failure) => return Err(failure),
     };
@@ -135,25 +165,45 @@ async fn show(common: &Common, config: &AgentConfig, which: Which) -> Result<(),
     output::line(table(std::slice::from_ref(&detail.row)));
     let keys: Vec<String> = detail.signed_by.iter().map(ToString::to_string).collect();
     output::line(format!("digest {}", detail.row.digest));
-    if let Some(decided) = &detail.row.decided {
-        output::line(format!("{} by {}", detail.row.decision(), decided.by));
+    show_decided(&detail.row);
+    if let Some(until) = detail.row.governance.approved_until {
+        output::line(format!("approved until {until} (UTC)"));
     }
     output::line(format!("signed by {}\n", keys.join(", ")));
     output::line(detail.text);
     Ok(())
 }
 
+/// Who said what, when and why.
+fn show_decided(row: &StudyRow) {
+    let Some(decided) = &row.decided else {
+        return;
+    };
+    let words = decided.accepted.iter().map(|said| ("accepted", said));
+    for (word, said) in words.chain(decided.refused.iter().map(|said| ("refused", said))) {
+        let at = output::instant(said.at);
+        let reason =
+            if said.reason.is_empty() { "no reason was asked for then" } else { &said.reason };
+        output::line(format!("{word} by {} at {at}: {reason} [{}]", said.by, said.account));
+    }
+    if decided.refused.is_none() && !decided.is_accepted(row.approvers_needed) {
+        output::line(format!("{} people are needed, each another one", row.approvers_needed));
+    }
+}
+
 async fn decide(
     common: &Common,
     config: &AgentConfig,
-    which: Which,
+    decision: Decision,
     person: Person,
 ) -> Result<(), Failure> {
-    let request = Request::StudyDecide { which: which.clone(), person, by: user() };
+    let Decision { study: which, by, reason } = decision;
+    let word = Word { by, reason, account: user() };
+    let request = Request::StudyDecide { which: which.clone(), person, word: word.clone() };
     let row = match daemon::asked(&config.site.state, &request).await {
         Ok(Reply::StudyDecided(row)) => *row,
         Ok(_) => return Err(daemon::unexpected()),
-        Err(Failure::Unreachable(_)) => decide_alone(config, &which, person)?,
+        Err(Failure::Unreachable(_)) => decide_alone(config, &which, person, word)?,
         Err(failure) => return Err(failure),
     };
     if common.json {
@@ -164,22 +214,26 @@ async fn decide(
 }
 
 /// No daemon runs: the decision is written here, and judged by the policy when one starts.
-fn decide_alone(config: &AgentConfig, which: &Which, person: Person) -> Result<StudyRow, Failure> {
+fn decide_alone(
+    config: &AgentConfig,
+    which: &Which,
+    person: Person,
+    word: Word,
+) -> Result<StudyRow, Failure> {
     let mut state = StateFolder::open(&config.site.state).map_err(Failure::failed)?;
-    let kept = find_study(&state.studies, which).map_err(Failure::Failed)?;
-    let digest = kept.digest;
-    let decided = Decided { person, at: SystemClock::open().wall(), by: user() };
-    state.studies.decide(digest, decided).map_err(Failure::failed)?;
-    let kept = state.studies.get(&digest);
-    let kept = kept.ok_or_else(|| Failure::Failed("the study is gone".to_owned()))?;
-    Ok(StudyRow::of(kept, has_data(config, kept)))
+    let kept = find_study(&state.studies, which).cloned().map_err(Failure::Failed)?;
+    let key = keys::load(&config.site.certificates().join("site.key")).map_err(Failure::failed)?;
+    let at = SystemClock::open().wall();
+    // In the ledger first, as the daemon does.
+    let ledger = Ledger::open(&state.ledger(), &config.site.name, &key).map_err(Failure::failed)?;
+    ledger.record(ledger_word(&kept, person, &word), at).map_err(Failure::failed)?;
+    let decided = kept.decided.clone().unwrap_or_default().with(person, said(word, at));
+    state.studies.decide(kept.digest, decided).map_err(Failure::failed)?;
+    let kept = state.studies.get(&kept.digest).unwrap_or(&kept);
+    Ok(StudyRow::of(kept, config))
 }
 
-fn has_data(config: &AgentConfig, kept: &KeptStudy) -> bool {
-    config.data.contains_key(kept.study.id())
-}
-
-/// Who decides, for the record: the user's name on this machine.
+/// The account under which somebody decides: the user's name on this machine.
 fn user() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()

@@ -31,9 +31,20 @@ pub enum Request {
         which: Which,
         /// What was decided.
         person: Person,
-        /// By whom.
-        by: String,
+        /// By whom, and why.
+        word: Word,
     },
+}
+
+/// Who decides, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// The person.
+    pub by: String,
+    /// In a sentence.
+    pub reason: String,
+    /// The account's name on this machine.
+    pub account: String,
 }
 
 /// A study as people name it: `NAME` or `NAME@DIGEST`, the digest's first digits being enough.

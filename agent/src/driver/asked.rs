@@ -8,12 +8,14 @@ use tokio::sync::oneshot;
 
 use super::shared::{Shared, blocking};
 use super::{Driver, Event, study};
+use crate::config::AgentConfig;
 use crate::control_socket::server::Asked;
-use crate::control_socket::{Reply, Request, Which};
-use crate::policy::Person;
-use crate::report::{Certificate, PolicyStatus, Status, StudyDetail, StudyRow};
+use crate::control_socket::{Reply, Request, Which, Word};
+use crate::ledger::entry;
+use crate::policy::{Person, Said};
+use crate::report::{ApprovalRow, Certificate, PolicyStatus, Status, StudyDetail, StudyRow};
 use crate::session::Decision;
-use crate::state::{Decided, KeptStudy, Studies};
+use crate::state::{KeptStudy, Studies};
 
 impl Driver {
     /// Answers at once, except what must be durable first.
@@ -22,27 +24,22 @@ impl Driver {
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::StudyList => Reply::StudyList {
-                studies: rows(&self.shared.state().studies, |name| self.has_data(name)),
+                studies: rows(&self.shared.state().studies, &self.shared.config),
             },
             Request::StudyShow(which) => match find(&self.shared.state().studies, &which) {
-                Ok(kept) => {
-                    let has_data = self.has_data(kept);
-                    Reply::StudyShow(Box::new(StudyDetail::of(kept, has_data)))
-                }
+                Ok(kept) => Reply::StudyShow(Box::new(StudyDetail::of(kept, &self.shared.config))),
                 Err(message) => Reply::Failed { message },
             },
-            Request::StudyDecide { which, person, by } => {
+            Request::StudyDecide { which, person, mut word } => {
                 // The name is the person's word, the number the kernel's.
-                let by = uid.map_or_else(|| by.clone(), |uid| format!("{by} (uid {uid})"));
-                return self.decide(which, person, by, to);
+                if let Some(uid) = uid {
+                    word.account = format!("{} (uid {uid})", word.account);
+                }
+                return self.decide(which, person, word, to);
             }
         };
         // The person may have gone.
         let _gone = to.send(reply);
-    }
-
-    fn has_data(&self, kept: &KeptStudy) -> bool {
-        self.shared.config.data.contains_key(kept.study.id())
     }
 
     fn status(&self) -> Status {
@@ -60,16 +57,18 @@ impl Driver {
                 warning: standing.warning().is_some(),
             },
             policy: PolicyStatus::of(rules.policy.as_ref(), &rules.moment, shared.clock.wall()),
+            ledger: shared.ledger.status(),
+            approvals: approvals(&shared.state().studies, shared.clock.wall()),
             link_trouble: self.link_trouble.clone(),
             session: self.session.status(shared.clock.now()),
         }
     }
 
-    fn decide(&self, which: Which, person: Person, by: String, to: oneshot::Sender<Reply>) {
+    fn decide(&self, which: Which, person: Person, word: Word, to: oneshot::Sender<Reply>) {
         let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
         self.tasks.spawn(async move {
             let at = shared.clock.wall();
-            let decided = blocking(move || decide(&shared, &which, person, by, at)).await;
+            let decided = blocking(move || decide(&shared, &which, person, word, at)).await;
             let decided = decided.unwrap_or_else(|fault| {
                 let message = fault.detail;
                 Err(Reply::Failed { message })
@@ -91,12 +90,12 @@ fn decide(
     shared: &Shared,
     which: &Which,
     person: Person,
-    by: String,
+    word: Word,
     at: WallMillis,
 ) -> Result<(Digest, Reply), Reply> {
     let failed = |message| Reply::Failed { message };
     let kept = find(&shared.state().studies, which).cloned().map_err(failed)?;
-    let judged = study::judged(shared, &kept);
+    let judged = study::judged(shared, &kept, at);
     if let (Person::Accepted, Decision::Refused { code }) = (person, judged.decision)
         && code != consilium_common::wire::reject::Code::RefusedBySite
     {
@@ -104,20 +103,44 @@ fn decide(
             message: format!("{} cannot be accepted: {}", study::name(&kept), judged.why),
         });
     }
-    let mut state = shared.state();
-    let decided = Decided { person, at, by };
-    tracing::info!(study = study::name(&kept), ?person, by = decided.by, "a person decided");
-    state.studies.decide(kept.digest, decided).map_err(|error| failed(error.to_string()))?;
-    let kept = state.studies.get(&kept.digest).unwrap_or(&kept);
-    let has_data = shared.config.data.contains_key(kept.study.id());
-    let row = StudyRow::of(kept, has_data);
+    tracing::info!(study = study::name(&kept), ?person, by = word.by, "a person decided");
+    // In the ledger first: an acceptance that is in force stands there.
+    let error = |error: &dyn std::fmt::Display| failed(error.to_string());
+    shared.ledger.record(ledger_word(&kept, person, &word), at).map_err(|e| error(&e))?;
+    let decided = kept.decided.clone().unwrap_or_default().with(person, said(word, at));
+    shared.state().studies.decide(kept.digest, decided).map_err(|e| error(&e))?;
+    let kept = shared.kept(&kept.digest).unwrap_or(kept);
+    study::enter(shared, &kept, &study::judged(shared, &kept, at)).map_err(|e| error(&e))?;
+    let row = StudyRow::of(&kept, &shared.config);
     Ok((row.digest, Reply::StudyDecided(Box::new(row))))
 }
 
+/// A person's word as the ledger keeps it.
+pub(crate) fn ledger_word(kept: &KeptStudy, said: Person, word: &Word) -> entry::Word {
+    let Word { by, reason, account } = word.clone();
+    let (study, digest) = (kept.study.id().clone(), kept.digest);
+    entry::Word { study, digest, said, by, reason, account }
+}
+
+/// A person's word as the decision keeps it.
+pub(crate) fn said(word: Word, at: WallMillis) -> Said {
+    let Word { by, reason, account } = word;
+    Said { by, reason, account, at }
+}
+
+/// Approvals that end soon or have ended.
+fn approvals(studies: &Studies, wall: WallMillis) -> Vec<ApprovalRow> {
+    let row = |kept: &KeptStudy| {
+        let approval = kept.study.governance.approval(wall)?;
+        approval.notice()?;
+        Some(ApprovalRow { study: kept.study.id().clone(), digest: kept.digest, approval })
+    };
+    studies.iter().filter_map(row).collect()
+}
+
 /// Every kept study, in the order of names and versions.
-pub(crate) fn rows(studies: &Studies, has_data: impl Fn(&KeptStudy) -> bool) -> Vec<StudyRow> {
-    let mut rows: Vec<StudyRow> =
-        studies.iter().map(|kept| StudyRow::of(kept, has_data(kept))).collect();
+pub(crate) fn rows(studies: &Studies, config: &AgentConfig) -> Vec<StudyRow> {
+    let mut rows: Vec<StudyRow> = studies.iter().map(|kept| StudyRow::of(kept, config)).collect();
     rows.sort_by(|a, b| (&a.study, a.version).cmp(&(&b.study, b.version)));
     rows
 }

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::shared::{Shared, blocking};
-use super::{Driver, Event};
+use super::{Driver, Event, study};
+use crate::ledger::entry::{Connected, Disconnected};
 use crate::link::advice::advice;
 use crate::link::control::{self, SendError};
 use crate::link::{Control, Heard};
@@ -31,15 +32,33 @@ pub(super) struct Connection {
     control: Control,
     heard: Option<Heard>,
     socket: QuicDialer,
+    /// The ledger's record of its beginning.
+    entered: u64,
 }
 
 impl Connection {
     /// Closes in good order; the coordinator learns that nothing is wrong.
-    pub(super) async fn shut_down(self) {
+    pub(super) async fn shut_down(self, shared: Arc<Shared>) {
+        let over = self.over("the agent stops");
+        enter_over(shared, over).await;
         let Self { carrier, control, socket, .. } = self;
         drop(control);
         carrier.close(0, "the agent stops");
         socket.shut_down(0, "the agent stops").await;
+    }
+
+    /// Its end, for the ledger.
+    fn over(&self, reason: &str) -> Disconnected {
+        let reason = reason.to_owned();
+        Disconnected { connection: self.entered, reason, said: self.control.said() }
+    }
+}
+
+/// Writes the end of a connection into the ledger. That it cannot is no loss of anything that left.
+async fn enter_over(shared: Arc<Shared>, over: Disconnected) {
+    let recorded = blocking(move || shared.ledger.record(over, shared.clock.wall())).await;
+    if let Ok(Err(error)) = recorded {
+        tracing::warn!(%error, "the end of a connection is not in the ledger");
     }
 }
 
@@ -56,7 +75,7 @@ impl Driver {
     /// Dials beside the driver.
     pub(super) fn connect(&mut self) {
         self.generation += 1;
-        self.connection = None;
+        self.drop_connection("another is made");
         let generation = self.generation;
         let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
         self.tasks.spawn(async move {
@@ -102,10 +121,17 @@ impl Driver {
         } else {
             tracing::warn!(reason, "no connection with the coordinator; trying again");
         }
+        self.drop_connection(&reason);
         self.link_trouble = Some(reason);
-        self.connection = None;
         let now = self.shared.clock.now();
         self.session.handle_disconnected(jitter(), now);
+    }
+
+    fn drop_connection(&mut self, reason: &str) {
+        if let Some(connection) = self.connection.take() {
+            let over = connection.over(reason);
+            self.tasks.spawn(enter_over(Arc::clone(&self.shared), over));
+        }
     }
 
     /// Ends the connection; its listener then reports the loss.
@@ -140,6 +166,18 @@ async fn dial(shared: &Arc<Shared>, generation: u64) -> Result<Connection, Strin
         tracing::warn!("this site's certificate {warning}");
     }
     let dialed = shared.dialer.dial(&us).await.map_err(|e| e.to_string())?;
+    // Before anything is said on it: Hello tells what was accepted, Welcome is answered by offers.
+    let connected = Connected {
+        coordinator: shared.config.site.coordinator.to_string(),
+        address: dialed.carrier.remote_address().to_string(),
+    };
+    let ours = Arc::clone(shared);
+    let entered = blocking(move || {
+        study::enter_all(&ours)?;
+        ours.ledger.record(connected, ours.clock.wall())
+    })
+    .await;
+    let entered = entered.map_err(|fault| fault.detail)?.map_err(|error| error.to_string())?;
     let opened = control::open(&*dialed.carrier).await;
     let (control, heard) = opened.map_err(|error| error.to_string())?;
     tracing::debug!(address = %dialed.carrier.remote_address(), "connected, not yet welcome");
@@ -149,6 +187,7 @@ async fn dial(shared: &Arc<Shared>, generation: u64) -> Result<Connection, Strin
         control,
         heard: Some(heard),
         socket: dialed.socket,
+        entered,
     })
 }
 

@@ -3,12 +3,16 @@
 //!
 //! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
 //! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
-//! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle. [`connection`]: one
-//! connection from dialling to its end. [`asked`]: answers to people.
+//! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which
+//! keeps the ledger ahead of what leaves. [`connection`]: one
+//! connection from dialling to its end. [`approval`]: studies whose approval ends. [`asked`]: answers to
+//! people.
 
+mod approval;
 mod asked;
 mod connection;
 mod control;
+mod gate;
 mod local;
 pub mod shared;
 mod study;
@@ -20,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
+use consilium_common::time::Date;
 use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, SitePhase};
 use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
@@ -33,9 +38,10 @@ use crate::rules::Rules;
 use crate::session::{Action, ActionId, Done, Session};
 use crate::worker::TaskFolder;
 
-pub(crate) use asked::{find as find_study, rows as study_rows};
+pub(crate) use asked::{find as find_study, ledger_word, rows as study_rows, said};
 use connection::Connection;
 pub use shared::{Parts, Shared};
+pub use study::AGENT;
 
 /// Events that wait for the driver; who makes them waits too.
 const EVENTS_MAX: usize = 256;
@@ -77,6 +83,8 @@ pub struct Driver {
     /// Counts connections, so that a late word of an old one is known as such.
     generation: u64,
     link_trouble: Option<String>,
+    /// The day on which people were told of approvals last.
+    announced: Option<Date>,
     running: HashMap<ActionId, CancellationToken>,
     /// What workers left that is not encoded yet: at most one a study.
     files: HashMap<StudyId, (Round, TaskFolder)>,
@@ -97,6 +105,7 @@ impl Driver {
             connection: None,
             generation: 0,
             link_trouble: None,
+            announced: None,
             running: HashMap::new(),
             files: HashMap::new(),
             events,
@@ -113,6 +122,7 @@ impl Driver {
         mut rules: mpsc::Receiver<Rules>,
         stop: CancellationToken,
     ) {
+        let mut looks = tokio::time::interval(approval::LOOK_EVERY);
         loop {
             self.act();
             let due = self.session.next_deadline();
@@ -123,6 +133,7 @@ impl Driver {
                 Some(event) = self.queue.recv() => self.handle(event),
                 Some(question) = asked.recv() => self.answer(question),
                 Some(rules) = rules.recv() => self.judge_again(rules),
+                _ = looks.tick() => self.look_at_approvals(),
                 () = sleep_or_forever(wait) => self.session.handle_timeout(self.shared.clock.now()),
             }
         }
@@ -214,6 +225,9 @@ impl Driver {
             Event::Heard { generation, message } => {
                 if self.is_current(generation) {
                     connection::note(&message);
+                    if matches!(*message, Message::Plan(_)) {
+                        self.look_at_approvals();
+                    }
                     self.session.handle_message(*message, self.shared.clock.wall(), now);
                 }
             }
@@ -299,7 +313,7 @@ impl Driver {
             tracing::warn!("some work did not end in time and is broken off");
         }
         if let Some(connection) = self.connection.take() {
-            connection.shut_down().await;
+            connection.shut_down(Arc::clone(&self.shared)).await;
         }
     }
 }

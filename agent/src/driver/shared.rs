@@ -1,6 +1,7 @@
 //! What the driver and its work share: who this site is, what it may do, and what it holds.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use consilium_common::ids::{Digest, SiteId};
 use consilium_common::time::Clock;
 
 use crate::config::AgentConfig;
+use crate::ledger::Ledger;
 use crate::link::Dialer;
 use crate::rules::Rules;
 use crate::session::Judged;
@@ -42,6 +44,10 @@ pub struct Shared {
     pub tasks: PathBuf,
     /// Studies and retained updates.
     pub state: Mutex<StateFolder>,
+    /// The site's own record: what is to leave stands there first.
+    pub ledger: Ledger,
+    /// Studies without the operators' signatures that this run has written into it.
+    pub unsigned: AtomicUsize,
 }
 
 /// What [`Shared::new`] puts together.
@@ -59,19 +65,23 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The state folder, locked.
     pub state: StateFolder,
+    /// The site's own record.
+    pub ledger: Ledger,
 }
 
 impl Shared {
     /// Everything of one daemon.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, rules, bundle, programs, clock, state } = parts;
+        let Parts { config, rules, bundle, programs, clock, state, ledger } = parts;
         Self {
             upload: Mutex::new(rules.upload(clock.now())),
             rules: RwLock::new(Arc::new(rules)),
             cache: state.cache.clone(),
             tasks: state.tasks(),
             state: Mutex::new(state),
+            ledger,
+            unsigned: AtomicUsize::new(0),
             bundle,
             bundle_folder: config.site.certificates(),
             programs,
@@ -92,6 +102,12 @@ impl Shared {
         let upload = rules.upload(self.clock.now());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+    }
+
+    /// Whether the rules in force bound how fast updates leave.
+    #[must_use]
+    pub fn throttles_uploads(&self) -> bool {
+        self.upload.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// How long to wait before so many bytes of an update may leave.
@@ -123,7 +139,7 @@ impl Shared {
     /// What signatures, policy and people say of a kept study now.
     #[must_use]
     pub fn judged(&self, digest: &Digest) -> Option<Judged> {
-        Some(study::judged(self, &self.kept(digest)?))
+        Some(study::judged(self, &self.kept(digest)?, self.clock.wall()))
     }
 }
 

@@ -18,7 +18,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, blocking};
+use super::study::made;
 use super::{Event, control, local};
+use crate::ledger::LedgerError;
+use crate::ledger::entry::{Fetched, Part};
 use crate::link::transfer;
 use crate::session::{ActionId, Fault, Retained, Trained};
 use crate::state::{KeptStudy, Record, retained};
@@ -82,10 +85,36 @@ pub(super) async fn fetch(
     let mut before = 0;
     for (digest, bytes) in blobs {
         let progress = &mut |through| context.moved(SitePhase::Fetching, before + through, all);
-        fetch_blob(context, carrier.as_deref(), (digest, bytes), &kept, progress).await?;
+        let blob = (digest, bytes);
+        if fetch_blob(context, carrier.as_deref(), blob, &kept, progress).await? {
+            enter_fetched(context, plan, blob).await?;
+        }
         before += bytes;
     }
     Ok(())
+}
+
+/// Writes into the ledger what came in for a plan.
+async fn enter_fetched(
+    context: &Context,
+    plan: &Plan,
+    (digest, bytes): (Digest, u64),
+) -> Result<(), Fault> {
+    let part = match plan.preparation {
+        _ if digest == plan.base => Part::Base,
+        Some(blob) if blob.digest == digest => Part::Preparation,
+        Some(_) | None => Part::Control,
+    };
+    let (study, round) = (plan.study.clone(), Some(plan.round));
+    let fetched = Fetched { study, round, part, digest, bytes };
+    let shared = Arc::clone(&context.shared);
+    let recorded = blocking(move || shared.ledger.record(fetched, shared.clock.wall())).await?;
+    recorded.map(drop).map_err(unrecorded)
+}
+
+/// The ledger cannot be written now: the same may go when tried again.
+fn unrecorded(error: LedgerError) -> Fault {
+    Fault::passing(Code::SiteFault, error.to_string())
 }
 
 /// A plan names a preparation where the study has one, of the length that it has.
@@ -100,17 +129,17 @@ fn preparation_fits(plan: &Plan, study: &Study) -> Result<(), Fault> {
     Err(Fault::lasting(Code::WrongShape, detail))
 }
 
-/// Gets one blob into the cache, unless it is there.
+/// Gets one blob into the cache, unless it is there; whether it had to be fetched.
 async fn fetch_blob(
     context: &Context,
     carrier: Option<&dyn Carrier>,
     (digest, bytes): (Digest, u64),
     kept: &KeptStudy,
     progress: transfer::Through<'_>,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let cache = context.shared.cache.clone();
     if blocking(move || cache.holds(digest)).await?.map_err(site_fault)? {
-        return Ok(());
+        return Ok(false);
     }
     let carrier = carrier.ok_or_else(|| {
         Fault::passing(Code::Idle, "there is no connection to fetch what the plan names over")
@@ -125,7 +154,8 @@ async fn fetch_blob(
         fetched = fetching => fetched.map_err(|error| transfer::fault(&error))?,
     }
     let cache = context.shared.cache.clone();
-    blocking(move || cache.touch(digest)).await?.map_err(site_fault)
+    blocking(move || cache.touch(digest)).await?.map_err(site_fault)?;
+    Ok(true)
 }
 
 /// Runs a worker for the plan; its files come back beside what it found.
@@ -236,6 +266,11 @@ pub(super) async fn encode(
 ) -> Result<Retained, Fault> {
     blocking(move || {
         let record = make_update(&shared, &plan, &trained, files)?;
+        // An offer tells digest and size: in the ledger first.
+        if let Err(error) = shared.ledger.record(made(&record, Some(&plan)), shared.clock.wall()) {
+            shared.state().retained.erase(&plan.study, plan.round).map_err(site_fault)?;
+            return Err(unrecorded(error));
+        }
         let record = shared.state().retained.insert(record);
         tracing::info!(
             study = %plan.study, round = %plan.round, bytes = record.bytes, norm = record.norm,

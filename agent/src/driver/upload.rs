@@ -8,14 +8,16 @@ use consilium_common::ids::{Round, StudyId};
 use consilium_common::wire::messages::{SitePhase, UpdateContext};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::Carrier;
-use consilium_io::net::transfer::Pace;
+use consilium_io::net::transfer::{Pace, Source};
 
+use super::gate::Recorded;
 use super::local;
 use super::shared::blocking;
 use super::task::{Context, site_fault};
+use crate::ledger::entry::Settled;
 use crate::link::transfer;
 use crate::session::{Fault, Retained};
-use crate::state::retained;
+use crate::state::{Record, retained};
 
 /// For an update whose study is gone from the state folder.
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
@@ -31,27 +33,34 @@ pub(super) async fn push(
 ) -> Result<(), Fault> {
     let carrier =
         carrier.ok_or_else(|| Fault::passing(Code::Idle, "there is no connection to push over"))?;
-    let (source, idle) = open(context, wanted).await?;
+    let (record, source, idle) = open(context, wanted).await?;
     let total = wanted.bytes;
     let what = UpdateContext { study: wanted.study.clone(), round: wanted.round };
-    let progress = &mut |through| context.moved(SitePhase::Uploading, through, total);
-    let pace = &mut Pace { idle, progress };
-    let throttle = &|bytes| context.shared.upload_delay(bytes);
-    let pushing = transfer::push_update(&*carrier, wanted.digest, &what, &source, throttle, pace);
+    let mut gate = Recorded::new(Arc::clone(&context.shared), record);
+    let mut through = 0;
+    let progress = &mut |bytes| {
+        through = bytes;
+        context.moved(SitePhase::Uploading, bytes, total);
+    };
+    let mut pace = Pace { idle, progress };
+    let blob = (wanted.digest, &source);
+    let pushing = transfer::push_update(&*carrier, blob, &what, &mut gate, &mut pace);
     let sent = tokio::select! {
         () = context.stop.cancelled() => {
-            return Err(Fault::passing(Code::Abandoned, "the agent is stopping"));
+            Err(Fault::passing(Code::Abandoned, "the agent is stopping"))
         }
-        sent = pushing => sent.map_err(|error| transfer::fault(&error))?,
+        sent = pushing => sent.map_err(|error| transfer::fault(&error)),
     };
-    tracing::info!(study = %wanted.study, round = %wanted.round, bytes = sent, "update pushed");
+    gate.ended(through, sent.as_ref().err()).await;
+    let bytes = sent?;
+    tracing::info!(study = %wanted.study, round = %wanted.round, bytes, "update pushed");
     Ok(())
 }
 
 async fn open(
     context: &Context,
     wanted: &Retained,
-) -> Result<(consilium_io::net::transfer::Source, Duration), Fault> {
+) -> Result<(Arc<Record>, Source, Duration), Fault> {
     let shared = Arc::clone(&context.shared);
     let wanted = wanted.clone();
     blocking(move || {
@@ -65,7 +74,7 @@ async fn open(
             .map_or(IDLE_DEFAULT, |kept| Duration::from_millis(kept.study.cohort.idle_timeout.0));
         drop(state);
         let source = retained::open(&path, &record).map_err(site_fault)?;
-        Ok((source, idle))
+        Ok((record, source, idle))
     })
     .await?
 }
@@ -78,7 +87,14 @@ pub(super) async fn settle(context: &Context, study: StudyId, round: Round, coun
     }
     tracing::info!(%study, %round, counted, "round settled, its update is erased");
     let shared = Arc::clone(&context.shared);
-    let erased = blocking(move || shared.state().retained.erase(&study, round)).await;
+    let erased = blocking(move || {
+        let settled = Settled { study: study.clone(), round, counted };
+        if let Err(error) = shared.ledger.record(settled, shared.clock.wall()) {
+            tracing::warn!(%study, %round, %error, "the end of this update's round is not in the ledger");
+        }
+        shared.state().retained.erase(&study, round)
+    })
+    .await;
     match erased {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {

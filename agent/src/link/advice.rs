@@ -50,6 +50,9 @@ pub fn advice(code: Code) -> &'static str {
         Code::RefusedBySite => "it was refused here; `consilium-agent study accept` changes that",
         Code::NotSupported => "this release does not serve it: update the agent and its worker",
         Code::NoData => "name the site's records in agent.toml, [data.STUDY]",
+        Code::ApprovalExpired => {
+            "the study's ethics approval has ended: the operators sign a version with the new one"
+        }
         Code::OutsideHours => "[policy] hours in agent.toml; the agent takes part when they open",
         Code::StudyMismatch => "the study has a new version: look at `consilium-agent study list`",
         Code::TooFewExamples | Code::DataNotReady => {

@@ -1,18 +1,37 @@
 //! The control stream: frames ↔ messages. What we send waits in a bounded queue; what arrives is
 //! handed on one by one, so that a busy driver slows the coordinator down and nothing piles up.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use consilium_common::limits::{FRAMES_QUEUED_MAX, TEXT_BYTES_MAX};
 use consilium_common::wire::codec::CodecError;
-use consilium_common::wire::frame::Frame;
+use consilium_common::wire::frame::{FRAME_HEADER_BYTES, Frame};
 use consilium_common::wire::messages::{Message, Refusal};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, CarrierError, FrameReader, FrameWriter, FramesError, StreamKind};
 use tokio::sync::mpsc;
 
+use crate::ledger::entry::Traffic;
+
 /// Our side of the control stream's sending direction. Dropped, the stream ends in good order.
 #[derive(Debug, Clone)]
 pub struct Control {
     queue: mpsc::Sender<Frame>,
+    said: Said,
+}
+
+/// What was queued for the coordinator on one connection, by kind of message.
+#[derive(Debug, Clone, Default)]
+struct Said(Arc<Mutex<BTreeMap<String, Traffic>>>);
+
+impl Said {
+    fn count(&self, message: &Message, frame: &Frame) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let traffic = said.entry(message.name().to_owned()).or_default();
+        traffic.messages += 1;
+        traffic.bytes += (FRAME_HEADER_BYTES + frame.body.len()) as u64;
+    }
 }
 
 /// Why a message was not queued.
@@ -34,6 +53,7 @@ pub enum SendError {
 pub struct Heard {
     frames: FrameReader,
     answer: mpsc::Sender<Frame>,
+    said: Said,
 }
 
 /// Opens the control stream of a fresh connection.
@@ -44,8 +64,10 @@ pub async fn open(carrier: &dyn Carrier) -> Result<(Control, Heard), CarrierErro
     let stream = carrier.open(StreamKind::Control).await?;
     let (queue, waiting) = mpsc::channel(FRAMES_QUEUED_MAX);
     tokio::spawn(write_out(FrameWriter::new(stream.send), waiting));
-    let heard = Heard { frames: FrameReader::new(stream.recv), answer: queue.clone() };
-    Ok((Control { queue }, heard))
+    let said = Said::default();
+    let frames = FrameReader::new(stream.recv);
+    let heard = Heard { frames, answer: queue.clone(), said: said.clone() };
+    Ok((Control { queue, said }, heard))
 }
 
 impl Control {
@@ -55,10 +77,17 @@ impl Control {
     /// It does not fit a frame, the queue is full, or the stream is gone.
     pub fn send(&self, message: &Message) -> Result<(), SendError> {
         let frame = message.to_frame()?;
+        self.said.count(message, &frame);
         self.queue.try_send(frame).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Stuck,
             mpsc::error::TrySendError::Closed(_) => SendError::Gone,
         })
+    }
+
+    /// What was queued so far, by kind: at least all that left.
+    #[must_use]
+    pub fn said(&self) -> BTreeMap<String, Traffic> {
+        self.said.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -86,7 +115,9 @@ impl Heard {
 
     /// Best effort: a full queue has worse news on its way.
     fn refuse(&self, refusal: Refusal) {
-        if let Ok(frame) = Message::from(refusal).to_frame() {
+        let message = Message::from(refusal);
+        if let Ok(frame) = message.to_frame() {
+            self.said.count(&message, &frame);
             let _full = self.answer.try_send(frame);
         }
     }

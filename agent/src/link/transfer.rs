@@ -11,7 +11,7 @@ use consilium_common::wire::reject::Code;
 use consilium_io::disk::{BlobError, Durability};
 use consilium_io::net::Carrier;
 use consilium_io::net::transfer::{
-    MemorySink, Pace, PartialSink, Refusal, Source, Throttle, TransferError, fetch, push_throttled,
+    Gate, MemorySink, Pace, PartialSink, Refusal, Source, TransferError, fetch, push_through,
 };
 
 use crate::session::Fault;
@@ -52,21 +52,20 @@ pub async fn fetch_blob(
     Ok(())
 }
 
-/// Pushes a retained update, no faster than `throttle` lets it go; returns when the coordinator has it
-/// whole.
+/// Pushes a retained update, once and as fast as `gate` lets its bytes go; returns when the coordinator has
+/// it whole.
 ///
 /// # Errors
 /// The transfer failed, or the coordinator refused the update.
 pub async fn push_update(
     carrier: &dyn Carrier,
-    digest: Digest,
+    (digest, source): (Digest, &Source),
     context: &UpdateContext,
-    source: &Source,
-    throttle: Throttle<'_>,
+    gate: &mut dyn Gate,
     pace: &mut Pace<'_>,
 ) -> Result<u64, TransferError> {
     let context = codec::encode(context).map_err(|e| TransferError::Protocol(e.to_string()))?;
-    push_throttled(carrier, digest, &context, source, pace, throttle).await
+    push_through(carrier, digest, &context, source, pace, gate).await
 }
 
 /// What a failed transfer means for the round.
@@ -77,6 +76,8 @@ pub fn fault(error: &TransferError) -> Fault {
         TransferError::Refused(Refusal::Code(code)) => Fault::lasting(*code, detail),
         TransferError::Protocol(_) => Fault::lasting(Code::Malformed, detail),
         TransferError::TooLarge { .. } => Fault::lasting(Code::TooLarge, detail),
+        // A ledger that cannot be written now may be writable later.
+        TransferError::Held(_) => Fault::passing(Code::SiteFault, detail),
         TransferError::Blob(BlobError::Io(_)) | TransferError::Read(_) => {
             Fault::lasting(Code::SiteFault, detail)
         }

@@ -2,7 +2,7 @@
 //! written there is refused, and no study can relax it.
 //!
 //! ```text
-//!   signed study ─► signatures (k of n) ─► judge (findings) ─► decide (a person's word) ─► Decision
+//!   signed study ─► signatures (k of n) ─► judge (findings) ─► decide (people's words) ─► Decision
 //!   plan ─────────► moment (hours, slots) ─► taken on, or declined with the next opening
 //! ```
 //!
@@ -14,7 +14,9 @@
 //! The edge (`crate::rules`) loads the operators' keys and the zone, keeps what people decided, and
 //! judges every kept study again at each start and whenever the policy is read again.
 
+pub mod approval;
 pub mod findings;
+mod governance;
 pub mod hours;
 pub mod moment;
 pub mod rules;
@@ -24,16 +26,16 @@ mod tests;
 
 use consilium_common::signed::Signed;
 use consilium_common::study::Study;
+use consilium_common::time::WallMillis;
 use consilium_common::wire::reject::Code;
 use consilium_common::worker::Source;
 use serde::{Deserialize, Serialize};
 
+pub use approval::{Decided, Said, decide};
 pub use findings::{Finding, Verdict};
 pub use hours::{Hours, Window};
 pub use moment::{Decline, Moment};
 pub use rules::{Accept, Policy, PolicyError, Signers};
-
-use crate::session::Decision;
 
 /// What the policy says of a study.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,11 +99,21 @@ pub fn open(
     })
 }
 
-/// Holds a study, whose signatures were checked by [`open`], against the policy. `source` is the
-/// `[data.NAME]` that serves it, if the site has one.
+/// Holds a study, whose signatures were checked by [`open`], against the policy at the time `wall`.
+/// `source` is the `[data.NAME]` that serves it, if the site has one.
 #[must_use]
-pub fn judge(policy: Option<&Policy>, study: &Study, source: Option<&Source>) -> Judgement {
-    match policy.ok_or_else(no_policy).and_then(|policy| allows(policy, study, source)) {
+pub fn judge(
+    policy: Option<&Policy>,
+    study: &Study,
+    source: Option<&Source>,
+    wall: WallMillis,
+) -> Judgement {
+    let allowed = policy.ok_or_else(no_policy).and_then(|policy| {
+        let accept = allows(policy, study, source)?;
+        governance::allows(policy, study, wall)?;
+        Ok(accept)
+    });
+    match allowed {
         Ok(Accept::WithinPolicy) => Judgement::Allowed,
         Ok(Accept::Manual) => Judgement::NeedsPerson,
         Err(refusal) => Judgement::Refused(refusal),
@@ -118,20 +130,6 @@ fn allows(policy: &Policy, study: &Study, source: Option<&Source>) -> Result<Acc
         Some(Refusal::new(code, format!("{}: {}", study.id(), finding.sentence)))
     });
     broken.map_or(Ok(policy.accept), Err)
-}
-
-/// Joins judgement and person. A person can accept what needs a person and refuse anything; nobody
-/// accepts what the policy refuses.
-#[must_use]
-pub fn decide(judgement: &Judgement, person: Option<Person>) -> Decision {
-    match (judgement, person) {
-        (Judgement::Refused(refusal), _) => Decision::Refused { code: refusal.code },
-        (_, Some(Person::Refused)) => Decision::Refused { code: Code::RefusedBySite },
-        (Judgement::Allowed, _) | (Judgement::NeedsPerson, Some(Person::Accepted)) => {
-            Decision::Accepted
-        }
-        (Judgement::NeedsPerson, None) => Decision::NeedsPerson,
-    }
 }
 
 fn no_policy() -> Refusal {

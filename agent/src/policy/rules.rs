@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use consilium_common::config::nearest;
 use consilium_common::ids::{Digest, SiteId, StudyId};
-use consilium_common::limits::SIGNATURES_MAX;
+use consilium_common::limits::{APPROVERS_MAX, SIGNATURES_MAX};
 use consilium_common::signed::PublicKey;
+use consilium_common::study::governance::Field;
 use consilium_common::study::{Mode, ModelSpec, Strategy};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -83,6 +84,12 @@ pub struct Policy {
     /// Bytes of updates leave no faster than this, in Mbit/s, all uploads together.
     #[serde(default)]
     pub upload_mbit_s: Option<f64>,
+    /// How many different people accept a study where people accept; 1 if not given.
+    #[serde(default)]
+    pub(super) approvers_needed: Option<usize>,
+    /// Fields of `[governance]` without which a study is refused.
+    #[serde(default)]
+    pub require_governance: Vec<Field>,
 
     // Known, and not served yet: written down it stops the start, because a rule that is not kept
     // is worse than none.
@@ -149,6 +156,15 @@ pub enum PolicyError {
         /// What is accepted.
         need: String,
     },
+    /// A number of people that cannot be.
+    #[error("`policy.approvers_needed = {0}`: 1 to {APPROVERS_MAX} people is accepted")]
+    ApproversNeeded(usize),
+    /// A number of people where none is asked.
+    #[error(
+        "`policy.approvers_needed` means nothing with `accept = \"within-policy\"`, where nobody is \
+         asked: write `accept = \"manual\"`, or take it out"
+    )]
+    ApproversUnasked,
 }
 
 fn private() -> Vec<Mode> {
@@ -188,6 +204,7 @@ impl Policy {
         }
         self.check_families()?;
         self.check_bounds()?;
+        super::governance::check(self)?;
         let have = self.operators.len();
         if have > SIGNATURES_MAX {
             return Err(PolicyError::TooManyOperators(have));

@@ -35,7 +35,7 @@ fn study() -> Study {
 }
 
 fn refusal(policy: Option<&Policy>) -> Refusal {
-    let Judgement::Refused(refusal) = judge(policy, &study(), None) else {
+    let Judgement::Refused(refusal) = judge(policy, &study(), None, WallMillis(0)) else {
         panic!("allowed");
     };
     refusal
@@ -77,30 +77,11 @@ fn a_mode_that_is_not_listed_is_refused_and_only_private_is_the_default() {
 
 #[test]
 fn a_person_is_asked_unless_the_policy_accepts() {
-    assert_eq!(judge(Some(&policy(OPEN)), &study(), None), Judgement::Allowed);
+    let judged = |text: &str| judge(Some(&policy(text)), &study(), None, WallMillis(0));
+    assert_eq!(judged(OPEN), Judgement::Allowed);
     for manual in ["accept = \"manual\"", ""] {
         let text = OPEN.replace("accept = \"within-policy\"", manual);
-        assert_eq!(judge(Some(&policy(&text)), &study(), None), Judgement::NeedsPerson);
-    }
-}
-
-#[test]
-fn a_person_never_accepts_what_the_policy_refuses() {
-    let refused = Judgement::Refused(Refusal::new(Code::Policy, "no"));
-    let by_policy = Decision::Refused { code: Code::Policy };
-    let by_site = Decision::Refused { code: Code::RefusedBySite };
-    let cases = [
-        (refused.clone(), Some(Person::Accepted), by_policy),
-        (refused, None, by_policy),
-        (Judgement::Allowed, None, Decision::Accepted),
-        (Judgement::Allowed, Some(Person::Accepted), Decision::Accepted),
-        (Judgement::Allowed, Some(Person::Refused), by_site),
-        (Judgement::NeedsPerson, None, Decision::NeedsPerson),
-        (Judgement::NeedsPerson, Some(Person::Accepted), Decision::Accepted),
-        (Judgement::NeedsPerson, Some(Person::Refused), by_site),
-    ];
-    for (judgement, person, decision) in cases {
-        assert_eq!(decide(&judgement, person), decision, "{judgement:?} {person:?}");
+        assert_eq!(judged(&text), Judgement::NeedsPerson);
     }
 }
 
@@ -257,7 +238,7 @@ fn table() -> Study {
 
 /// The code with which the study is refused, if it is.
 fn code(rules: &str, study: &Study) -> Option<Code> {
-    match judge(Some(&policy(rules)), study, Some(&source())) {
+    match judge(Some(&policy(rules)), study, Some(&source()), WallMillis(0)) {
         Judgement::Refused(refusal) => Some(refusal.code),
         Judgement::Allowed => None,
         Judgement::NeedsPerson => panic!("within the policy nobody is asked"),
@@ -293,7 +274,7 @@ fn every_rule_that_is_broken_refuses_with_its_own_code() {
         let stricter = RULES.replacen(rule, broken, 1);
         assert_eq!(code(&stricter, &table()), Some(code_of_rule), "{broken}");
         let Judgement::Refused(refusal) =
-            judge(Some(&policy(&stricter)), &table(), Some(&source()))
+            judge(Some(&policy(&stricter)), &table(), Some(&source()), WallMillis(0))
         else {
             panic!("allowed");
         };

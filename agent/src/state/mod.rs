@@ -6,6 +6,7 @@
 //! STATE/studies/      studies with their signatures, and what a person decided     → studies.rs
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
 //! STATE/local/        each study's current local state, which never leaves          → local.rs
+//! STATE/ledger/       the site's own record of what left, and why                    → crate::ledger
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
 //! STATE/tasks/        private folders of running workers; swept at start
 //! STATE/set-aside/    files that could not be read: nothing is deleted unread
@@ -29,11 +30,13 @@ use consilium_common::ids::StudyId;
 use consilium_io::IoError;
 use consilium_io::disk::{StateLock, create_folder, sweep_temporary, sync_folder};
 
+use crate::ledger::LEDGER;
+
 pub use cache::{Cache, look_for_preparation};
 pub use error::StateError;
 pub use local::{LocalFolder, LocalState};
 pub use retained::{Record, RetainedFolder};
-pub use studies::{Decided, KeptStudy, Studies};
+pub use studies::{KeptStudy, Studies};
 
 /// The daemon's socket.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -96,6 +99,12 @@ impl StateFolder {
     #[must_use]
     pub fn tasks(&self) -> PathBuf {
         self.folder.join(TASKS)
+    }
+
+    /// Where the ledger lies.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.join(LEDGER)
     }
 
     /// Where the daemon listens.

@@ -12,26 +12,13 @@ use consilium_certs::signed_file;
 use consilium_common::ids::Digest;
 use consilium_common::signed::{Document, Signed};
 use consilium_common::study::Study;
-use consilium_common::time::WallMillis;
 use consilium_io::disk::{read_text, replace_private};
-use serde::{Deserialize, Serialize};
 
 use super::{SetAside, StateError, entries};
-use crate::policy::Person;
+use crate::policy::Decided;
 
-/// A decision is a line; more is not one.
-const DECISION_BYTES_MAX: usize = 4096;
-
-/// A decision with its circumstances.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decided {
-    /// What a person said.
-    pub person: Person,
-    /// When.
-    pub at: WallMillis,
-    /// The person's name on this machine.
-    pub by: String,
-}
+/// A decision is a line: names and reasons of a few people.
+const DECISION_BYTES_MAX: usize = 16 << 10;
 
 /// One study as the site knows it.
 #[derive(Debug, Clone)]
@@ -42,7 +29,7 @@ pub struct KeptStudy {
     pub study: Arc<Study>,
     /// The signed bytes and their signatures.
     pub signed: Signed<Study>,
-    /// What the site decided, if it has.
+    /// What people at the site decided, if they have.
     pub decided: Option<Decided>,
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use consilium_agent::ledger::{Entry as LedgerEntry, read};
 use consilium_certs::bundle::{CoordinatorBundle, OperatorBundle};
 use consilium_certs::ca::Ca;
 use consilium_certs::issue::{MACHINE_LENGTH, PERSON_LENGTH};
@@ -38,7 +39,7 @@ pub(crate) struct Coordinator {
     listener: QuicListener,
     pub(crate) log_key: SecretKey,
     operator: SecretKey,
-    site_bundle: PathBuf,
+    pub(crate) site_bundle: PathBuf,
     clock: SystemClock,
     /// What agents may fetch, and what they pushed.
     pub(crate) blobs: Blobs,
@@ -114,7 +115,8 @@ impl Coordinator {
             (carrier, control)
         };
         let (carrier, control) = timeout(PATIENCE, accepting).await.expect("no agent came");
-        tokio::spawn(serve_blobs(Arc::clone(&carrier), Arc::clone(&self.blobs)));
+        let ledger = self.state().join("ledger");
+        tokio::spawn(serve_blobs(Arc::clone(&carrier), Arc::clone(&self.blobs), ledger));
         let mut agent = Agent {
             carrier,
             reader: FrameReader::new(control.recv),
@@ -251,9 +253,11 @@ impl Agent {
     }
 }
 
-async fn serve_blobs(carrier: Arc<dyn Carrier>, blobs: Blobs) {
+/// Serves and takes blobs; of the agent's own ledger it sees, at the first byte that arrives, that the
+/// range stands in it.
+async fn serve_blobs(carrier: Arc<dyn Carrier>, blobs: Blobs, ledger: PathBuf) {
     while let Ok(stream) = carrier.accept().await {
-        let blobs = Arc::clone(&blobs);
+        let (blobs, ledger) = (Arc::clone(&blobs), ledger.clone());
         tokio::spawn(async move {
             let progress = &mut |_| {};
             let mut pace = Pace { idle: PATIENCE, progress };
@@ -269,10 +273,19 @@ async fn serve_blobs(carrier: Arc<dyn Carrier>, blobs: Blobs) {
                     }
                 }
                 Ok(Incoming::Push(request)) => {
-                    let digest = request.digest;
+                    let (digest, length) = (request.digest, request.length);
                     let mut sink = MemorySink::new(digest, 1 << 24);
                     assert_eq!(sink.received(), 0);
-                    if request.take(&mut sink, &mut pace).await.is_ok() {
+                    let mut entered = None;
+                    let progress = &mut |_| {
+                        entered.get_or_insert_with(|| ranges(&ledger, digest));
+                    };
+                    let mut pace = Pace { idle: PATIENCE, progress };
+                    let taken = request.take(&mut sink, &mut pace).await;
+                    if let Some(entered) = entered {
+                        assert!(entered.contains(&(0, length)), "left before: {entered:?}");
+                    }
+                    if taken.is_ok() {
                         blobs.lock().unwrap().insert(digest, sink.into_bytes());
                     }
                 }
@@ -280,4 +293,19 @@ async fn serve_blobs(carrier: Arc<dyn Carrier>, blobs: Blobs) {
             }
         });
     }
+}
+
+/// Ranges of an update that stand in the ledger: offset and bytes.
+pub(crate) fn ranges(ledger: &Path, update: Digest) -> Vec<(u64, u64)> {
+    let mut ranges = Vec::new();
+    read::each(ledger, &mut |_, line| {
+        if let LedgerEntry::Sending(range) = &line.entry
+            && range.digest == update
+        {
+            ranges.push((range.offset, range.bytes));
+        }
+        Ok(())
+    })
+    .unwrap();
+    ranges
 }

@@ -18,16 +18,21 @@ use consilium_common::wire::messages::{Answer, Message, NamedBlob, Plan, UpdateO
 use consilium_common::wire::reject::Code;
 use consilium_io::disk::replace;
 
-const WITHIN: &str = "accept = \"within-policy\"";
+pub(crate) const WITHIN: &str = "accept = \"within-policy\"";
 
 /// A running daemon; killed when the test is over.
 pub(crate) struct Daemon {
-    child: Child,
+    pub(crate) child: Child,
 }
 
 impl Daemon {
     /// Starts it and waits for READY=1, as systemd would.
     pub(crate) fn start(config: &Path) -> Self {
+        Self::start_by(&mut Command::new(support::agent()), config)
+    }
+
+    /// The same through another program that ends in the agent.
+    pub(crate) fn start_by(command: &mut Command, config: &Path) -> Self {
         let folder = config.parent().unwrap();
         let path = folder.join("notify");
         let _absent = std::fs::remove_file(&path);
@@ -38,7 +43,7 @@ impl Daemon {
             .append(true)
             .open(folder.join("agent.log"))
             .unwrap();
-        let child = Command::new(support::agent())
+        let child = command
             .args(["run", "--config"])
             .arg(config)
             .env("NOTIFY_SOCKET", &path)
@@ -53,7 +58,7 @@ impl Daemon {
         Self { child }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -92,7 +97,7 @@ pub(crate) async fn accepted(agent: &mut Agent, study: &Study, signed: &Signed<S
     assert!(yes, "{answer:?}");
 }
 
-async fn planned(agent: &mut Agent, plan: &Plan) {
+pub(crate) async fn planned(agent: &mut Agent, plan: &Plan) {
     agent.say(plan.clone()).await;
     let answer = agent.hear().await;
     let yes = matches!(&answer, Message::PlanAnswer(a) if a.answer == Answer::Accepted);
@@ -435,19 +440,33 @@ async fn a_person_reads_accepts_and_refuses_a_study_while_the_daemon_runs() {
     };
     assert!(command(&["study", "list"]).contains("undecided"));
     assert!(command(&["study", "show", "load"]).contains("family = \"synthetic\""));
-    assert!(command(&["study", "accept", &name]).contains("accepted"));
+    let by = ["--by", "Dr. Ada", "--reason", "ethics vote EA1/123"];
+    let decide = |word: &str| command(&[&["study", word, &name], &by[..]].concat());
+    assert!(decide("accept").contains("accepted"));
+    assert!(command(&["study", "show", "load"]).contains("accepted by Dr. Ada at "));
     let yes = matches!(agent.hear().await, Message::StudyAnswer(a) if a.answer == Answer::Accepted);
     assert!(yes);
     let status: serde_json::Value = serde_json::from_str(&command(&["status", "--json"])).unwrap();
     assert_eq!(status["connection"]["state"], "connected", "{status}");
     assert_eq!(status["studies"][0]["decision"], "accepted", "{status}");
     assert!(command(&["status"]).contains("connected to scripted"));
-    command(&["study", "refuse", &name]);
+    decide("refuse");
     let answer = agent.hear().await;
     assert!(declined(&answer, Code::RefusedBySite), "{answer:?}");
     let rows: serde_json::Value =
         serde_json::from_str(&command(&["study", "list", "--json"])).unwrap();
-    assert_eq!(rows[0]["decided"]["person"], "refused");
+    assert_eq!(rows[0]["decided"]["refused"]["by"], "Dr. Ada");
+    let ledger: serde_json::Value =
+        serde_json::from_str(&command(&["ledger", "show", "--json"])).unwrap();
+    let entries = ledger["entries"].as_array().unwrap();
+    let words: Vec<&serde_json::Value> = entries.iter().filter(|e| e["what"] == "word").collect();
+    assert_eq!((words.len(), &words[0]["said"]), (2, &"accepted".into()), "{ledger}");
+    let account = words[1]["account"].as_str().unwrap();
+    assert!(account.contains("(uid "), "the kernel says who asks: {account}");
+    let stands: Vec<&serde_json::Value> =
+        entries.iter().filter(|e| e["what"] == "study").map(|e| &e["stands"]).collect();
+    assert_eq!(stands.len(), 3, "offered, accepted, refused: {ledger}");
+    assert!(command(&["ledger", "verify"]).starts_with("whole: "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,7 +252,12 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
         ("train --local --study load.toml --data load --config agent.toml", 2, "[data.load]"),
         ("status --config agent.toml", 3, "consilium-agent run"),
         ("status --config none.toml", 2, "none.toml does not exist"),
-        ("study accept load@012345 --config agent.toml", 1, "no study load is known here"),
+        (
+            "study accept load@01234567 --by a --reason b --config agent.toml",
+            1,
+            "no study load is known",
+        ),
+        ("ledger show --config agent.toml", 1, "there is no ledger in"),
         ("run --config agent.toml", 2, "tls.pem"),
         ("check load.toml --config agent.toml", 1, "1 of 1 checks failed"),
         ("check --config agent.toml", 1, "check STUDY.toml"),

@@ -11,6 +11,7 @@
 mod control_socket;
 mod coordinator;
 mod daemon;
+mod ledger;
 mod local;
 mod policy;
 mod support;

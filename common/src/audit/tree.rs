@@ -42,6 +42,20 @@ impl Tree {
         self.size
     }
 
+    /// Roots of the perfect subtrees, largest first: with the size, all that the tree holds.
+    #[must_use]
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
+    /// The tree of this size whose perfect subtrees have these roots, as [`Tree::peaks`] gives them;
+    /// `None` if there are too many or too few.
+    #[must_use]
+    pub fn resume(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        let fits = u32::try_from(peaks.len()) == Ok(size.count_ones());
+        fits.then_some(Self { size, peaks })
+    }
+
     /// Adds a leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut node = leaf;
@@ -93,6 +107,18 @@ pub(super) mod tests {
                 tree.push(*leaf);
             }
         }
+    }
+
+    #[test]
+    fn a_tree_goes_on_from_its_peaks() {
+        let mut tree = Tree::new();
+        for n in 0..23_u8 {
+            let mut resumed = Tree::resume(tree.size(), tree.peaks().to_vec()).unwrap();
+            tree.push(leaf_hash(1, &[n]));
+            resumed.push(leaf_hash(1, &[n]));
+            assert_eq!(resumed, tree);
+        }
+        assert_eq!(Tree::resume(3, tree.peaks().to_vec()), None);
     }
 
     #[test]

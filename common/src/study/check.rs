@@ -82,6 +82,7 @@ impl Study {
             return range("study.version", 0, "versions count from 1");
         }
         self.check_texts()?;
+        self.governance.check()?;
         self.check_built()?;
         self.check_data()?;
         self.check_groups()?;
@@ -105,7 +106,7 @@ impl Study {
         let patterns =
             patterns.into_iter().flat_map(|(field, all)| all.iter().map(move |one| (field, one)));
         let own = purpose.into_iter().chain(classes).chain(groups).chain(patterns);
-        for (field, text) in own.chain(self.data.texts()) {
+        for (field, text) in own.chain(self.data.texts()).chain(self.governance.texts()) {
             if text.len() > TEXT_BYTES_MAX {
                 let need = format!("at most {TEXT_BYTES_MAX} bytes are accepted");
                 return range(field, format!("{} bytes long", text.len()), &need);
@@ -291,6 +292,12 @@ pub(super) fn plain_text(text: &str) -> Result<(), StudyError> {
         }
         None => Ok(()),
     }
+}
+
+/// Whether people can read the text on any terminal: no control characters, none that turn it around.
+#[must_use]
+pub fn is_plain_text(text: &str) -> bool {
+    text.chars().all(is_plain)
 }
 
 /// Neither a control character (C0, C1) nor one that turns text around (Unicode TR 9, "Bidi_Control").

@@ -12,6 +12,7 @@
 //! * [`catalogue`]: which items have a row of their own
 //! * [`class_weights`]: how much a record of each class counts
 //! * [`groups`]: for whom versions are scored apart
+//! * [`governance`]: on what ground the study runs
 //! * [`counts`]: what a preparation counts, and the constants that follow
 //! * [`tokens`], [`segments`], [`vocabulary`]: from documents to rows of an embedding
 //! * [`training`]: what a site does with its records in a round
@@ -30,6 +31,7 @@ pub mod check;
 pub mod class_weights;
 pub mod counts;
 pub mod data;
+pub mod governance;
 pub mod groups;
 pub mod model;
 pub mod preparation;
@@ -46,9 +48,10 @@ pub mod vocabulary;
 use serde::{Deserialize, Serialize};
 
 pub use augment::Augment;
-pub use check::StudyError;
+pub use check::{StudyError, is_plain_text};
 pub use class_weights::ClassWeights;
 pub use data::{Column, ColumnKind, Data, DataKind, Missing, Normalize, Outside, Repeats};
+pub use governance::Governance;
 pub use model::{ModelSpec, Objective};
 pub use preparation::{Preparation, PreparationError};
 pub use sections::{
@@ -88,6 +91,9 @@ pub struct Study {
     /// What is measured.
     #[serde(default)]
     pub evaluation: Evaluation,
+    /// On what ground it runs.
+    #[serde(default, skip_serializing_if = "Governance::is_empty")]
+    pub governance: Governance,
     /// Digests that pin the model; `study sign` fills them in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Initial>,

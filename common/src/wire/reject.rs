@@ -98,6 +98,8 @@ codes! {
         NotSupported = 25, "not-supported";
         /// The site has no data for the study.
         NoData = 26, "no-data";
+        /// The study's approval has ended (`governance.approved_until`).
+        ApprovalExpired = 30, "approval-expired";
 
         // Plans.
         /// The agent is busy with another task.

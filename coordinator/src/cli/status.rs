@@ -123,6 +123,10 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
     if let Some(BestStatus { version, score, .. }) = &study.best {
         text += &format!("\nbest version {version}: {} {score:.4}", study.metric);
     }
+    let ending = study.approval.filter(|approval| !approval.has_expired());
+    if let Some(notice) = ending.and_then(|approval| approval.notice()) {
+        text += &format!("\n{notice}");
+    }
     if !study.waiting_for.is_empty() {
         text += &format!("\nwaiting for {}", study.waiting_for.join("; "));
     }

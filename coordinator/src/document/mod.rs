@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::audit::record::Completion;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::study::governance::Approval;
 use consilium_common::study::sections::Metric;
 use consilium_common::time::WallMillis;
 use consilium_common::update::groups::GroupRow;
@@ -106,6 +107,12 @@ pub struct StudyStatus {
     pub remaining_ms: Option<u64>,
     /// What is being waited for, a sentence each.
     pub waiting_for: Vec<String>,
+    /// Why no round begins although the study runs: `approval-expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Code>,
+    /// How the study's approval stands, if it names an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// Each site of the roster.
     pub sites: Vec<SiteStatus>,
     /// The newest versions, oldest first.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use consilium_common::audit::Record;
 use consilium_common::ids::{Digest, Round, SiteId};
-use consilium_common::time::{Clock, Millis};
-use consilium_common::wire::messages::{RollCall, UpdateRefused};
+use consilium_common::time::{Clock, Date, Millis};
+use consilium_common::wire::messages::{RollCall, RunState, UpdateRefused};
 use consilium_common::wire::reject::Code;
 use consilium_io::failpoints;
 use tokio::sync::{Semaphore, mpsc};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use handle::{DriverGone, Event, Handle, Serving, View};
 
 use crate::compute::Compute;
+use crate::limits::APPROVAL_LOOK_INTERVAL;
 use crate::round::{Action, ActionId, Done, Engine, History, HistoryError};
 use crate::server::sites::Outbox;
 use crate::stage::{Purpose, Stage};
@@ -71,6 +72,8 @@ pub struct Driver {
     work: JoinSet<Result<Finished, StoreError>>,
     /// When the engine was told of a deadline last: it is not told twice for one moment.
     woken: Option<Millis>,
+    /// The day on which the log said last that the study's approval ends.
+    announced: Option<Date>,
 }
 
 /// An action that has come to its end.
@@ -92,7 +95,7 @@ impl Driver {
         tools: Tools,
         events: mpsc::Receiver<Event>,
     ) -> Self {
-        Self { engine, handle, tools, events, work: JoinSet::new(), woken: None }
+        Self { engine, handle, tools, events, work: JoinSet::new(), woken: None, announced: None }
     }
 
     /// Runs until `stop`, or until nobody holds a handle.
@@ -100,6 +103,7 @@ impl Driver {
     /// # Errors
     /// The log failed, or work panicked: the process must not go on.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), DriverError> {
+        let mut looks = tokio::time::interval(APPROVAL_LOOK_INTERVAL);
         loop {
             self.act().await?;
             let wake = self.wake();
@@ -110,8 +114,9 @@ impl Driver {
                     Some(event) => self.take(event).await?,
                     None => return Ok(()),
                 },
+                _ = looks.tick() => self.announce_approval(),
                 () = sleep_until(wake) => {
-                    let now = self.tools.clock.now();
+                    let now = self.tell_time();
                     self.woken = Some(now);
                     self.engine.handle_timeout(now);
                 }
@@ -129,8 +134,30 @@ impl Driver {
         Some(Duration::from_millis(deadline.since(now).0.max(least)))
     }
 
+    /// Tells the engine the calendar's time; the monotonic one for the call that follows.
+    fn tell_time(&mut self) -> Millis {
+        self.engine.handle_wall(self.tools.clock.wall());
+        self.tools.clock.now()
+    }
+
+    /// Says once a day that the study's approval ends within a month, or has ended.
+    fn announce_approval(&mut self) {
+        let wall = self.tools.clock.wall();
+        let approval = self.handle.study().governance.approval(wall);
+        let Some(notice) = approval.and_then(|approval| approval.notice()) else {
+            return;
+        };
+        let today = Some(Date::of(wall));
+        let over = matches!(self.engine.state(), RunState::Stopped | RunState::Complete);
+        if self.announced != today && !over {
+            self.announced = today;
+            tracing::warn!(study = %self.handle.id(), "{notice}");
+        }
+    }
+
     async fn take(&mut self, event: Event) -> Result<(), DriverError> {
-        let (engine, now) = (&mut self.engine, self.tools.clock.now());
+        let now = self.tell_time();
+        let engine = &mut self.engine;
         match event {
             Event::Ready(site) => engine.handle_site_ready(&site, now),
             Event::AcceptedAgain(site) => engine.handle_accepted_again(&site, now),
@@ -334,7 +361,7 @@ impl Driver {
 
     fn told(&mut self, finished: Finished) {
         failpoints::after(finished.name);
-        let now = self.tools.clock.now();
+        let now = self.tell_time();
         self.engine.handle_done(finished.id, finished.done, now);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consilium_common::ids::{Digest, Round, SiteId, Version};
 use consilium_common::planted::{self, Bug};
-use consilium_common::time::Millis;
+use consilium_common::time::{Millis, WallMillis};
 use consilium_common::update::best::Best;
 use consilium_common::wire::messages::{
     Message, PlanAnswer, Progress, RunState, TaskFailed, UpdateOffer,
@@ -88,9 +88,17 @@ pub struct Engine {
     pub(super) open: Option<OpenRound>,
     pub(super) outbox: Outbox,
     pub(super) now: Millis,
+    /// The calendar's time, for the end of the study's approval and nothing else.
+    pub(super) wall: WallMillis,
 }
 
 impl Engine {
+    /// The calendar's time, told before every other call: no round begins after the study's approval
+    /// has ended.
+    pub fn handle_wall(&mut self, wall: WallMillis) {
+        self.wall = wall;
+    }
+
     /// The site has a live session and has accepted this study's digest; said after each reconnect.
     pub fn handle_site_ready(&mut self, site: &SiteId, now: Millis) {
         self.now = now;

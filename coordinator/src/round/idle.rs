@@ -98,6 +98,9 @@ impl Engine {
             self.complete(why);
             return;
         }
+        if self.terms.study.governance.has_expired(self.wall) {
+            return;
+        }
         let ready = self.ready_sites();
         let rule = &self.terms.study.cohort;
         let waits = self.attempts.not_before > self.now;

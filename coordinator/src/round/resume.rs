@@ -8,7 +8,7 @@ use consilium_common::ids::{Digest, Round, SiteId, Version};
 use consilium_common::planted::{self, Bug};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::{Study, StudyError};
-use consilium_common::time::Millis;
+use consilium_common::time::{Millis, WallMillis};
 use consilium_common::update::best::Best;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
@@ -128,6 +128,7 @@ impl Engine {
             open: None,
             outbox: Outbox::default(),
             now,
+            wall: WallMillis::default(),
         };
         if let Some(interrupted) = setup.interrupted {
             engine.resume(&interrupted, &setup.state_by);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use consilium_common::ids::{Round, SiteId, StudyId, Version};
+use consilium_common::study::governance::Approval;
 use consilium_common::time::Millis;
 use consilium_common::update::best::Scored;
 use consilium_common::wire::messages::{RunState, SitePhase, TaskKind};
@@ -34,6 +35,8 @@ pub struct Status {
     pub remaining_ms: Option<u64>,
     /// What has to happen for the study to go on, in words; empty when nothing is waited for.
     pub waiting_for: Vec<String>,
+    /// How the study's approval stands, if it names an end.
+    pub approval: Option<Approval>,
     /// Every site of the roster.
     pub sites: Vec<SiteStatus>,
 }
@@ -90,8 +93,13 @@ impl Engine {
             best: self.best.get(),
             remaining_ms: remaining.map(|open| open.remaining(now).0),
             waiting_for: self.waiting_for(now),
+            approval: self.approval(),
             sites: self.roster.iter().map(|site| self.site_status(site, now)).collect(),
         }
+    }
+
+    fn approval(&self) -> Option<Approval> {
+        self.terms.study.governance.approval(self.wall)
     }
 
     fn waiting_for(&self, now: Millis) -> Vec<String> {
@@ -135,6 +143,10 @@ impl Engine {
             RunState::Paused => return vec!["an operator to start the study again".to_owned()],
             RunState::Stopped | RunState::Complete => return Vec::new(),
             RunState::Running => {}
+        }
+        if let Some(approval) = self.approval().filter(Approval::has_expired) {
+            let notice = approval.notice().unwrap_or_default();
+            return vec![format!("{}: {notice}", Code::ApprovalExpired)];
         }
         let ready = self.ready_sites();
         let mut waiting = cohort::missing(&self.terms.study.cohort, &ready, "ready");

@@ -4,7 +4,8 @@ use consilium_common::audit::Outcome;
 use consilium_common::ids::{SiteId, StudyId, Version};
 use consilium_common::tensor::flat::model_bytes_len;
 use consilium_common::update::best::Scored;
-use consilium_common::wire::messages::Answer;
+use consilium_common::wire::messages::{Answer, RunState};
+use consilium_common::wire::reject::Code;
 
 use super::operator_session::Fault;
 use super::{PROGRAM, Server};
@@ -74,6 +75,8 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
     let newest: Vec<_> = view.summary.versions().rev().take(ROUNDS_SHOWN_MAX).collect();
     let head = view.summary.head();
     let open = now.phase != PhaseName::Idle;
+    let expired = now.approval.is_some_and(|approval| approval.has_expired());
+    let held = expired && !open && now.state == RunState::Running;
     let last = view.summary.rounds().next_back().map(|round| round.round);
     Ok(StudyStatus {
         study: handle.id().clone(),
@@ -91,6 +94,8 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
         best,
         remaining_ms: now.remaining_ms,
         waiting_for: now.waiting_for,
+        held: held.then_some(Code::ApprovalExpired),
+        approval: now.approval,
         sites,
         versions: newest.into_iter().rev().cloned().collect(),
         rounds: view.summary.rounds().cloned().collect(),

@@ -1,6 +1,6 @@
 //! JSON lines: between daemon and worker, between people and the daemon; and lines as such.
 
-use consilium_agent::control_socket::{Reply as Shown, Request as Asked, Which};
+use consilium_agent::control_socket::{Reply as Shown, Request as Asked, Which, Word};
 use consilium_agent::lines::{Line, LineReader};
 use consilium_agent::policy::Person;
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
@@ -136,8 +136,9 @@ pub(super) fn prediction_lines() -> Vec<Vec<u8>> {
 
 pub(super) fn requests() -> Vec<Vec<u8>> {
     let which = || Which { study: "mnist".parse().unwrap(), digest: "01ab".to_owned() };
-    let decide =
-        Asked::StudyDecide { which: which(), person: Person::Accepted, by: "ada".to_owned() };
+    let text = |text: &str| text.to_owned();
+    let word = Word { by: text("Ada"), reason: text("as agreed"), account: text("ada") };
+    let decide = Asked::StudyDecide { which: which(), person: Person::Accepted, word };
     let asked = [Asked::Status, Asked::StudyList, Asked::StudyShow(which()), decide];
     let refused = Shown::Refused { message: "no".to_owned() };
     let refused = serde_json::to_vec(&refused).unwrap();

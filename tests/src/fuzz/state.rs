@@ -1,8 +1,9 @@
 //! What an agent keeps across restarts: updates that no roll call has closed, studies, decisions.
 
 use consilium_agent::policy::Person;
+use consilium_agent::policy::{Decided, Said};
 use consilium_agent::session::{ControlBytes, NextLocal, Stamp};
-use consilium_agent::state::{Decided, Record, local, look_at_studies, retained as files};
+use consilium_agent::state::{Record, local, look_at_studies, retained as files};
 use consilium_common::ids::{Digest, Round};
 use consilium_common::time::WallMillis;
 use consilium_common::update::words::Metrics;
@@ -163,7 +164,14 @@ pub(super) fn local_states() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn kept_studies() -> Vec<Vec<u8>> {
-    let decided = Decided { person: Person::Accepted, at: WallMillis(7), by: "ada".to_owned() };
+    let word = |text: &str| text.to_owned();
+    let said = Said {
+        by: word("ada"),
+        reason: word("as it is"),
+        account: word("agent"),
+        at: WallMillis(7),
+    };
+    let decided = Decided::default().with(Person::Accepted, said);
     let decision = serde_json::to_vec(&decided).unwrap();
     let with = |files: &Vec<u8>| join(&[files.as_slice(), &decision]);
     super::study::signature_files().iter().map(with).collect()

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::retained::write;
 use super::*;
-use crate::policy::Person;
+use crate::policy::{Decided, Person, Said};
 
 /// An update and what is known of it.
 struct Retention {
@@ -63,7 +63,9 @@ fn signed_study(purpose: &str) -> Signed<Study> {
 }
 
 fn accepted() -> Decided {
-    Decided { person: Person::Accepted, at: WallMillis(5), by: "ada".to_owned() }
+    let word = |text: &str| text.to_owned();
+    let said = Said { by: word("ada"), reason: word("r"), account: word("a"), at: WallMillis(5) };
+    Decided::default().with(Person::Accepted, said)
 }
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -4,7 +4,9 @@
 //! the kernel may have dropped the pages, and only a restart reads what is really there.
 
 pub mod blobs;
+pub mod checkpoint;
 mod folder;
+mod latest;
 pub mod lock;
 pub mod log;
 pub mod model;
@@ -13,8 +15,9 @@ pub mod text;
 
 pub use blobs::{BlobError, BlobWriter, Blobs, Durability, Partial};
 pub use folder::{create_folder, sync_folder};
+pub use latest::Latest;
 pub use lock::{LockError, StateLock};
-pub use log::{Log, LogError, LogReport, RecordRef};
+pub use log::{Log, LogError, LogMark, LogReport, RecordRef};
 pub use model::{ModelFileError, read_safetensors};
 pub use replace::{Access, replace, replace_private, replace_with, sweep_temporary};
 pub use text::{TextError, read_file, read_text};

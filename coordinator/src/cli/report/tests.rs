@@ -97,6 +97,8 @@ fn document() -> ReportDocument {
         best: None,
         remaining_ms: None,
         waiting_for: vec!["<u>nobody".to_owned()],
+        held: None,
+        approval: None,
         sites: vec![site("charite", "ready"), site("st-mary", "ready")],
         versions: Vec::new(),
         rounds: (1..=3).map(round).collect(),

@@ -4,6 +4,7 @@
     reason = "tests look for one kind of record or message among all"
 )]
 
+mod approval;
 mod audit;
 mod best;
 mod crash;

@@ -18,7 +18,7 @@ use consilium_io::disk::log::VisitResult;
 use consilium_io::disk::{Log, LogError, StateLock, sweep_temporary};
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::Writer;
+use super::checkpoint::{self, Writer};
 use super::index::{Index, Indexed};
 use super::schema::{self, Key};
 use super::{Exported, Pending, Store, StoreError};
@@ -93,7 +93,7 @@ impl LogStore {
         let swept = sweep_temporary(folder)?;
         tracing::debug!(swept, "temporary files of an earlier process");
         let started = start::read(setup, visit)?;
-        let checkpoints = Writer::start(folder.join(schema::CHECKPOINT), setup.key.clone())?;
+        let checkpoints = checkpoint::writer(folder.join(schema::CHECKPOINT), setup.key.clone())?;
         // A killed process left one that is up to a second old, or none.
         if started.log.records() > 0 {
             checkpoints.leave(Checkpoint::of(setup.origin, &started.tree));

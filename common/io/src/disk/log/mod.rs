@@ -14,7 +14,7 @@ mod record;
 mod scan;
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use consilium_common::time::WallMillis;
 
 pub use error::LogError;
 pub use record::file_header;
-pub use scan::{RecordRef, VisitResult};
+pub use scan::{LogMark, RecordRef, VisitResult};
 
 use self::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header};
 use super::folder::parent_of;
@@ -84,6 +84,22 @@ impl Log {
         known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<(Self, LogReport), LogError> {
+        Self::open_from(path, LogMark::START, known, visit)
+    }
+
+    /// The same for whoever kept in mind what stands before `mark`: only what follows is read and
+    /// shown to `visit`. A file that ends before the mark is read from its start, so that the error
+    /// says where it ends.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; damage before the mark is not noticed.
+    pub fn open_from(
+        path: &Path,
+        mark: LogMark,
+        known: u64,
+        visit: impl FnMut(RecordRef<'_>) -> VisitResult,
+    ) -> Result<(Self, LogReport), LogError> {
+        let known = known.max(mark.records);
         match std::fs::symlink_metadata(path) {
             Ok(_) => {}
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -100,7 +116,7 @@ impl Log {
         // What a killed process wrote may be in the system's memory alone.
         file.sync_all().map_err(IoError::at("sync", path))?;
         super::folder::sync_folder(parent_of(path))?;
-        let report = read_file(path, &file, known, visit)?;
+        let report = read_file(path, &file, (mark, known), visit)?;
         if report.dropped_bytes > 0 {
             file.set_len(report.bytes).map_err(IoError::at("cut the tail of", path))?;
             file.sync_all().map_err(IoError::at("sync", path))?;
@@ -121,7 +137,7 @@ impl Log {
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
         let file = File::open(path).map_err(IoError::at("open", path))?;
-        read_file(path, &file, known, visit)
+        read_file(path, &file, (LogMark::START, known), visit)
     }
 
     /// The same over the `length` bytes of any reader; `path` is what errors name. For whoever keeps
@@ -131,21 +147,12 @@ impl Log {
     /// As [`Log::open`].
     pub fn read_from(
         path: &Path,
-        (bytes, length): (impl Read, u64),
+        (mut bytes, length): (impl Read, u64),
         known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
-        let found = scan::scan(path, (bytes, length), visit)?;
-        if found.records < known {
-            return Err(LogError::Short {
-                path: path.to_owned(),
-                records: found.records,
-                offset: found.end,
-                known,
-            });
-        }
-        let (records, bytes) = (found.records, found.end);
-        Ok(LogReport { records, bytes, dropped_bytes: found.torn_bytes })
+        scan::check_file_header(path, &mut bytes)?;
+        report(path, scan::scan(path, (bytes, length), LogMark::START, visit)?, known)
     }
 
     /// Adds a record and returns its offset. It survives the process's death from here on, and
@@ -242,12 +249,23 @@ pub fn framed(kind: u16, wall: WallMillis, payload: &[u8]) -> Option<Vec<u8>> {
 fn read_file(
     path: &Path,
     file: &File,
-    known: u64,
+    (mark, known): (LogMark, u64),
     visit: impl FnMut(RecordRef<'_>) -> VisitResult,
 ) -> Result<LogReport, LogError> {
     let length = file.metadata().map_err(IoError::at("inspect", path))?.len();
-    let reader = BufReader::with_capacity(READ_BYTES, file);
-    Log::read_from(path, (reader, length), known, visit)
+    let mut reader = BufReader::with_capacity(READ_BYTES, file);
+    scan::check_file_header(path, &mut reader)?;
+    let from = if mark.bytes <= length { mark } else { LogMark::START };
+    reader.seek(SeekFrom::Start(from.bytes)).map_err(IoError::at("read", path))?;
+    report(path, scan::scan(path, (reader, length), from, visit)?, known)
+}
+
+fn report(path: &Path, found: scan::Scanned, known: u64) -> Result<LogReport, LogError> {
+    let scan::Scanned { records, end, torn_bytes } = found;
+    if records < known {
+        return Err(LogError::Short { path: path.to_owned(), records, offset: end, known });
+    }
+    Ok(LogReport { records, bytes: end, dropped_bytes: torn_bytes })
 }
 
 #[cfg(test)]

@@ -31,6 +31,20 @@ pub struct RecordRef<'a> {
 /// What a caller's visitor may return: any error, kept as the source of [`LogError::Visit`].
 pub type VisitResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// A place between two records: so many before it, in so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogMark {
+    /// Records before it.
+    pub records: u64,
+    /// Where it lies, in bytes from the start of the file.
+    pub bytes: u64,
+}
+
+impl LogMark {
+    /// Before the first record.
+    pub const START: Self = Self { records: 0, bytes: FILE_HEADER_BYTES };
+}
+
 /// Where the whole records end.
 #[derive(Debug)]
 pub(super) struct Scanned {
@@ -40,16 +54,15 @@ pub(super) struct Scanned {
     pub(super) torn_bytes: u64,
 }
 
-/// Walks over all records of a log of so many bytes.
+/// Walks over the records of a log of so many bytes, from a mark on, where the reader stands.
 pub(super) fn scan(
     path: &Path,
     (mut reader, file_bytes): (impl Read, u64),
+    from: LogMark,
     mut visit: impl FnMut(RecordRef<'_>) -> VisitResult,
 ) -> Result<Scanned, LogError> {
-    check_file_header(path, &mut reader)?;
-
     let mut payload = Vec::new();
-    let mut at = Scanned { records: 0, end: FILE_HEADER_BYTES, torn_bytes: 0 };
+    let mut at = Scanned { records: from.records, end: from.bytes, torn_bytes: 0 };
     while at.end < file_bytes {
         let left = file_bytes - at.end;
         let damaged = |what: String| LogError::damaged(path, at.records, at.end, what);
@@ -99,7 +112,8 @@ fn next_header(
     })
 }
 
-fn check_file_header(path: &Path, reader: &mut impl Read) -> Result<(), LogError> {
+/// Reads what every log begins with.
+pub(super) fn check_file_header(path: &Path, reader: &mut impl Read) -> Result<(), LogError> {
     let mut magic = [0; FILE_MAGIC.len()];
     let mut format = [0; 2];
     match reader.read_exact(&mut magic).and_then(|()| reader.read_exact(&mut format)) {

@@ -57,6 +57,34 @@ fn what_was_appended_is_read_back_in_order() {
 }
 
 #[test]
+fn a_log_is_read_from_a_mark_on_and_grows_from_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let offsets = written(&path, &payloads());
+    for (records, offset) in
+        (0..).zip(offsets.iter().copied().chain([fs::metadata(&path).unwrap().len()]))
+    {
+        let mark = LogMark { records, bytes: offset };
+        let mut seen = Vec::new();
+        let (log, report) = Log::open_from(&path, mark, 0, |at| {
+            seen.push((at.index, at.offset, at.payload.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((report.records, log.records()), (4, 4));
+        let all = (0..).zip(&offsets).zip(payloads());
+        let after: Vec<_> = all.map(|((index, at), payload)| (index, *at, payload)).collect();
+        assert_eq!(seen, after[usize::try_from(records).unwrap()..]);
+    }
+    // Shorter than the mark: the error says where the file ends.
+    let mark = LogMark { records: 4, bytes: fs::metadata(&path).unwrap().len() };
+    let whole = fs::read(&path).unwrap();
+    replace(&path, &whole[..usize::try_from(offsets[2]).unwrap()]).unwrap();
+    let told = Log::open_from(&path, mark, 0, |_| Ok(())).unwrap_err();
+    assert!(matches!(told, LogError::Short { records: 2, known: 4, .. }), "{told}");
+}
+
+#[test]
 fn a_torn_tail_is_dropped_only_past_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");

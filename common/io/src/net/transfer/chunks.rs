@@ -9,7 +9,7 @@ use consilium_common::limits::TRANSFER_CHUNK_BYTES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{Pace, Sink, Source, Throttle, TransferError};
+use super::{Gate, Pace, Sink, Source, TransferError};
 use crate::net::stream::{RecvHalf, SendHalf};
 
 /// What is sent between two looks at the throttle: at the slowest rate that a site may choose, 0.1 Mbit/s,
@@ -59,15 +59,16 @@ pub(super) async fn send_from(
     source: &Source,
     offset: u64,
     pace: &mut Pace<'_>,
-    throttle: Option<Throttle<'_>>,
+    gate: Option<&dyn Gate>,
 ) -> Result<(), TransferError> {
     let mut through = offset;
     let mut chunk = Vec::new();
     while through < source.length() {
         chunk = source.read(through, chunk).await?;
+        let throttle = gate.filter(|gate| gate.throttles());
         for piece in chunk.chunks(throttle.map_or(TRANSFER_CHUNK_BYTES, |_| THROTTLED_BYTES)) {
             // A wait of our own is no silence of the peer's.
-            let wait = throttle.map_or(Duration::ZERO, |throttle| throttle(piece.len() as u64));
+            let wait = throttle.map_or(Duration::ZERO, |gate| gate.delay(piece.len() as u64));
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }

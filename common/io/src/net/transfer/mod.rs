@@ -34,7 +34,7 @@ use consilium_common::wire::reject::Code;
 
 pub use fetch::{FetchRequest, fetch};
 pub use header::{CONTEXT_BYTES_MAX, Refusal};
-pub use push::{PushRequest, push, push_throttled};
+pub use push::{Gate, PushRequest, push, push_through};
 pub use sink::{MemorySink, PartialSink, Sink};
 pub use source::Source;
 
@@ -57,9 +57,6 @@ impl fmt::Debug for Pace<'_> {
         f.debug_struct("Pace").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
-
-/// How long to wait before so many bytes may be sent.
-pub type Throttle<'a> = &'a (dyn Fn(u64) -> Duration + Sync);
 
 /// Why a transfer ended early. What arrived is kept unless [`TransferError::Blob`] says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +95,9 @@ pub enum TransferError {
     /// This side could not keep what arrived, or it was not the blob.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// This side does not let the bytes go.
+    #[error("nothing was sent: {0}")]
+    Held(String),
     /// This side could not read what it sends.
     #[error(transparent)]
     Read(#[from] IoError),
@@ -116,6 +116,7 @@ impl TransferError {
             Self::Protocol(_) => Refusal::Code(Code::Malformed),
             Self::Blob(_)
             | Self::Read(_)
+            | Self::Held(_)
             | Self::Refused(_)
             | Self::Carrier(_)
             | Self::Stream(_)

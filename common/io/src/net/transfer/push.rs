@@ -2,13 +2,45 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use consilium_common::ids::Digest;
 
 use super::chunks::{receive_into, send_from, write_all};
 use super::header::{self, CONTEXT_BYTES_MAX, Refusal, Request};
-use super::{Pace, Sink, Source, Throttle, TransferError};
+use super::{Pace, Sink, Source, TransferError};
 use crate::net::carrier::Carrier;
 use crate::net::stream::{Stream, StreamKind};
+
+/// Asked before a blob's bytes are sent: whoever keeps a record of what leaves writes it here, and whoever
+/// lets bytes go slowly says how slowly.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Bytes `offset..offset + bytes` of the blob are about to be sent.
+    ///
+    /// # Errors
+    /// Why they must not be; none is sent then.
+    async fn pass(&mut self, offset: u64, bytes: u64) -> Result<(), String>;
+
+    /// Whether [`Gate::delay`] is asked for every few bytes.
+    fn throttles(&self) -> bool {
+        false
+    }
+
+    /// How long to wait before so many bytes more may be sent.
+    fn delay(&self, _bytes: u64) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// The gate of whoever keeps no record.
+struct Open;
+
+#[async_trait]
+impl Gate for Open {
+    async fn pass(&mut self, _offset: u64, _bytes: u64) -> Result<(), String> {
+        Ok(())
+    }
+}
 
 /// Pushes a blob, from where the peer stands, and waits until the peer has verified and stored it.
 /// `context` tells the peer what it is for. Returns the bytes sent, 0 if the peer had it all.
@@ -23,31 +55,20 @@ pub async fn push(
     source: &Source,
     pace: &mut Pace<'_>,
 ) -> Result<u64, TransferError> {
-    push_at(carrier, digest, context, source, pace, None).await
+    push_through(carrier, digest, context, source, pace, &mut Open).await
 }
 
-/// As [`push`], no faster than `throttle` lets it go.
+/// The same through a gate, which is asked once it is known which bytes are to go, if any are.
 ///
 /// # Errors
-/// As [`push`].
-pub async fn push_throttled(
+/// As [`push`], and [`TransferError::Held`].
+pub async fn push_through(
     carrier: &dyn Carrier,
     digest: Digest,
     context: &[u8],
     source: &Source,
     pace: &mut Pace<'_>,
-    throttle: Throttle<'_>,
-) -> Result<u64, TransferError> {
-    push_at(carrier, digest, context, source, pace, Some(throttle)).await
-}
-
-async fn push_at(
-    carrier: &dyn Carrier,
-    digest: Digest,
-    context: &[u8],
-    source: &Source,
-    pace: &mut Pace<'_>,
-    throttle: Option<Throttle<'_>>,
+    gate: &mut dyn Gate,
 ) -> Result<u64, TransferError> {
     let (have, length) = (context.len(), source.length());
     if have > CONTEXT_BYTES_MAX {
@@ -62,7 +83,11 @@ async fn push_at(
         let claim = format!("it claims to have {offset} bytes of a blob of {length}");
         return Err(TransferError::Protocol(claim));
     };
-    let sent = send_from(&mut send, source, offset, pace, throttle).await;
+    let passed = if left > 0 { gate.pass(offset, left).await } else { Ok(()) };
+    let sent = match passed {
+        Ok(()) => send_from(&mut send, source, offset, pace, Some(&*gate)).await,
+        Err(why) => Err(TransferError::Held(why)),
+    };
     if let Err(error) = &sent
         && !matches!(error, TransferError::Stream(_))
     {

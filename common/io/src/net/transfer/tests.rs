@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use consilium_common::ids::Digest;
 use consilium_common::limits::CHUNK_BYTES;
@@ -107,6 +108,60 @@ async fn a_fetch_goes_on_at_its_offset_after_the_process_died() {
     }
 }
 
+/// Lets bytes go, or not, and remembers which were asked for.
+struct Book {
+    open: bool,
+    asked: Vec<(u64, u64)>,
+}
+
+#[async_trait::async_trait]
+impl Gate for Book {
+    async fn pass(&mut self, offset: u64, bytes: u64) -> Result<(), String> {
+        self.asked.push((offset, bytes));
+        if self.open { Ok(()) } else { Err("the ledger is full".to_owned()) }
+    }
+}
+
+#[tokio::test]
+async fn a_gate_is_asked_for_the_bytes_that_are_to_go_and_holds_all_of_them_back() {
+    let Pair { agent, coordinator, .. } = &pair().await;
+    let (_keep, to) = folder();
+    let (digest, bytes) = blob(3_000_000);
+    to.resume(digest, 3_000_000).unwrap().append(&bytes[..1_000_000]).unwrap();
+    for open in [false, true] {
+        let taking = async {
+            let request = incoming_push(coordinator).await;
+            let resumed = PartialSink::resume(&to, digest, request.length, Durability::Lasting);
+            let mut sink = resumed.await.unwrap();
+            let mut arrived = 0;
+            let pace = &mut Pace { idle: IDLE, progress: &mut |through| arrived = through };
+            (request.take(&mut sink, pace).await.is_ok(), arrived)
+        };
+        let mut gate = Book { open, asked: Vec::new() };
+        let pushing = async {
+            let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
+            let source = Source::Bytes(bytes.clone());
+            push_through(&**agent, digest, b"", &source, pace, &mut gate).await
+        };
+        let (sent, (stored, arrived)) = tokio::join!(pushing, taking);
+        assert_eq!((stored, arrived), (open, if open { 3_000_000 } else { 0 }));
+        match sent {
+            Err(TransferError::Held(why)) => assert!(!open && why == "the ledger is full"),
+            sent => assert_eq!(sent.unwrap(), 2_000_000),
+        }
+        assert_eq!(gate.asked, [(1_000_000, 2_000_000)]);
+    }
+    let mut gate = Book { open: false, asked: Vec::new() };
+    let again = async { incoming_push(coordinator).await.already_stored().await.unwrap() };
+    let pushing = async {
+        let pace = &mut Pace { idle: IDLE, progress: &mut |_| {} };
+        let source = Source::Bytes(bytes.clone());
+        push_through(&**agent, digest, b"", &source, pace, &mut gate).await
+    };
+    let (sent, ()) = tokio::join!(pushing, again);
+    assert_eq!((sent.unwrap(), gate.asked.len()), (0, 0), "nothing leaves, nobody is asked");
+}
+
 #[tokio::test]
 async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
     let Pair { agent, coordinator, .. } = &pair().await;
@@ -138,17 +193,36 @@ async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
     assert_eq!(sent.unwrap(), 0);
 }
 
+/// Lets nothing go for 400 ms.
+#[derive(Default)]
+struct Slow {
+    asked: AtomicU64,
+    most: AtomicU64,
+}
+
+#[async_trait]
+impl Gate for Slow {
+    async fn pass(&mut self, _offset: u64, _bytes: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn throttles(&self) -> bool {
+        true
+    }
+
+    fn delay(&self, bytes: u64) -> Duration {
+        self.most.fetch_max(bytes, Ordering::Relaxed);
+        let first = self.asked.fetch_add(bytes, Ordering::Relaxed) == 0;
+        Duration::from_millis(if first { 400 } else { 0 })
+    }
+}
+
 #[tokio::test]
 async fn a_throttled_push_asks_before_every_piece_and_a_wait_is_no_silence() {
     let Pair { agent, coordinator, .. } = &pair().await;
     let (_keep, to) = folder();
     let (digest, bytes) = blob(300_000);
-    let (asked, most) = (AtomicU64::new(0), AtomicU64::new(0));
-    let throttle = |piece| {
-        most.fetch_max(piece, Ordering::Relaxed);
-        let first = asked.fetch_add(piece, Ordering::Relaxed) == 0;
-        Duration::from_millis(if first { 400 } else { 0 })
-    };
+    let mut slow = Slow::default();
     let taking = async {
         let request = incoming_push(coordinator).await;
         let mut sink =
@@ -159,13 +233,13 @@ async fn a_throttled_push_asks_before_every_piece_and_a_wait_is_no_silence() {
     // Shorter than the wait.
     let pace = &mut Pace { idle: Duration::from_millis(200), progress: &mut |_| {} };
     let source = Source::Bytes(bytes.clone());
-    let pushing = push_throttled(&**agent, digest, b"", &source, pace, &throttle);
+    let pushing = push_through(&**agent, digest, b"", &source, pace, &mut slow);
     let clock = crate::SystemClock::open();
     let (sent, ()) = tokio::join!(pushing, taking);
     assert_eq!(sent.unwrap(), 300_000);
     assert!(clock.now().0 >= 400, "it waited");
-    assert_eq!(asked.load(Ordering::Relaxed), 300_000, "every byte was asked for once");
-    assert!(most.load(Ordering::Relaxed) <= 16 << 10, "in small pieces");
+    assert_eq!(slow.asked.into_inner(), 300_000, "every byte was asked for once");
+    assert!(slow.most.into_inner() <= 16 << 10, "in small pieces");
     assert_eq!(to.read_verified(digest, 300_000).unwrap(), bytes);
 }
 

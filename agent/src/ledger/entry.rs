@@ -1,0 +1,427 @@
+//! Kinds and payloads of the ledger's records. A payload is one JSON object with the time and the name
+//! of its kind in it, so that decades from now it can be read without this program.
+
+use std::collections::BTreeMap;
+
+use consilium_common::ids::{Digest, Round, SiteId, StudyId};
+use consilium_common::signed::PublicKey;
+use consilium_common::time::WallMillis;
+use consilium_common::wire::messages::TaskKind;
+use consilium_common::wire::reject::Code;
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Person;
+
+macro_rules! entries {
+    ($($number:literal $kind:ident($body:ty), $name:literal, $doc:literal;)*) => {
+        /// What one record says.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "what")]
+        pub enum Entry { $(#[doc = $doc] #[serde(rename = $name)] $kind($body),)* }
+
+        impl Entry {
+            /// The kind's number in the ledger.
+            #[must_use]
+            pub fn kind(&self) -> u16 {
+                match self { $(Self::$kind(_) => $number,)* }
+            }
+
+            /// The kind's name, for people.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $name,)* }
+            }
+
+            /// The name of the fail points around its writing.
+            pub(super) fn fail_point(&self) -> &'static str {
+                match self { $(Self::$kind(_) => concat!("ledger-", $name),)* }
+            }
+
+            /// Whether this version knows the kind.
+            pub(super) fn is_known(kind: u16) -> bool {
+                matches!(kind, $($number)|*)
+            }
+        }
+
+        $(impl From<$body> for Entry {
+            fn from(body: $body) -> Self {
+                Self::$kind(body)
+            }
+        })*
+    };
+}
+
+entries! {
+    1 Started(Started), "started", "The daemon began to run.";
+    2 Word(Word), "word", "A person at the site said of a study that it may or may not run.";
+    3 Study(StudyStands), "study", "What the site says of a study from here on.";
+    4 Connected(Connected), "connected", "A connection stands; written before anything is said on it.";
+    5 Disconnected(Disconnected), "disconnected", "A connection is over, with what was said on it.";
+    6 Fetched(Fetched), "fetched", "Bytes that came in are here whole.";
+    7 Made(Made), "made", "An update is durable at the site; written before it is offered.";
+    8 Sending(Sending), "sending", "Bytes of an update are about to leave; written before the first does.";
+    9 Sent(Sent), "sent", "How far the transfer got.";
+    10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
+}
+
+impl Entry {
+    /// The study that it is of, if it is of one.
+    #[must_use]
+    pub fn study(&self) -> Option<&StudyId> {
+        match self {
+            Self::Started(_) | Self::Connected(_) | Self::Disconnected(_) => None,
+            Self::Word(Word { study, .. })
+            | Self::Study(StudyStands { study, .. })
+            | Self::Fetched(Fetched { study, .. })
+            | Self::Made(Made { study, .. })
+            | Self::Sending(Sending { study, .. })
+            | Self::Sent(Sent { study, .. })
+            | Self::Settled(Settled { study, .. }) => Some(study),
+        }
+    }
+}
+
+/// The daemon began to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// This site.
+    pub site: SiteId,
+    /// Program and version.
+    pub agent: String,
+    /// The site's key, which signs the ledger's head.
+    pub key: PublicKey,
+    /// The ledger begins here.
+    pub first: bool,
+}
+
+/// A person's word on a study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// What was said.
+    pub said: Person,
+    /// Who says so, by their own word.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The account on this machine: its name by its own word, its number as the kernel says.
+    pub account: String,
+}
+
+/// Whether a study may run at this site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stands {
+    /// It may.
+    Accepted,
+    /// A person has to say so first.
+    Waits,
+    /// It may not.
+    Refused {
+        /// As the coordinator hears it.
+        code: Code,
+    },
+}
+
+/// What the site says of a study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyStands {
+    /// Which study.
+    pub study: StudyId,
+    /// Version of the study file.
+    pub version: u64,
+    /// Digest of the signed study.
+    pub digest: Digest,
+    /// Accepted, waiting, or refused.
+    pub stands: Stands,
+    /// By whom or by which rule, in a sentence.
+    pub why: String,
+}
+
+/// A connection stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// The coordinator, as agent.toml names it.
+    pub coordinator: String,
+    /// The address that answered.
+    pub address: String,
+}
+
+/// A connection is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnected {
+    /// The record of its beginning.
+    pub connection: u64,
+    /// Why it ended.
+    pub reason: String,
+    /// Control messages that were queued for it, by kind. None of them can carry a record.
+    pub said: BTreeMap<String, Traffic>,
+}
+
+/// Messages of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How many.
+    pub messages: u64,
+    /// Their frames' bytes.
+    pub bytes: u64,
+}
+
+/// What was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// A signed study.
+    Study,
+    /// A version of the model: a round's base.
+    Base,
+    /// What the sites counted together.
+    Preparation,
+    /// SCAFFOLD's c.
+    Control,
+}
+
+/// Bytes that came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Which study.
+    pub study: StudyId,
+    /// For which round; none for a study.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<Round>,
+    /// What it is.
+    pub part: Part,
+    /// Its digest, verified.
+    pub digest: Digest,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// An update is durable at the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study.
+    pub study_digest: Digest,
+    /// Which round.
+    pub round: Round,
+    /// What the plan asked for; unknown if the agent died before it wrote this, and found the update at
+    /// its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskKind>,
+    /// Digest of the version that it starts from; unknown likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Digest>,
+    /// Digest of the update's bytes.
+    pub digest: Digest,
+    /// How many bytes.
+    pub bytes: u64,
+    /// Records that it was made from, capped as the study says.
+    pub weight: u64,
+}
+
+/// Bytes of an update are about to leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// Which study.
+    pub study: StudyId,
+    /// Digest of the signed study that allows it.
+    pub study_digest: Digest,
+    /// The record by which the site accepted that study.
+    pub accepted: u64,
+    /// Which round.
+    pub round: Round,
+    /// Digest of the whole update.
+    pub digest: Digest,
+    /// Bytes of the whole update.
+    pub size: u64,
+    /// First byte of the range.
+    pub offset: u64,
+    /// Bytes of the range.
+    pub bytes: u64,
+}
+
+/// How far a transfer got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The record of its beginning.
+    pub sending: u64,
+    /// Which study.
+    pub study: StudyId,
+    /// Which round.
+    pub round: Round,
+    /// Bytes of the update, counted from its start, that were handed to the connection; what was in
+    /// flight when it broke may not have arrived.
+    pub through: u64,
+    /// The coordinator says that it has the whole update, verified.
+    pub stored: bool,
+    /// Why it broke off, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// An update's round is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Which study.
+    pub study: StudyId,
+    /// Which round.
+    pub round: Round,
+    /// Whether the update is in the sum, by the signed roll call.
+    pub counted: bool,
+}
+
+/// One record: its time and what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// This site's calendar clock. It stands in the payload too, so that the tree covers it.
+    pub at: WallMillis,
+    /// What.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+impl Line {
+    /// The payload.
+    ///
+    /// # Errors
+    /// A value that JSON cannot hold.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// Not one of this kind; in words.
+    pub fn read(kind: u16, payload: &[u8]) -> Result<Self, String> {
+        if !Entry::is_known(kind) {
+            return Err(format!(
+                "its kind {kind} is not known here: start the version that wrote it, or a newer one"
+            ));
+        }
+        let line: Self = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+        if line.entry.kind() != kind {
+            return Err(format!("its payload is of another kind: {}", line.entry.name()));
+        }
+        Ok(line)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// One of each kind.
+    pub(in crate::ledger) fn one_of_each() -> Vec<Entry> {
+        let study: StudyId = "mnist".parse().unwrap();
+        let (round, digest) = (Round(3), Digest([0xab; 32]));
+        let study_digest = Digest([0xcd; 32]);
+        let traffic = Traffic { messages: 2, bytes: 90 };
+        vec![
+            Started {
+                site: "st-mary".parse().unwrap(),
+                agent: "consilium-agent 0.1.0".into(),
+                key: consilium_common::signed::SecretKey::from_seed(&[7; 32]).public(),
+                first: true,
+            }
+            .into(),
+            Word {
+                study: study.clone(),
+                digest: study_digest,
+                said: Person::Accepted,
+                by: "Dr. Ada".into(),
+                reason: "ethics vote EA1/123".into(),
+                account: "agent (uid 990)".into(),
+            }
+            .into(),
+            StudyStands {
+                study: study.clone(),
+                version: 2,
+                digest: study_digest,
+                stands: Stands::Accepted,
+                why: "accepted by Dr. Ada".into(),
+            }
+            .into(),
+            Connected { coordinator: "fl.example:443".into(), address: "192.0.2.1:443".into() }
+                .into(),
+            Disconnected {
+                connection: 3,
+                reason: "closed".into(),
+                said: [("Hello".to_owned(), traffic)].into(),
+            }
+            .into(),
+            Fetched {
+                study: study.clone(),
+                round: Some(round),
+                part: Part::Base,
+                digest,
+                bytes: 9,
+            }
+            .into(),
+            Made {
+                study: study.clone(),
+                study_digest,
+                round,
+                task: Some(TaskKind::Train),
+                base: Some(digest),
+                digest,
+                bytes: 100,
+                weight: 80,
+            }
+            .into(),
+            Sending {
+                study: study.clone(),
+                study_digest,
+                accepted: 2,
+                round,
+                digest,
+                size: 100,
+                offset: 40,
+                bytes: 60,
+            }
+            .into(),
+            Sent {
+                sending: 7,
+                study: study.clone(),
+                round,
+                through: 100,
+                stored: true,
+                trouble: None,
+            }
+            .into(),
+            Settled { study, round, counted: true }.into(),
+        ]
+    }
+
+    #[test]
+    fn each_kind_survives_its_json_and_no_other_kind_s_number() {
+        let all = one_of_each();
+        for (number, entry) in (1..).zip(&all) {
+            assert_eq!(entry.kind(), number);
+            let line = Line { at: WallMillis(7), entry: entry.clone() };
+            let bytes = line.to_bytes().unwrap();
+            assert_eq!(Line::read(number, &bytes), Ok(line));
+            let other = 1 + number % all.len() as u16;
+            assert!(Line::read(other, &bytes).unwrap_err().contains("another kind"));
+        }
+        assert!(Line::read(99, b"{}").unwrap_err().contains("kind 99 is not known"));
+    }
+
+    #[test]
+    fn the_json_of_a_range_is_this() {
+        let line = Line { at: WallMillis(7), entry: one_of_each().remove(7) };
+        let digest = |byte: &str| byte.repeat(32);
+        let expected = format!(
+            "{{\"at\":7,\"what\":\"sending\",\"study\":\"mnist\",\"study_digest\":\"{}\",\
+             \"accepted\":2,\"round\":3,\"digest\":\"{}\",\"size\":100,\"offset\":40,\"bytes\":60}}",
+            digest("cd"),
+            digest("ab")
+        );
+        assert_eq!(String::from_utf8(line.to_bytes().unwrap()).unwrap(), expected);
+    }
+}
