@@ -129,7 +129,7 @@ async fn the_commands_export_verify_and_show() {
     consilium(&verify).await.unwrap();
     consilium(&[&verify[..], &["--also", text(&folder.checkpoint())]].concat()).await.unwrap();
     for rest in [vec![], vec!["--json"], vec!["--study", "demo"], vec!["--record", "1"]] {
-        consilium(&[&["audit", "show", text(&out)], &rest[..]].concat()).await.unwrap();
+        consilium(&[&["audit", "show", text(&out)][..], &rest[..]].concat()).await.unwrap();
     }
     failure(
         consilium(&["audit", "show", text(&out), "--record", "99"]).await,
