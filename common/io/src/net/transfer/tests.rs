@@ -193,7 +193,7 @@ async fn a_push_from_disk_is_stored_and_resumed_and_found_again() {
     assert_eq!(sent.unwrap(), 0);
 }
 
-/// Lets nothing go for 400 ms.
+/// Lets nothing go for two seconds and a half.
 #[derive(Default)]
 struct Slow {
     asked: AtomicU64,
@@ -213,7 +213,7 @@ impl Gate for Slow {
     fn delay(&self, bytes: u64) -> Duration {
         self.most.fetch_max(bytes, Ordering::Relaxed);
         let first = self.asked.fetch_add(bytes, Ordering::Relaxed) == 0;
-        Duration::from_millis(if first { 400 } else { 0 })
+        Duration::from_millis(if first { 2_500 } else { 0 })
     }
 }
 
@@ -231,13 +231,13 @@ async fn a_throttled_push_asks_before_every_piece_and_a_wait_is_no_silence() {
         request.take(&mut sink, pace).await.unwrap();
     };
     // Shorter than the wait.
-    let pace = &mut Pace { idle: Duration::from_millis(200), progress: &mut |_| {} };
+    let pace = &mut Pace { idle: Duration::from_secs(2), progress: &mut |_| {} };
     let source = Source::Bytes(bytes.clone());
     let pushing = push_through(&**agent, digest, b"", &source, pace, &mut slow);
     let clock = crate::SystemClock::open();
     let (sent, ()) = tokio::join!(pushing, taking);
     assert_eq!(sent.unwrap(), 300_000);
-    assert!(clock.now().0 >= 400, "it waited");
+    assert!(clock.now().0 >= 2_500, "it waited");
     assert_eq!(slow.asked.into_inner(), 300_000, "every byte was asked for once");
     assert!(slow.most.into_inner() <= 16 << 10, "in small pieces");
     assert_eq!(to.read_verified(digest, 300_000).unwrap(), bytes);
