@@ -226,7 +226,7 @@ pub fn verify_consistency(
     // The earlier tree is a perfect subtree of the later one: its root is not in the proof.
     let known = first.is_power_of_two().then_some(first_root);
     let mut hashes = known.into_iter().chain(proof);
-    let start = *hashes.next().ok_or(length.clone())?;
+    let start = *hashes.next().ok_or_else(|| length.clone())?;
     let (mut node, mut last) = (first - 1, second - 1);
     while node & 1 == 1 {
         (node, last) = (node >> 1, last >> 1);
