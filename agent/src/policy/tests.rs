@@ -121,8 +121,8 @@ fn a_word_that_no_rule_knows_is_told_with_those_that_it_does() {
         ("strategies = [\"fedavgg\"]", "fedavgm"),
         ("modes = [\"open\"]", "inspectable"),
         ("hours = \"20:00-06:00\"", "write them as \"20:00-06:00 Europe/Berlin\""),
-        ("initial_models = [\"abc\"]", "initial_models"),
-        ("peers = [\"St. Mary\"]", "peers"),
+        ("initial_models = [\"abc\"]", "expected 64 hexadecimal digits"),
+        ("peers = [\"St. Mary\"]", "site name"),
     ] {
         let text = OPEN.replace("modes = [\"private\", \"inspectable\"]\n", "");
         let error = config::parse::<Policy>(&format!("{text}{rule}\n"), "agent.toml").unwrap_err();
