@@ -146,7 +146,12 @@ async fn renew_if_over(config: &AgentConfig) -> Result<(), AppError> {
         return Ok(());
     };
     let dialer = Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock));
-    let renewed = renewal::renew(&folder, &config.site.name, &dialer, &clock).await;
+    let renewed = renewal::renew(&folder, &config.site.name, &dialer, &clock, |_| {
+        // The ledger is opened with the bundle, which there is none of before.
+        tracing::info!("the certificate has run out: asking for the next one");
+        Ok(())
+    })
+    .await;
     renewed.map(drop).map_err(|why| AppError::NotRenewed { over, why: Box::new(why) })
 }
 

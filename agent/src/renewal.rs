@@ -8,11 +8,15 @@ use std::time::Duration;
 use consilium_certs::credentials::{Credentials, CredentialsError};
 use consilium_certs::enrolling::{EnrollingError, Renewal};
 use consilium_certs::validity::{Validity, date};
+use consilium_common::enrol::RenewRequest;
 use consilium_common::ids::SiteId;
+use consilium_common::signed::Signed;
 use consilium_common::time::{Clock, Millis, WallMillis};
 use consilium_common::wire::enrol::{Answer, Ask};
 
 use crate::driver::Shared;
+use crate::ledger::LedgerError;
+use crate::ledger::entry::Renewing;
 use crate::link::Dialer;
 use crate::link::enrol::{AskError, ask};
 
@@ -30,6 +34,9 @@ pub enum RenewalError {
     /// No answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// What leaves could not be recorded.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The coordinator or the CA says no.
     #[error("{0}")]
     Refused(String),
@@ -38,19 +45,22 @@ pub enum RenewalError {
     Died(#[from] tokio::task::JoinError),
 }
 
-/// Renews the certificate in `folder` now, whether it is still good or not.
+/// Renews the certificate in `folder` now, whether it is still good or not. `before` hears of the request
+/// before it leaves.
 ///
 /// # Errors
-/// The coordinator is not reached, or refuses; the old certificate stays.
+/// `before` says no, the coordinator is not reached, or refuses; the old certificate stays.
 pub async fn renew(
     folder: &Path,
     site: &SiteId,
     dialer: &Dialer,
     clock: &Arc<dyn Clock>,
+    before: impl FnOnce(&Signed<RenewRequest>) -> Result<(), LedgerError>,
 ) -> Result<Validity, RenewalError> {
     let (place, name, now) = (folder.to_owned(), site.clone(), clock.wall());
     let preparing = move || Renewal::prepare(&place, &name, now);
     let renewal = tokio::task::spawn_blocking(preparing).await??;
+    before(renewal.request())?;
     let question = Ask::Renew { signed: renewal.request().clone() };
     match ask(dialer, renewal.pinned(), Arc::clone(clock), &question).await? {
         Answer::Renewed { chain } => {
@@ -83,7 +93,8 @@ pub async fn keep(shared: Arc<Shared>) {
         };
         if needed {
             let (site, dialer, clock) = (shared.site(), &shared.dialer, &shared.clock);
-            match renew(&shared.bundle_folder, site, dialer, clock).await {
+            let before = |request: &Signed<RenewRequest>| record(&shared, request);
+            match renew(&shared.bundle_folder, site, dialer, clock, before).await {
                 Ok(validity) => {
                     trouble = None;
                     tracing::info!(until = date(validity.until), "the certificate is renewed");
@@ -99,6 +110,16 @@ pub async fn keep(shared: Arc<Shared>) {
         }
         tokio::time::sleep(pause(validity)).await;
     }
+}
+
+/// Writes the request into the ledger: a sync that the daemon's other work does not wait for.
+fn record(shared: &Shared, request: &Signed<RenewRequest>) -> Result<(), LedgerError> {
+    let renewing = Renewing {
+        coordinator: shared.config.site.coordinator.to_string(),
+        request: request.digest(),
+        bytes: request.bytes.len() as u64,
+    };
+    shared.ledger.record(renewing, shared.clock.wall()).map(drop)
 }
 
 /// A hundredth of a certificate's time, within bounds.

@@ -44,16 +44,16 @@ pub struct StudyRow {
 }
 
 impl StudyRow {
-    /// The row of a known study.
+    /// The row of a known study, under the `policy` that is in force.
     #[must_use]
-    pub fn of(known: &KeptStudy, config: &AgentConfig) -> Self {
+    pub fn of(known: &KeptStudy, config: &AgentConfig, policy: Option<&Policy>) -> Self {
         let study = &known.study;
         Self {
             study: study.id().clone(),
             version: study.header.version,
             digest: known.digest,
             decided: known.decided.clone(),
-            approvers_needed: config.policy.as_ref().map_or(1, Policy::approvers_needed),
+            approvers_needed: policy.map_or(1, Policy::approvers_needed),
             family: study.model.family().to_owned(),
             mode: study.privacy.mode,
             rounds: study.training.rounds,
@@ -93,9 +93,9 @@ pub struct StudyDetail {
 impl StudyDetail {
     /// All of a known study.
     #[must_use]
-    pub fn of(known: &KeptStudy, config: &AgentConfig) -> Self {
+    pub fn of(known: &KeptStudy, config: &AgentConfig, policy: Option<&Policy>) -> Self {
         Self {
-            row: StudyRow::of(known, config),
+            row: StudyRow::of(known, config, policy),
             signed_by: known.signed.signatures.iter().map(|s| s.key).collect(),
             text: String::from_utf8_lossy(&known.signed.bytes).into_owned(),
         }

@@ -207,10 +207,7 @@ impl Coordinating {
             key: bundle.log_key,
             stop: stop.clone(),
         };
-        let idle = past.history.studies().all(|study| study.interrupted.is_none());
-        if idle {
-            common.stage.sweep();
-        }
+        sweep_if_idle(&common.stage, &past.history);
         let studies = past.history.studies().count();
         let belonging = past.members.belonging();
         let (running, failures) =
@@ -374,6 +371,13 @@ fn summarise(
     // A study's first round starts from v0.
     let first = || Summary::new(Schema::of(&known.study), call.base);
     summaries.entry(call.study.clone()).or_insert_with(first).add(&call, wall);
+}
+
+/// What is staged is of an open round, or of none.
+fn sweep_if_idle(stage: &Stage, history: &History) {
+    if history.studies().all(|study| study.interrupted.is_none()) {
+        stage.sweep();
+    }
 }
 
 /// The record of the file's roster, if it is newer than the one in the log. One that is older was

@@ -3,7 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "helpers of tests: a panic is a failed test"
 )]
 

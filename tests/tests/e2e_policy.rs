@@ -50,7 +50,7 @@ fn status(world: &World, site: usize) -> AgentStatus {
 fn of_round(world: &World, study: &str, number: usize, site: &str) -> Option<Status> {
     let history = world.history();
     let call = (*history.of(study).get(number - 1)?).clone();
-    call.sites.get(&site.parse().unwrap()).map(|entry| entry.status.clone())
+    call.sites.get(&site.parse().unwrap()).map(|entry| entry.status)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_site_outside_its_hours_declines_with_the_next_opening_and_the_others_go_on(
     wait_for("the site to count", 60, || {
         let history = world.history();
         let last = (*history.of("thorax").last()?).clone();
-        let counts = last.sites.get(&"charite".parse().unwrap())?.status.clone();
+        let counts = last.sites.get(&"charite".parse().unwrap())?.status;
         matches!(counts, Status::Counted { .. }).then_some(())
     });
     assert!(status(&world, 0).session.declined.is_empty());

@@ -2,7 +2,9 @@
 
 use super::output;
 use crate::ledger::Line;
-use crate::ledger::entry::{Connected, Disconnected, Entry, Part, Sending, Sent, Stands, Word};
+use crate::ledger::entry::{
+    Connected, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Word,
+};
 use crate::policy::Person;
 
 /// Index, time, kind, and what it says.
@@ -29,6 +31,10 @@ fn words(entry: &Entry) -> String {
         }
         Entry::Connected(Connected { coordinator, address }) => {
             format!("with {coordinator}, {address}")
+        }
+        Entry::Renewing(Renewing { coordinator, request, bytes }) => {
+            let size = output::bytes(*bytes);
+            format!("asks {coordinator} for the next certificate: {size}, {}", request.short())
         }
         Entry::Disconnected(Disconnected { connection, reason, said }) => {
             let said = said.iter().map(|(kind, traffic)| {

@@ -114,7 +114,7 @@ async fn list(common: &Common, config: &AgentConfig) -> Result<(), Failure> {
         Ok(_) => return Err(daemon::unexpected()),
         Err(Failure::Unreachable(_)) => {
             let studies = look_at_studies(&config.site.state).map_err(Failure::failed)?;
-            study_rows(&studies, config)
+            study_rows(&studies, config, config.policy.as_ref())
         }
         Err(failure) => return Err(failure),
     };
@@ -155,7 +155,7 @@ async fn show(common: &Common, config: &AgentConfig, which: Which) -> Result<(),
         Err(Failure::Unreachable(_)) => {
             let studies = look_at_studies(&config.site.state).map_err(Failure::failed)?;
             let kept = find_study(&studies, &which).map_err(Failure::Failed)?;
-            StudyDetail::of(kept, config)
+            StudyDetail::of(kept, config, config.policy.as_ref())
         }
         Err(failure) => return Err(failure),
     };
@@ -230,7 +230,7 @@ fn decide_alone(
     let decided = kept.decided.clone().unwrap_or_default().with(person, said(word, at));
     state.studies.decide(kept.digest, decided).map_err(Failure::failed)?;
     let kept = state.studies.get(&kept.digest).unwrap_or(&kept);
-    Ok(StudyRow::of(kept, config))
+    Ok(StudyRow::of(kept, config, config.policy.as_ref()))
 }
 
 /// The account under which somebody decides: the user's name on this machine.

@@ -12,7 +12,7 @@ use crate::config::AgentConfig;
 use crate::control_socket::server::Asked;
 use crate::control_socket::{Reply, Request, Which, Word};
 use crate::ledger::entry;
-use crate::policy::{Person, Said};
+use crate::policy::{Person, Policy, Said};
 use crate::report::{ApprovalRow, Certificate, PolicyStatus, Status, StudyDetail, StudyRow};
 use crate::session::Decision;
 use crate::state::{KeptStudy, Studies};
@@ -21,13 +21,18 @@ impl Driver {
     /// Answers at once, except what must be durable first.
     pub(super) fn answer(&self, asked: Asked) {
         let Asked { request, uid, reply: to } = asked;
+        let rules = self.shared.rules();
+        let policy = rules.policy.as_ref();
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::StudyList => Reply::StudyList {
-                studies: rows(&self.shared.state().studies, &self.shared.config),
+                studies: rows(&self.shared.state().studies, &self.shared.config, policy),
             },
             Request::StudyShow(which) => match find(&self.shared.state().studies, &which) {
-                Ok(kept) => Reply::StudyShow(Box::new(StudyDetail::of(kept, &self.shared.config))),
+                Ok(kept) => {
+                    let detail = StudyDetail::of(kept, &self.shared.config, policy);
+                    Reply::StudyShow(Box::new(detail))
+                }
                 Err(message) => Reply::Failed { message },
             },
             Request::StudyDecide { which, person, mut word } => {
@@ -47,10 +52,15 @@ impl Driver {
         let rules = shared.rules();
         let validity = shared.bundle.credentials.validity;
         let standing = shared.bundle.credentials.standing(shared.clock.wall());
+        // A guard in the expression below would live to its end, and the next one wait for it.
+        let (folder, approvals) = {
+            let state = shared.state();
+            (state.folder().to_owned(), approvals(&state.studies, shared.clock.wall()))
+        };
         Status {
             pid: std::process::id(),
             coordinator: shared.config.site.coordinator.to_string(),
-            state: shared.state().folder().to_owned(),
+            state: folder,
             certificate: Certificate {
                 until: validity.until,
                 standing: standing.to_string(),
@@ -58,7 +68,7 @@ impl Driver {
             },
             policy: PolicyStatus::of(rules.policy.as_ref(), &rules.moment, shared.clock.wall()),
             ledger: shared.ledger.status(),
-            approvals: approvals(&shared.state().studies, shared.clock.wall()),
+            approvals,
             link_trouble: self.link_trouble.clone(),
             session: self.session.status(shared.clock.now()),
         }
@@ -111,7 +121,7 @@ fn decide(
     shared.state().studies.decide(kept.digest, decided).map_err(|e| error(&e))?;
     let kept = shared.kept(&kept.digest).unwrap_or(kept);
     study::enter(shared, &kept, &study::judged(shared, &kept, at)).map_err(|e| error(&e))?;
-    let row = StudyRow::of(&kept, &shared.config);
+    let row = StudyRow::of(&kept, &shared.config, shared.rules().policy.as_ref());
     Ok((row.digest, Reply::StudyDecided(Box::new(row))))
 }
 
@@ -139,8 +149,13 @@ fn approvals(studies: &Studies, wall: WallMillis) -> Vec<ApprovalRow> {
 }
 
 /// Every kept study, in the order of names and versions.
-pub(crate) fn rows(studies: &Studies, config: &AgentConfig) -> Vec<StudyRow> {
-    let mut rows: Vec<StudyRow> = studies.iter().map(|kept| StudyRow::of(kept, config)).collect();
+pub(crate) fn rows(
+    studies: &Studies,
+    config: &AgentConfig,
+    policy: Option<&Policy>,
+) -> Vec<StudyRow> {
+    let row = |kept| StudyRow::of(kept, config, policy);
+    let mut rows: Vec<StudyRow> = studies.iter().map(row).collect();
     rows.sort_by(|a, b| (&a.study, a.version).cmp(&(&b.study, b.version)));
     rows
 }

@@ -38,6 +38,7 @@ macro_rules! entries {
             }
 
             /// Whether this version knows the kind.
+            #[expect(clippy::manual_range_patterns, reason = "the numbers stand in the list below")]
             pub(super) fn is_known(kind: u16) -> bool {
                 matches!(kind, $($number)|*)
             }
@@ -62,6 +63,7 @@ entries! {
     8 Sending(Sending), "sending", "Bytes of an update are about to leave; written before the first does.";
     9 Sent(Sent), "sent", "How far the transfer got.";
     10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
+    11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
 }
 
 impl Entry {
@@ -69,7 +71,9 @@ impl Entry {
     #[must_use]
     pub fn study(&self) -> Option<&StudyId> {
         match self {
-            Self::Started(_) | Self::Connected(_) | Self::Disconnected(_) => None,
+            Self::Started(_) | Self::Connected(_) | Self::Disconnected(_) | Self::Renewing(_) => {
+                None
+            }
             Self::Word(Word { study, .. })
             | Self::Study(StudyStands { study, .. })
             | Self::Fetched(Fetched { study, .. })
@@ -148,6 +152,17 @@ pub struct Connected {
     pub coordinator: String,
     /// The address that answered.
     pub address: String,
+}
+
+/// The next certificate is about to be asked for, on a connection of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewing {
+    /// The coordinator, as agent.toml names it.
+    pub coordinator: String,
+    /// BLAKE3 of the request: consortium, site, time and a public key, signed by the site key.
+    pub request: Digest,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// A connection is over.

@@ -47,6 +47,7 @@ impl Standing {
             | Entry::Word(_)
             | Entry::Connected(_)
             | Entry::Disconnected(_)
+            | Entry::Renewing(_)
             | Entry::Fetched(_)
             | Entry::Sending(_)
             | Entry::Sent(_) => {}

@@ -4,6 +4,7 @@ use consilium_common::wire::reject::Code;
 
 /// One sentence on what to do, or what happens now.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a sentence for each code")]
 pub fn advice(code: Code) -> &'static str {
     match code {
         Code::WrongRole => {

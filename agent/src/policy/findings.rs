@@ -198,7 +198,9 @@ impl Policy {
             .columns_read()
             .into_iter()
             .filter(|name| source.is_none_or(|source| is_read(name, study, source)))
-            .map(|name| source.map_or(name.clone(), |source| source.column(&name).to_owned()))
+            .map(|name| {
+                source.map_or_else(|| name.clone(), |source| source.column(&name).to_owned())
+            })
             .collect();
         rule.list(self.columns.as_deref(), &read, "columns that it reads")
     }

@@ -133,7 +133,8 @@ impl Window {
         let mut minutes = (1..=SEARCH_MINUTES).map(|n| WallMillis(next.saturating_add(n * MINUTE)));
         let opens = minutes.find(|at| self.is_open(*at));
         // A window that does not open for days is asked about again then.
-        let opens = opens.unwrap_or(WallMillis(next.saturating_add(SEARCH_MINUTES * MINUTE)));
+        let opens =
+            opens.unwrap_or_else(|| WallMillis(next.saturating_add(SEARCH_MINUTES * MINUTE)));
         Some(Opening { after: Millis(opens.0.saturating_sub(wall.0)), at: self.show(opens) })
     }
 

@@ -152,11 +152,14 @@ fn counted(call: &RollCall) -> Vec<(&SiteId, u64, Digest)> {
     counted.collect()
 }
 
+/// A site that counted: its weight and its update.
+type Counted<'a> = (&'a SiteId, u64, Digest);
+
 fn recompute(
     compute: &Compute,
     (study, known): (&StudyHistory, &Known),
     plan: &PlanMade,
-    (call, counted): (&RollCall, &[(&SiteId, u64, Digest)]),
+    (call, counted): (&RollCall, &[Counted<'_>]),
 ) -> Result<(), String> {
     let rules = known.shape.rules(plan);
     let mut words = Words::default();

@@ -47,6 +47,9 @@ pub fn read(
     Ok(load(path, origin, key)?.map(|(_, checkpoint)| checkpoint))
 }
 
+/// A head with its signed bytes.
+pub type Loaded = (Signed<Checkpoint>, Checkpoint);
+
 /// The same with its signed bytes.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub fn load(
     path: &Path,
     origin: &str,
     key: &PublicKey,
-) -> Result<Option<(Signed<Checkpoint>, Checkpoint)>, CheckpointFileError> {
+) -> Result<Option<Loaded>, CheckpointFileError> {
     let refuse = |reason: String| CheckpointFileError::Refused { path: path.to_owned(), reason };
     let text = match read_text(path, CHECKPOINT_BYTES_MAX) {
         Ok(text) => text,
