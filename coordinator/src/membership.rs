@@ -156,22 +156,20 @@ impl Membership {
         let site = self.members().may_renew(signed)?;
         self.not_too_often(&site)?;
         let ask = Ask::Renew { request: signed.clone() };
-        self.keep_certified(site, &ask).await
+        let chain = self.keep_certified(site.clone(), &ask).await?;
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.insert(site, self.clock.now());
+        Ok(chain)
     }
 
     /// Each renewal is a record of the log: a site that asks without end gets no more than one a minute.
     fn not_too_often(&self, site: &SiteId) -> Result<(), MemberError> {
-        let now = self.clock.now();
-        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        match renewed.get(site) {
-            Some(last) if now.since(*last) < RENEWAL_INTERVAL_MIN => {
-                Err(MemberError::RenewedJustNow(site.clone()))
-            }
-            _ => {
-                renewed.insert(site.clone(), now);
-                Ok(())
-            }
+        let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |last: &Millis| self.clock.now().since(*last) < RENEWAL_INTERVAL_MIN;
+        if renewed.get(site).is_some_and(recent) {
+            return Err(MemberError::RenewedJustNow(site.clone()));
         }
+        Ok(())
     }
 
     fn approval(

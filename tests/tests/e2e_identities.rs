@@ -286,16 +286,16 @@ async fn no_certificate_but_the_right_one_opens_a_door() {
     let a = ALPN_AGENT;
     door.refuses("expired", forge(|p| p.not_after = date_time_ymd(2024, 1, 1)), a, "expired").await;
     let tomorrow = forge(|p| p.not_before = date_time_ymd(2080, 1, 1));
-    door.refuses("not yet valid", tomorrow, a, "clocks").await;
+    door.refuses("not yet valid", tomorrow, a, "not valid yet").await;
     let backwards = forge(|p| (p.not_before, p.not_after) = (p.not_after, p.not_before));
     door.refuses("ends before it begins", backwards, a, "no connection").await;
 
     // Issuers.
-    door.refuses("another CA of the same name", Some(other()), a, "another CA").await;
+    door.refuses("another CA of the same name", Some(other()), a, "UnknownIssuer").await;
     let mut with_root = other();
     let root = elsewhere.join("root.pem");
     with_root.chain.push(CertificateDer::from_pem_file(root).unwrap());
-    door.refuses("another CA with its root", Some(with_root), a, "another CA").await;
+    door.refuses("another CA with its root", Some(with_root), a, "UnknownIssuer").await;
     let mut mixed = other();
     mixed.chain[1] = forger.issuing.clone();
     door.refuses("another CA under our issuing certificate", Some(mixed), a, "no connection").await;
@@ -314,19 +314,19 @@ async fn no_certificate_but_the_right_one_opens_a_door() {
     }
     let mut bare = forger.forge(&[own], |_| {});
     bare.chain.truncate(1);
-    door.refuses("without the issuing certificate", Some(bare), a, "another CA").await;
+    door.refuses("without the issuing certificate", Some(bare), a, "UnknownIssuer").await;
     let mut turned = forger.forge(&[own], |_| {});
     turned.chain.reverse();
     door.refuses("chain turned round", Some(turned), a, "no connection").await;
 
     // Uses.
     let server = forge(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    door.refuses("a server's", server, a, "not made for this end").await;
+    door.refuses("a server's", server, a, "extended key usage").await;
     let code = forge(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]);
-    door.refuses("for code", code, a, "not made for this end").await;
+    door.refuses("for code", code, a, "extended key usage").await;
     let authority = forge(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     door.refuses("a CA's", authority, a, "no connection").await;
-    door.refuses("the coordinator's own", of("coordinator"), a, "not made for this end").await;
+    door.refuses("the coordinator's own", of("coordinator"), a, "extended key usage").await;
 
     // Bytes.
     let flipped = cut(|bytes| {
@@ -342,21 +342,21 @@ async fn no_certificate_but_the_right_one_opens_a_door() {
     door.refuses("somebody else's certificate", Some(stolen), a, "no connection").await;
 
     // Names.
-    door.refuses("no name", names(&[]), a, "no consilium:// name").await;
+    door.refuses("no name", names(&[]), a, "NoName").await;
     let dns =
         forge(|p| p.subject_alt_names = vec![SanType::DnsName("a.example".try_into().unwrap())]);
-    door.refuses("a DNS name alone", dns, a, "no consilium:// name").await;
+    door.refuses("a DNS name alone", dns, a, "NoName").await;
     let two = names(&[own, "consilium://local/coordinator"]);
-    door.refuses("two names", two, a, "2 consilium:// names").await;
+    door.refuses("two names", two, a, "SeveralNames(2)").await;
     for (what, uri, said) in [
-        ("an unknown role", "consilium://local/king/eve", "no known role"),
-        ("no role", "consilium://local", "no known role"),
-        ("no name after the role", "consilium://local/site", "lacks the name"),
-        ("a name that is a path", "consilium://local/site/..", "not valid"),
-        ("a name that goes on", "consilium://local/site/eve/x", "goes on"),
-        ("a name in capitals", "consilium://local/site/EVE", "not valid"),
-        ("another consortium", "consilium://cardio/site/eve", "not of consortium"),
-        ("another consortium's operator", "consilium://cardio/operator/ada", "not of consortium"),
+        ("an unknown role", "consilium://local/king/eve", "UnknownRole"),
+        ("no role", "consilium://local", "UnknownRole"),
+        ("no name after the role", "consilium://local/site", "MissingName"),
+        ("a name that is a path", "consilium://local/site/..", "name: \"..\""),
+        ("a name that goes on", "consilium://local/site/eve/x", "TrailingParts"),
+        ("a name in capitals", "consilium://local/site/EVE", "name: \"EVE\""),
+        ("another consortium", "consilium://cardio/site/eve", "OtherConsortium"),
+        ("another consortium's operator", "consilium://cardio/operator/ada", "OtherConsortium"),
     ] {
         door.refuses(what, names(&[uri]), a, said).await;
     }
@@ -382,11 +382,17 @@ async fn no_certificate_but_the_right_one_opens_a_door() {
     door.refuses("nobody at the agents' door", None, a, "showed no certificate").await;
     door.refuses("nobody at the operators' door", None, ALPN_OPERATOR, "showed no certificate")
         .await;
-    door.refuses("another protocol", of(&format!("site/{name}")), b"h3", "no protocol in common")
+    door.refuses("another protocol", of(&format!("site/{name}")), b"h3", "NoApplicationProtocol")
         .await;
     let old = of(&format!("site/{name}"));
-    door.refuses("a protocol of tomorrow", old, b"consilium/2", "no protocol in common").await;
-    door.refuses("an agent at the door of those who enrol", names(&[own]), ALPN_ENROL, "").await;
+    door.refuses("a protocol of tomorrow", old, b"consilium/2", "NoApplicationProtocol").await;
+    door.refuses(
+        "an agent at the door of those who enrol",
+        names(&[own]),
+        ALPN_ENROL,
+        "no question",
+    )
+    .await;
     door.stop();
 }
 

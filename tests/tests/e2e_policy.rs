@@ -114,10 +114,11 @@ fn a_policy_is_read_again_at_sighup_and_a_bad_one_changes_nothing() {
             );
         })
     });
+    // The file is mended, and not read again: what the agent goes by is what it had.
+    world.edit(&world.agent_toml(0), |text| text.replace("max_roundz = 3", "max_rounds = 3"));
     assert_eq!(status(&world, 0).session.studies[0].decision.unwrap().code(), None);
 
-    // A stricter one: the study is withdrawn, and both sides say why.
-    world.edit(&world.agent_toml(0), |text| text.replace("max_roundz = 3", "max_rounds = 3"));
+    // The stricter policy: the study is withdrawn, and both sides say why.
     reload(&mut world, 0);
     wait_for("the refusal", 30, || {
         let status = status(&world, 0);

@@ -332,6 +332,7 @@ pub(super) mod tests {
     use super::*;
 
     /// One of each kind.
+    #[expect(clippy::too_many_lines, reason = "a list, an entry each")]
     pub(in crate::ledger) fn one_of_each() -> Vec<Entry> {
         let study: StudyId = "mnist".parse().unwrap();
         let (round, digest) = (Round(3), Digest([0xab; 32]));
@@ -421,7 +422,7 @@ pub(super) mod tests {
             let line = Line { at: WallMillis(7), entry: entry.clone() };
             let bytes = line.to_bytes().unwrap();
             assert_eq!(Line::read(number, &bytes), Ok(line));
-            let other = 1 + number % all.len() as u16;
+            let other = 1 + number % u16::try_from(all.len()).unwrap();
             assert!(Line::read(other, &bytes).unwrap_err().contains("another kind"));
         }
         assert!(Line::read(99, b"{}").unwrap_err().contains("kind 99 is not known"));

@@ -100,8 +100,12 @@ impl Ledger {
         let marked = usable_mark(folder, signed.as_ref());
         let from = marked.at;
         let (log, mark) = replay(folder, marked, signed.as_ref())?;
-        if signed.is_none() && mark.at.records > 1 {
-            return Err(LedgerError::NoHead { path: at, records: mark.at.records });
+        if signed.is_none() {
+            if mark.at.records > 0 {
+                return Err(LedgerError::NoHead { path: at, records: mark.at.records });
+            }
+            // Before the first record: however soon the process dies, its records have a head.
+            checkpoint::write(&at, &Checkpoint::of(&origin, &mark.tree), key)?;
         }
         let heads = head::writer(folder, key.clone(), from.bytes)?;
         let folder = folder.to_owned();

@@ -113,7 +113,7 @@ fn every_flipped_byte_of_a_small_ledger_is_found_and_the_damaged_record_named() 
         let good = fs::read(&path).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         for at in 0..length {
-            let byte = good[at as usize];
+            let byte = good[usize::try_from(at).unwrap()];
             for bit in [0x01, 0x20, 0x80] {
                 file.write_all_at(&[byte ^ bit], at).unwrap();
                 let told = bench.verify().expect_err("a flipped byte went unnoticed").to_string();

@@ -16,8 +16,11 @@ use crate::membership::MembershipError;
 pub(super) async fn run(server: &Server, carrier: &dyn Carrier) {
     let conversed = timeout(HELLO_WAIT_MAX, converse(server, carrier)).await;
     if conversed != Ok(Some(())) {
-        server.sites.guard().failed_handshake(carrier.remote_address().ip());
-        return sites::close(carrier, Code::Unexpected, "no question that is known here");
+        let (peer, code) = (carrier.remote_address(), Code::Unexpected);
+        let what = "no question that is known here";
+        tracing::warn!(%peer, %code, "at the door of those who enrol: {what}");
+        server.sites.guard().failed_handshake(peer.ip());
+        return sites::close(carrier, code, what);
     }
     // The site closes once it has read the answer.
     let closed = timeout(GOODBYE_MAX, carrier.closed()).await;

@@ -68,7 +68,7 @@ fn a_checkpoint_of_another_key_or_consortium_vouches_for_nothing() {
         Checkpoint::to_file(&Signed::sign(head.to_bytes(), key)).unwrap()
     };
     let stranger = sign(&head, &SecretKey::from_seed(&[9; 32]));
-    let other = Checkpoint { origin: "elsewhere".to_owned(), ..head.clone() };
+    let other = Checkpoint { origin: "elsewhere".to_owned(), ..head };
     for (file, word) in [(stranger, "signed by 0"), (sign(&other, &made.log_key), "elsewhere")] {
         let verdict = judge(&made, &log, &file);
         assert_eq!(verdict.faults()[0].check, Check::Checkpoint);

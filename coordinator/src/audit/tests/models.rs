@@ -27,6 +27,7 @@ impl Export {
         verify(open, &file, &[], &self.made.pinned, kept.as_ref()).unwrap()
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all but the roll calls")]
     fn roll_call(&self, round: usize) -> RollCall {
         let calls = self.made.records.iter().filter_map(|record| match record {
             Record::RollCall(ended) => Some(ended.signed.parse_unverified().unwrap()),

@@ -3,9 +3,7 @@
 //! once their digest has been verified, by the receiving sink or, after a restart, by [`Stage::look`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::limits::{STAGE_LOOK_INTERVAL, STAGE_WAIT_MAX, STAGED_IN_MEMORY_BYTES_MAX};
+
+mod staged;
+
+pub use staged::Staged;
 
 /// For which round bytes are staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,47 +67,6 @@ pub enum Begun {
     Already,
     /// They go here.
     Sink(StageSink),
-}
-
-/// A staged update, open for reading.
-#[derive(Debug)]
-pub enum Staged {
-    /// In memory.
-    Memory(Bytes),
-    /// In a file.
-    File {
-        /// The file, by position.
-        file: File,
-        /// Its length in bytes.
-        length: u64,
-    },
-}
-
-impl Staged {
-    /// Its length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { length, .. } => *length,
-        }
-    }
-
-    /// Fills `buffer` from `offset` on.
-    ///
-    /// # Errors
-    /// The update ends before, or the disk refused.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match self {
-            Self::Memory(bytes) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let part = bytes.get(start..start.saturating_add(buffer.len()));
-                buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
-            Self::File { file, .. } => file.read_exact_at(buffer, offset),
-        }
-    }
 }
 
 impl Stage {

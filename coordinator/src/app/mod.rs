@@ -6,22 +6,21 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use consilium_certs::bundle::{BundleError, CoordinatorBundle};
+use consilium_certs::bundle::CoordinatorBundle;
 use consilium_certs::roster::{Roster, RosterError};
-use consilium_certs::signed_file::{self, SignedFileError};
-use consilium_certs::tls::{self, TlsError};
+use consilium_certs::signed_file;
+use consilium_certs::tls;
 use consilium_common::audit::Record;
 use consilium_common::audit::record::RosterSet;
-use consilium_common::ids::{Digest, StudyId, Version};
+use consilium_common::ids::StudyId;
 use consilium_common::signed::Signed;
-use consilium_common::study::StudyError;
 use consilium_common::time::{Clock, WallMillis};
 use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::reject::Code;
-use consilium_io::disk::{BlobError, create_folder};
-use consilium_io::net::{ConnectError, QuicListener};
-use consilium_io::{IoError, SystemClock};
+use consilium_io::SystemClock;
+use consilium_io::disk::create_folder;
+use consilium_io::net::QuicListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,86 +36,13 @@ use crate::server::{Parts, Server, accept};
 use crate::stage::Stage;
 use crate::store::files::Files;
 use crate::store::log_store::{self, LogStore};
-use crate::store::{Store, StoreError, schema};
+use crate::store::{Store, schema};
 use crate::studies::{Common, Studies};
 use crate::summary::Summary;
 
-/// Why the coordinator did not start, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The coordinator's bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The roster's file.
-    #[error(transparent)]
-    RosterFile(#[from] SignedFileError),
-    /// The roster.
-    #[error(transparent)]
-    Roster(#[from] RosterError),
-    /// Two rosters of one version: whichever is taken, somebody is left out.
-    #[error(
-        "the roster in the file is another one than that of version {0}, which is in force: have the \
-         operators sign the next version"
-    )]
-    TwoRosters(u64),
-    /// The state folder.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A folder.
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// Blobs or stage.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// A model or strategy state that rounds start from.
-    #[error(
-        "study {study} cannot go on from {version}: {source} ({what} {digest}). Bring the state \
-         folder back from a copy"
-    )]
-    Head {
-        /// Which study.
-        study: StudyId,
-        /// Its newest version.
-        version: Version,
-        /// Its model, or its strategy state.
-        what: &'static str,
-        /// That one's digest.
-        digest: Digest,
-        /// What is wrong with the file.
-        source: Box<BlobError>,
-    },
-    /// A preparation that rounds work with.
-    #[error(
-        "study {study} cannot go on: {source} (preparation {preparation}). Bring the state folder \
-         back from a copy"
-    )]
-    Preparation {
-        /// Which study.
-        study: StudyId,
-        /// The preparation's digest.
-        preparation: Digest,
-        /// What is wrong with the file.
-        source: Box<BlobError>,
-    },
-    /// A study of the log that this version cannot serve.
-    #[error("a study of the log cannot be served: {0}")]
-    Study(#[from] StudyError),
-    /// The network.
-    #[error(transparent)]
-    Listen(#[from] ConnectError),
-    /// A driver that must not go on.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// A thread died at start.
-    #[error("the start failed: {0}")]
-    Died(#[from] tokio::task::JoinError),
-    /// No signals.
-    #[error("the system gives no signals: {0}")]
-    Signals(std::io::Error),
-}
+mod error;
+
+pub use error::AppError;
 
 /// Resolves when the process is asked to end: SIGTERM or SIGINT.
 ///
@@ -319,8 +245,7 @@ fn open_state(
 }
 
 /// Every study that goes on has its newest model and strategy state and its preparation, whole: else
-/// each of its rounds
-/// would be abandoned.
+/// each of its rounds would be abandoned.
 fn check_heads(history: &History, blobs: &Files) -> Result<(), AppError> {
     let over = |state| matches!(state, RunState::Stopped | RunState::Complete);
     for study in history.studies().filter(|study| !over(study.state)) {
