@@ -126,7 +126,9 @@ fn an_export_goes_on_from_the_last_one_and_another_history_is_kept_as_evidence()
     let from =
         [OsString::from("--state"), state.clone().into(), "--consortium".into(), pinned.into()];
     let _told = run(&world, &["audit", "export", "--models", "--out"], &from_state, &from).done();
-    assert_eq!(fs::read(from_state.join("log")).unwrap(), fs::read(folder.join("log")).unwrap());
+    // The log may have gone on between the two, but never changes what it has.
+    let exported = fs::read(folder.join("log")).unwrap();
+    assert!(fs::read(from_state.join("log")).unwrap().starts_with(&exported));
     assert_eq!(check(&verified(&world, &from_state), "sums")["right"], 3);
 
     // The same coordinator, with the same keys, begins another history.
