@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consilium_certs::bundle::{BundleError, SiteBundle};
+use consilium_certs::consortium::Consortium;
 use consilium_certs::credentials::CredentialsError;
 use consilium_common::ids::SiteId;
 use consilium_common::time::Clock;
@@ -24,6 +25,7 @@ use crate::link::Dialer;
 use crate::renewal::{self, RenewalError};
 use crate::rules::{Rules, RulesError};
 use crate::state::{CONTROL_SOCKET, StateError, StateFolder};
+use crate::witness::{Witness, WitnessError};
 use crate::worker::Programs;
 
 /// Questions of people that wait for the driver.
@@ -40,6 +42,9 @@ pub enum AppError {
     /// The site's own record.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What the site keeps of the coordinator's log.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
     /// The site's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -171,7 +176,9 @@ fn assemble(mut config: AgentConfig) -> Result<Shared, AppError> {
     let programs = programs(&config).map_err(AppError::System)?;
     let state = StateFolder::open(&config.site.state)?;
     let ledger = begin_ledger(&state, &bundle, &*clock)?;
-    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state, ledger }))
+    let Consortium { name, coordinator_log_key, .. } = &bundle.consortium;
+    let witness = Witness::open(state.folder(), &name.to_string(), *coordinator_log_key)?;
+    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state, ledger, witness }))
 }
 
 /// The rules that agent.toml has now; none if it cannot be read, and those in force stay.

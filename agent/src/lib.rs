@@ -6,12 +6,13 @@
 //!   QUIC, frames, blobs        │               policy  (pure: the site's own rules)
 //!                              ├── state       what must survive: studies, decisions, updates
 //!                              ├── worker      one child process a task
-//!                              └── update      worker's result → clip → round → retained
+//!                              ├── update      worker's result → clip → round → retained
+//!                              └── witness     the coordinator's log must go on from what was seen
 //!   rules: the policy with the keys and the time zone that it names
 //!   control_socket ── the commands of people on this machine (cli)
 //! ```
 //!
-//! Reading order: [`session`], [`policy`], [`config`], [`rules`]; [`state`], [`update`], [`worker`], [`link`];
+//! Reading order: [`session`], [`policy`], [`config`], [`rules`]; [`state`], [`update`], [`worker`], [`link`], [`witness`];
 //! [`driver`] ties them together, [`renewal`] keeps the certificate good, [`app`] starts it, [`cli`] is what
 //! people type.
 
@@ -32,4 +33,5 @@ pub mod rules;
 pub mod session;
 pub mod state;
 pub mod update;
+pub mod witness;
 pub mod worker;

@@ -15,6 +15,7 @@ use crate::ledger::LedgerStatus;
 use crate::policy::{Decided, Moment, Policy};
 use crate::session;
 use crate::state::KeptStudy;
+use crate::witness::WitnessStatus;
 
 /// One study in a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +118,8 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// The site's own record.
     pub ledger: LedgerStatus,
+    /// What it has seen of the coordinator's log.
+    pub witness: WitnessStatus,
     /// Approvals that end within a month or have ended, of studies that are accepted or were.
     pub approvals: Vec<ApprovalRow>,
     /// Why the last attempt to connect failed, or the last connection ended.

@@ -89,6 +89,9 @@ pub const READINESS_CHANGES: Rate = Rate::a_second(256, 2);
 /// Offers for rounds that are not open: after a reconnect one a study. Each is answered from the
 /// disk, with up to 400 KiB.
 pub const OLD_OFFERS: Rate = Rate::a_second(128, 10);
+/// Heads of the log: an agent asks every 10 s at most. Each costs a signature, a hash for every 32 records of
+/// the log, and a look at 32 records of it.
+pub const HEADS: Rate = Rate::a_second(30, 1);
 /// What had to be refused, or broke off: it happens around each change of a study or a round.
 pub const VAIN: Rate = Rate::a_second(200, 2);
 /// Streams of one site: two a round and study, 140 a second in the fastest rounds ever measured. Who

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use consilium_common::audit::{
-    Entry, Outcome, Receipt as ReceiptDocument, Record, RollCall as RollCallDocument, Status,
-    record,
+    Checkpoint, Entry, Outcome, Receipt as ReceiptDocument, Record, RollCall as RollCallDocument,
+    Status, record,
 };
 use consilium_common::ids::{Digest, IdError, Round, SiteId, StudyId, Version};
 use consilium_common::signed::{SecretKey, Signature, Signed};
@@ -42,6 +42,12 @@ impl Samples {
 
     fn signature(&self) -> Signature {
         self.key.sign("consilium/study/1", b"bytes")
+    }
+
+    fn head(&self) -> m::LogHead {
+        let checkpoint = Checkpoint { origin: "thorax".to_owned(), size: 301, root: [5; 32] };
+        let signed = Signed::sign(checkpoint.to_bytes(), &self.key);
+        m::LogHead { signed, proof: vec![[6; 32], [7; 32]] }
     }
 
     /// A receipt.
@@ -127,6 +133,7 @@ impl Samples {
                 agent: "consilium-agent 0.1.0".to_owned(),
                 wall: WallMillis(1_795_000_000_000),
                 accepted: vec![digest(1)],
+                witnessed: 300,
             }
             .into(),
             m::StudyAnswer { digest: digest(1), answer: m::Answer::Accepted }.into(),
@@ -141,6 +148,7 @@ impl Samples {
             .into(),
             m::UpdateOffer { study: study(), round, digest: digest(4), bytes: 4_152 }.into(),
             m::TaskFailed { study: study(), round, code: Code::WorkerFailed }.into(),
+            m::HeadWanted { witnessed: 300 }.into(),
         ]
     }
 
@@ -164,7 +172,8 @@ impl Samples {
             detail: detail.clone(),
         };
         vec![
-            m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall }.into(),
+            m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall, head: self.head() }
+                .into(),
             m::Refused {
                 code: Code::Quarantined,
                 detail: detail.clone(),
@@ -178,6 +187,7 @@ impl Samples {
             refused.into(),
             m::Receipt { signed: self.signed_receipt() }.into(),
             m::RollCall { signed: self.signed_roll_call() }.into(),
+            self.head().into(),
             m::Heartbeat { wall }.into(),
             m::Refusal { kind: 5, code: Code::Unexpected, detail }.into(),
         ]

@@ -179,7 +179,8 @@ impl Door {
         let Ok(stream) = carrier.open(StreamKind::Control).await else { return false };
         let mut writer = FrameWriter::new(stream.send);
         let wall = WallMillis(SystemClock::open().wall().0.saturating_add_signed(off));
-        let hello: Message = Hello { agent: "intruder".into(), wall, accepted: vec![] }.into();
+        let agent = "intruder".into();
+        let hello: Message = Hello { agent, wall, accepted: vec![], witnessed: 0 }.into();
         if writer.write(&hello.to_frame().unwrap()).await.is_err() {
             return false;
         }

@@ -19,6 +19,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         AppError::NotRenewed { .. }
         | AppError::State(_)
         | AppError::Ledger(_)
+        | AppError::Witness(_)
         | AppError::Socket { .. }
         | AppError::System(_) => Failure::failed(error),
         AppError::Bundle(_) | AppError::Rules(_) | AppError::OtherSite { .. } => {
@@ -41,7 +42,8 @@ pub(super) async fn asked(state: &Path, request: &Request) -> Result<Reply, Fail
         reply @ (Reply::Status(_)
         | Reply::StudyList { .. }
         | Reply::StudyShow(_)
-        | Reply::StudyDecided(_)) => Ok(reply),
+        | Reply::StudyDecided(_)
+        | Reply::WitnessAccepted(_)) => Ok(reply),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::output;
 use crate::ledger::Line;
 use crate::ledger::entry::{
-    Connected, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Word,
+    Connected, Contradicted, Disconnected, Entry, HistoryAccepted, Part, Renewing, Sending, Sent,
+    Stands, Word,
 };
 use crate::policy::Person;
 
@@ -35,6 +36,14 @@ fn words(entry: &Entry) -> String {
         Entry::Renewing(Renewing { coordinator, request, bytes }) => {
             let size = output::bytes(*bytes);
             format!("asks {coordinator} for the next certificate: {size}, {}", request.short())
+        }
+        Entry::Contradicted(Contradicted { kept, told, why }) => {
+            format!("the coordinator's log ({told}) does not go on from ours ({kept}): {why}")
+        }
+        Entry::HistoryAccepted(accepted) => {
+            let HistoryAccepted { before, now, by, reason, account } = accepted;
+            let before = before.map_or_else(|| "nothing".to_owned(), |before| before.to_string());
+            format!("{by} goes on with {now} in place of {before}: {reason} [{account}]")
         }
         Entry::Disconnected(Disconnected { connection, reason, said }) => {
             let said = said.iter().map(|(kind, traffic)| {

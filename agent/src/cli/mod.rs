@@ -22,6 +22,7 @@ mod status;
 mod study;
 mod version;
 mod version_in_use;
+mod witness;
 mod workbench;
 
 use std::ffi::OsString;
@@ -99,6 +100,9 @@ enum Command {
     /// Show, verify or export the site's own record of what it accepted and what left
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Show what this site has seen of the coordinator's log, or go on with another one
+    #[command(subcommand)]
+    Witness(witness::Command),
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
@@ -206,6 +210,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Status(options)) => status::run(&common, &options).await,
             Some(Command::Study(command)) => study::run(&common, command).await,
             Some(Command::Policy(command)) => policy::run(&common, &command),
+            Some(Command::Witness(command)) => witness::run(&common, command).await,
             Some(Command::Ledger(command)) => ledger::run(&common, &command),
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,

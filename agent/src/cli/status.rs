@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Common, Failure, daemon, output};
+use super::{Common, Failure, daemon, output, witness};
 use crate::control_socket::{Reply, Request};
 use crate::report::Status;
 use crate::session::{ConnectionState, Decision, DeclinedStatus, TaskStatus};
@@ -57,6 +57,7 @@ fn show(status: &Status) {
         output::line(line);
     }
     output::line(ledger(status));
+    output::line(witness::in_words(&status.witness));
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
     }

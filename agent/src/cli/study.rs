@@ -50,11 +50,11 @@ pub(super) struct Decision {
 /// Digits of a digest that nobody types by chance.
 const DIGITS_MIN: usize = 8;
 
-fn person(text: &str) -> Result<String, String> {
+pub(super) fn person(text: &str) -> Result<String, String> {
     plain(text, PERSON_BYTES_MAX)
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     plain(text, TEXT_BYTES_MAX)
 }
 
@@ -234,7 +234,7 @@ fn decide_alone(
 }
 
 /// The account under which somebody decides: the user's name on this machine.
-fn user() -> String {
+pub(super) fn user() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))

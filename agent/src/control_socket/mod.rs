@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Person;
 use crate::report::{Status, StudyDetail, StudyRow};
+use crate::witness::WitnessStatus;
 
 /// A request is a line of some hundred bytes.
 pub const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -31,6 +32,11 @@ pub enum Request {
         which: Which,
         /// What was decided.
         person: Person,
+        /// By whom, and why.
+        word: Word,
+    },
+    /// Go on with the log that the coordinator shows, although it is another one.
+    WitnessAccept {
         /// By whom, and why.
         word: Word,
     },
@@ -71,6 +77,8 @@ pub enum Reply {
     StudyShow(Box<StudyDetail>),
     /// To [`Request::StudyDecide`]: the study as it is now.
     StudyDecided(Box<StudyRow>),
+    /// To [`Request::WitnessAccept`]: how the site stands as a witness now.
+    WitnessAccepted(WitnessStatus),
     /// The request was understood and is not granted (exit code 4).
     Refused {
         /// In a sentence.

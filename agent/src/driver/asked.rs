@@ -35,12 +35,11 @@ impl Driver {
                 }
                 Err(message) => Reply::Failed { message },
             },
-            Request::StudyDecide { which, person, mut word } => {
-                // The name is the person's word, the number the kernel's.
-                if let Some(uid) = uid {
-                    word.account = format!("{} (uid {uid})", word.account);
-                }
-                return self.decide(which, person, word, to);
+            Request::StudyDecide { which, person, word } => {
+                return self.decide(which, person, of_account(word, uid), to);
+            }
+            Request::WitnessAccept { word } => {
+                return self.accept_history(of_account(word, uid), to);
             }
         };
         // The person may have gone.
@@ -68,6 +67,7 @@ impl Driver {
             },
             policy: PolicyStatus::of(rules.policy.as_ref(), &rules.moment, shared.clock.wall()),
             ledger: shared.ledger.status(),
+            witness: shared.witness.status(),
             approvals,
             link_trouble: self.link_trouble.clone(),
             session: self.session.status(shared.clock.now()),
@@ -94,6 +94,14 @@ impl Driver {
             }
         });
     }
+}
+
+/// The name is the person's word, the number the kernel's.
+fn of_account(mut word: Word, uid: Option<u32>) -> Word {
+    if let Some(uid) = uid {
+        word.account = format!("{} (uid {uid})", word.account);
+    }
+    word
 }
 
 fn decide(

@@ -107,9 +107,9 @@ impl Driver {
             };
             self.tasks.spawn(listener.listen(heard));
         }
-        let clock = &self.shared.clock;
+        let Shared { clock, witness, .. } = &*self.shared;
         self.connection = Some(connection);
-        self.session.handle_connected(clock.wall(), clock.now());
+        self.session.handle_connected(witness.records(), clock.wall(), clock.now());
     }
 
     pub(super) fn lost(&mut self, generation: u64, reason: String) {

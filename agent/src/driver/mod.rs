@@ -5,7 +5,7 @@
 //! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
 //! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which
 //! keeps the ledger ahead of what leaves. [`connection`]: one
-//! connection from dialling to its end. [`approval`]: studies whose approval ends. [`asked`]: answers to
+//! connection from dialling to its end. [`witness`]: what the coordinator's log is held against. [`approval`]: studies whose approval ends. [`asked`]: answers to
 //! people.
 
 mod approval;
@@ -18,6 +18,7 @@ pub mod shared;
 mod study;
 mod task;
 mod upload;
+mod witness;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::control_socket::server::Asked;
 use crate::link::advice::advice;
 use crate::rules::Rules;
 use crate::session::{Action, ActionId, Done, Session};
+use crate::witness::HeadRow;
 use crate::worker::TaskFolder;
 
 pub(crate) use asked::{find as find_study, ledger_word, rows as study_rows, said};
@@ -83,6 +85,10 @@ pub struct Driver {
     /// Counts connections, so that a late word of an old one is known as such.
     generation: u64,
     link_trouble: Option<String>,
+    /// A roll call came whose place in the log was not asked for yet.
+    is_head_due: bool,
+    /// What the coordinator's log was last found to contradict this site with.
+    contradicted: Option<HeadRow>,
     /// The day on which people were told of approvals last.
     announced: Option<Date>,
     running: HashMap<ActionId, CancellationToken>,
@@ -105,6 +111,8 @@ impl Driver {
             connection: None,
             generation: 0,
             link_trouble: None,
+            is_head_due: false,
+            contradicted: None,
             announced: None,
             running: HashMap::new(),
             files: HashMap::new(),
@@ -123,6 +131,7 @@ impl Driver {
         stop: CancellationToken,
     ) {
         let mut looks = tokio::time::interval(approval::LOOK_EVERY);
+        let mut heads = tokio::time::interval(witness::ASK_EVERY);
         loop {
             self.act();
             let due = self.session.next_deadline();
@@ -134,6 +143,7 @@ impl Driver {
                 Some(question) = asked.recv() => self.answer(question),
                 Some(rules) = rules.recv() => self.judge_again(rules),
                 _ = looks.tick() => self.look_at_approvals(),
+                _ = heads.tick() => self.ask_for_head(),
                 () = sleep_or_forever(wait) => self.session.handle_timeout(self.shared.clock.now()),
             }
         }
@@ -223,7 +233,7 @@ impl Driver {
             Event::Connected(connection) => self.connected(connection),
             Event::Lost { generation, reason } => self.lost(generation, reason),
             Event::Heard { generation, message } => {
-                if self.is_current(generation) {
+                if self.is_current(generation) && self.is_witnessed(&message) {
                     connection::note(&message);
                     if matches!(*message, Message::Plan(_)) {
                         self.look_at_approvals();

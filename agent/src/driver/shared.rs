@@ -16,6 +16,7 @@ use crate::link::Dialer;
 use crate::rules::Rules;
 use crate::session::Judged;
 use crate::state::{Cache, KeptStudy, StateFolder};
+use crate::witness::Witness;
 use crate::worker::Programs;
 
 use super::study;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub state: Mutex<StateFolder>,
     /// The site's own record: what is to leave stands there first.
     pub ledger: Ledger,
+    /// What this site has seen of the coordinator's log.
+    pub witness: Witness,
     /// Studies without the operators' signatures that this run has written into it.
     pub unsigned: AtomicUsize,
 }
@@ -67,13 +70,15 @@ pub struct Parts {
     pub state: StateFolder,
     /// The site's own record.
     pub ledger: Ledger,
+    /// What this site has seen of the coordinator's log.
+    pub witness: Witness,
 }
 
 impl Shared {
     /// Everything of one daemon.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, rules, bundle, programs, clock, state, ledger } = parts;
+        let Parts { config, rules, bundle, programs, clock, state, ledger, witness } = parts;
         Self {
             upload: Mutex::new(rules.upload(clock.now())),
             rules: RwLock::new(Arc::new(rules)),
@@ -81,6 +86,7 @@ impl Shared {
             tasks: state.tasks(),
             state: Mutex::new(state),
             ledger,
+            witness,
             unsigned: AtomicUsize::new(0),
             bundle,
             bundle_folder: config.site.certificates(),

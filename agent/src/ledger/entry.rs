@@ -11,6 +11,7 @@ use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Person;
+use crate::witness::HeadRow;
 
 macro_rules! entries {
     ($($number:literal $kind:ident($body:ty), $name:literal, $doc:literal;)*) => {
@@ -64,6 +65,8 @@ entries! {
     9 Sent(Sent), "sent", "How far the transfer got.";
     10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
     11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
+    12 Contradicted(Contradicted), "contradicted", "The coordinator showed a log that does not go on from the one that this site witnessed.";
+    13 HistoryAccepted(HistoryAccepted), "history-accepted", "A person went on with such a log; written before the site does.";
 }
 
 impl Entry {
@@ -71,9 +74,12 @@ impl Entry {
     #[must_use]
     pub fn study(&self) -> Option<&StudyId> {
         match self {
-            Self::Started(_) | Self::Connected(_) | Self::Disconnected(_) | Self::Renewing(_) => {
-                None
-            }
+            Self::Started(_)
+            | Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::Renewing(_)
+            | Self::Contradicted(_)
+            | Self::HistoryAccepted(_) => None,
             Self::Word(Word { study, .. })
             | Self::Study(StudyStands { study, .. })
             | Self::Fetched(Fetched { study, .. })
@@ -290,6 +296,32 @@ pub struct Settled {
     pub counted: bool,
 }
 
+/// The coordinator's log is not the one that this site witnessed. Both heads lie in `STATE/witness`, signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contradicted {
+    /// What this site keeps.
+    pub kept: HeadRow,
+    /// What it was shown.
+    pub told: HeadRow,
+    /// What does not fit.
+    pub why: String,
+}
+
+/// A person's word that this site goes on with another history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryAccepted {
+    /// What this site kept.
+    pub before: Option<HeadRow>,
+    /// What it goes on from.
+    pub now: HeadRow,
+    /// Who says so, by their own word.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The account on this machine: its name by its own word, its number as the kernel says.
+    pub account: String,
+}
+
 /// One record: its time and what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -426,6 +458,26 @@ pub(super) mod tests {
             assert!(Line::read(other, &bytes).unwrap_err().contains("another kind"));
         }
         assert!(Line::read(99, b"{}").unwrap_err().contains("kind 99 is not known"));
+    }
+
+    #[test]
+    fn what_is_said_of_the_coordinators_log_has_numbers_of_its_own() {
+        let head = |records| HeadRow { records, root: Digest([0xab; 32]) };
+        let contradicted =
+            Contradicted { kept: head(9), told: head(8), why: "it is shorter".into() };
+        let accepted = HistoryAccepted {
+            before: Some(head(9)),
+            now: head(8),
+            by: "Dr. Ada".into(),
+            reason: "the operators restored a copy".into(),
+            account: "agent (uid 990)".into(),
+        };
+        let all: [(u16, Entry); 2] = [(12, contradicted.into()), (13, accepted.into())];
+        for (number, entry) in all {
+            assert_eq!((entry.kind(), entry.study()), (number, None));
+            let line = Line { at: WallMillis(7), entry };
+            assert_eq!(Line::read(number, &line.to_bytes().unwrap()), Ok(line));
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ impl Standing {
             | Entry::Connected(_)
             | Entry::Disconnected(_)
             | Entry::Renewing(_)
+            | Entry::Contradicted(_)
+            | Entry::HistoryAccepted(_)
             | Entry::Fetched(_)
             | Entry::Sending(_)
             | Entry::Sent(_) => {}

@@ -157,21 +157,25 @@ async fn write_out(mut writer: FrameWriter, mut waiting: mpsc::Receiver<Frame>) 
 
 #[cfg(test)]
 mod tests {
+    use consilium_common::signed::Signed;
     use consilium_common::time::WallMillis;
-    use consilium_common::wire::messages::{Heartbeat, Hello, Welcome};
+    use consilium_common::wire::messages::{Heartbeat, Hello, LogHead, Welcome};
 
     use super::*;
 
     #[test]
     fn only_what_a_coordinator_may_send_passes_and_the_rest_is_told_why() {
         let wall = WallMillis(7);
-        let welcome = Message::from(Welcome { coordinator: "c".into(), wall });
+        let signed = Signed::from_parts(Vec::new(), Vec::new());
+        let head = LogHead { signed, proof: Vec::new() };
+        let welcome = Message::from(Welcome { coordinator: "c".into(), wall, head });
         let heartbeat = Message::from(Heartbeat { wall });
         for message in [welcome.clone(), heartbeat] {
             assert_eq!(judge(&message.to_frame().unwrap()), Ok(message));
         }
         let code = |frame: &Frame| judge(frame).unwrap_err().code;
-        let hello = Message::from(Hello { agent: "a".into(), wall, accepted: vec![] });
+        let hello =
+            Message::from(Hello { agent: "a".into(), wall, accepted: vec![], witnessed: 0 });
         assert_eq!(code(&hello.to_frame().unwrap()), Code::Unexpected);
         let mut frame = welcome.to_frame().unwrap();
         frame.body.push(0);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::{Millis, WallMillis};
-use consilium_common::wire::messages::{Message, SitePhase, Welcome};
+use consilium_common::wire::messages::{Hello, Message, SitePhase, Welcome};
 use consilium_common::wire::reject::Code;
 
 use super::action::{Action, ActionId, Done, Judged};
@@ -65,10 +65,12 @@ impl Session {
     }
 
     /// The control stream that [`Action::Connect`] asked for is open. `wall` is this machine's
-    /// calendar clock.
-    pub fn handle_connected(&mut self, wall: WallMillis, now: Millis) {
-        let accepted = self.studies.accepted();
-        self.link.connected(&self.agent, accepted, wall, now, &mut self.out);
+    /// calendar clock, `witnessed` the number of records of the coordinator's log under the head that this
+    /// site keeps.
+    pub fn handle_connected(&mut self, witnessed: u64, wall: WallMillis, now: Millis) {
+        let (agent, accepted) = (self.agent.clone(), self.studies.accepted());
+        let hello = Hello { agent, wall, accepted, witnessed };
+        self.link.connected(hello, now, &mut self.out);
     }
 
     /// The connection is lost, was closed, or did not come about. `jitter` is uniform over all u32.
@@ -82,8 +84,9 @@ impl Session {
         self.memory.forget(|study| studies.knows(study));
     }
 
-    /// A control message came. Receipts and roll calls were verified by the caller against the
-    /// pinned log key; nothing else is trusted. `wall` is this machine's calendar clock.
+    /// A control message came. Receipts, roll calls and the log's head in Welcome were verified by the
+    /// caller against the pinned log key, the head also against the one that the site keeps; nothing else
+    /// is trusted. `wall` is this machine's calendar clock.
     pub fn handle_message(&mut self, message: Message, wall: WallMillis, now: Millis) {
         if !self.out.is_open() {
             return self.handle_greeting(message, now);
@@ -110,8 +113,10 @@ impl Session {
                 );
                 self.memory.last_objection = Some(text);
             }
-            Message::Heartbeat(_) => {}
+            // Other heads are the caller's alone.
+            Message::Heartbeat(_) | Message::LogHead(_) => {}
             Message::Welcome(_)
+            | Message::HeadWanted(_)
             | Message::Hello(_)
             | Message::StudyAnswer(_)
             | Message::PlanAnswer(_)

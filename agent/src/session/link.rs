@@ -1,6 +1,5 @@
 //! The connection as the session sees it: connect, Hello, Welcome, heartbeats, and back off.
 
-use consilium_common::ids::Digest;
 use consilium_common::limits::{CLOCK_SKEW_MAX, CONNECTION_IDLE_MAX, HEARTBEAT_INTERVAL};
 use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages::{Heartbeat, Hello, Refused, Welcome};
@@ -60,21 +59,12 @@ impl Link {
         self.since = now;
     }
 
-    pub(super) fn connected(
-        &mut self,
-        agent: &str,
-        accepted: Vec<Digest>,
-        wall: WallMillis,
-        now: Millis,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn connected(&mut self, hello: Hello, now: Millis, out: &mut Outbox) {
         if self.state != State::Connecting {
             return;
         }
         self.enter(State::Greeting, now);
-        self.clock = (wall, now);
-        let agent = agent.to_owned();
-        let hello = Hello { agent, wall, accepted };
+        self.clock = (hello.wall, now);
         out.greet(hello, now);
     }
 

@@ -7,6 +7,7 @@
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
 //! STATE/local/        each study's current local state, which never leaves          → local.rs
 //! STATE/ledger/       the site's own record of what left, and why                    → crate::ledger
+//! STATE/witness/      the head of the coordinator's log that this site has seen      → crate::witness
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
 //! STATE/tasks/        private folders of running workers; swept at start
 //! STATE/set-aside/    files that could not be read: nothing is deleted unread

@@ -11,16 +11,18 @@ use consilium_certs::bundle::{CoordinatorBundle, OperatorBundle};
 use consilium_certs::ca::Ca;
 use consilium_certs::issue::{MACHINE_LENGTH, PERSON_LENGTH};
 use consilium_certs::tls::server_config;
+use consilium_common::audit::tree::Tree;
 use consilium_common::audit::{
-    Entry, Outcome as RoundOutcome, Receipt as ReceiptDocument, RollCall as RollCallDocument,
-    Status,
+    Checkpoint, Entry, Outcome as RoundOutcome, Receipt as ReceiptDocument,
+    RollCall as RollCallDocument, Status,
 };
 use consilium_common::ids::{Digest, Round, SiteId, Version};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
 use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::messages::{
-    Message, Plan, Receipt, RollCall, StudyOffer, TaskKind, UpdateOffer, UpdateWanted, Welcome,
+    LogHead, Message, Plan, Receipt, RollCall, StudyOffer, TaskKind, UpdateOffer, UpdateWanted,
+    Welcome,
 };
 use consilium_common::wire::reject::Code;
 use consilium_io::SystemClock;
@@ -32,6 +34,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Blobs = Arc<Mutex<HashMap<Digest, Vec<u8>>>>;
+
+const CONSORTIUM: &str = "thorax";
 
 /// The consortium's files, and a coordinator that listens.
 pub(crate) struct Coordinator {
@@ -51,7 +55,7 @@ impl Coordinator {
         let clock = SystemClock::open();
         let now = clock.wall();
         let root = folder.path().join("ca");
-        let mut ca = Ca::init(&root, &"thorax".parse().unwrap(), 1, now).unwrap();
+        let mut ca = Ca::init(&root, &CONSORTIUM.parse().unwrap(), 1, now).unwrap();
         let operator = ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now).unwrap();
         let hosts = ["127.0.0.1".to_owned()];
         let ours = ca.issue_coordinator(&hosts, MACHINE_LENGTH, now).unwrap();
@@ -125,7 +129,11 @@ impl Coordinator {
         assert!(matches!(agent.hear().await, Message::Hello(_)));
         let wall = self.clock.wall();
         let coordinator = "scripted".to_owned();
-        agent.say(Welcome { coordinator, wall }).await;
+        // Its log is always empty, which goes on from itself.
+        let empty = Checkpoint::of(CONSORTIUM, &Tree::new());
+        let signed = Signed::sign(empty.to_bytes(), &self.log_key);
+        let head = LogHead { signed, proof: Vec::new() };
+        agent.say(Welcome { coordinator, wall, head }).await;
         agent
     }
 

@@ -12,7 +12,7 @@ pub mod roll_call;
 pub mod tree;
 
 pub use checkpoint::Checkpoint;
-pub use proof::{ProofError, Prover};
+pub use proof::{Blocks, ProofError, Prover};
 pub use receipt::Receipt;
 pub use record::Record;
 pub use roll_call::{Entry, Outcome, RollCall, Status};

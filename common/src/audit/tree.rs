@@ -58,15 +58,20 @@ impl Tree {
 
     /// Adds a leaf.
     pub fn push(&mut self, leaf: Hash) {
-        let mut node = leaf;
-        // Each trailing one of the size is a perfect subtree that the new leaf completes.
-        for _ in 0..self.size.trailing_ones() {
+        self.push_perfect(leaf, 0);
+    }
+
+    /// Adds a perfect subtree of 2^`level` leaves by its root; the size must be a multiple of 2^`level`.
+    pub(super) fn push_perfect(&mut self, root: Hash, level: u32) {
+        let mut node = root;
+        // Each trailing one of the size, counted in such subtrees, is one that the new one completes.
+        for _ in 0..(self.size >> level).trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 node = node_hash(&left, &node);
             }
         }
         self.peaks.push(node);
-        self.size += 1;
+        self.size += 1 << level;
     }
 
     /// The tree's root; of the empty tree SHA-256 of nothing (RFC 6962 §2.1).

@@ -13,6 +13,8 @@ use crate::ids::{Digest, Round, StudyId, Version};
 use crate::signed::{Signature, Signed};
 use crate::time::{Millis, WallMillis};
 
+pub use super::witness::{HeadWanted, LogHead};
+
 macro_rules! registry {
     ($($number:literal $must_know:literal $kind:ident,)*) => {
         /// Any control message.
@@ -71,6 +73,7 @@ registry! {
     4 false Progress,
     5 true UpdateOffer,
     6 true TaskFailed,
+    7 true HeadWanted,
     64 true Welcome,
     65 true Refused,
     66 true StudyOffer,
@@ -80,6 +83,7 @@ registry! {
     70 true UpdateRefused,
     71 true Receipt,
     72 true RollCall,
+    73 true LogHead,
     128 false Heartbeat,
     129 false Refusal,
 }
@@ -93,6 +97,9 @@ pub struct Hello {
     pub wall: WallMillis,
     /// Studies that the site accepted, by digest.
     pub accepted: Vec<Digest>,
+    /// How many records of the coordinator's log are under the head that this site keeps; 0 if it
+    /// keeps none. Welcome has to go on from there.
+    pub witnessed: u64,
 }
 
 /// The site's word on a study.
@@ -195,6 +202,8 @@ pub struct Welcome {
     pub coordinator: String,
     /// The coordinator's calendar clock.
     pub wall: WallMillis,
+    /// Its log, as it stands: the site goes on only if it goes on from the one that it knows.
+    pub head: LogHead,
 }
 
 /// The coordinator refuses the connection and closes it.

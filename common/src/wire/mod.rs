@@ -6,8 +6,10 @@
 //!
 //! ```text
 //! agent                                  coordinator
-//!   Hello ─────────────────────────────────►           who I am, my clock, studies I accepted
-//!     ◄───────────────────────────────── Welcome        (or Refused, then the connection closes)
+//!   Hello ─────────────────────────────────►           who I am, my clock, studies I accepted,
+//!                                                      how much of the log I have witnessed
+//!     ◄───────────────────────────────── Welcome        the log's head and that it goes on from there
+//!                                                      (or Refused, then the connection closes)
 //!     ◄─────────────────────────────── StudyOffer       for each running study; bytes by digest
 //!   StudyAnswer ───────────────────────────►           accepted | pending | refused (code)
 //!     ◄───────────────────────────────────── Plan       round, task, base, preparation, time left
@@ -36,3 +38,4 @@ pub mod frame;
 pub mod messages;
 pub mod operator;
 pub mod reject;
+pub mod witness;

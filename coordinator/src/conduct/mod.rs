@@ -21,7 +21,7 @@ pub use addresses::Addresses;
 pub use fetches::{Fetches, Part, RoundBlob};
 pub use quarantine::{Quarantine, Term};
 
-use crate::limits::{CONNECTIONS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN};
+use crate::limits::{CONNECTIONS, HEADS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN};
 
 /// What a site does, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Deed {
     Readiness,
     /// Offers an update of a round that is not open.
     OldOffer,
+    /// Asks how the log stands.
+    HeadWanted,
     /// Sends or asks for something that had to be refused.
     Vain,
 }
@@ -49,6 +51,7 @@ impl Deed {
             Self::Message => "sends more messages than an agent has use for",
             Self::Readiness => "accepts and declines studies without end",
             Self::OldOffer => "offers updates of old rounds without end",
+            Self::HeadWanted => "asks again and again how the log stands",
             Self::Vain => "goes on sending and asking for what is refused",
         }
     }
@@ -61,6 +64,7 @@ pub struct Conduct {
     messages: Bucket,
     readiness: Bucket,
     old_offers: Bucket,
+    heads: Bucket,
     vain: Bucket,
     streams: Bucket,
     /// What it may fetch.
@@ -76,6 +80,7 @@ impl Conduct {
             messages: Bucket::new(MESSAGES, now),
             readiness: Bucket::new(READINESS_CHANGES, now),
             old_offers: Bucket::new(OLD_OFFERS, now),
+            heads: Bucket::new(HEADS, now),
             vain: Bucket::new(VAIN, now),
             streams: Bucket::new(STREAMS, now),
             fetches: Fetches::new(now),
@@ -89,6 +94,7 @@ impl Conduct {
             Deed::Message => &mut self.messages,
             Deed::Readiness => &mut self.readiness,
             Deed::OldOffer => &mut self.old_offers,
+            Deed::HeadWanted => &mut self.heads,
             Deed::Vain => &mut self.vain,
         };
         bucket.take(now)
@@ -119,6 +125,9 @@ mod tests {
             for _ in 0..2 {
                 assert_eq!(conduct.stream_delay(now), Millis::ZERO, "streams of round {round}");
             }
+            if round % 700 == 0 {
+                assert!(conduct.allows(Deed::HeadWanted, now), "the log's head in round {round}");
+            }
             if round % (70 * 60) == 0 {
                 let told = (0..64).all(|_| {
                     conduct.allows(Deed::Readiness, now)
@@ -132,7 +141,15 @@ mod tests {
 
     #[test]
     fn every_flood_is_noticed_within_seconds() {
-        for deed in [Deed::Connect, Deed::Message, Deed::Readiness, Deed::OldOffer, Deed::Vain] {
+        let deeds = [
+            Deed::Connect,
+            Deed::Message,
+            Deed::Readiness,
+            Deed::OldOffer,
+            Deed::HeadWanted,
+            Deed::Vain,
+        ];
+        for deed in deeds {
             let mut conduct = Conduct::new(Millis(0));
             let until = (0..100_000).find(|n| !conduct.allows(deed, Millis(n / 20)));
             assert!(until.is_some(), "{}", deed.flood());

@@ -14,7 +14,7 @@ use consilium_common::tensor::flat::decode_model;
 use consilium_common::update::sections::{Header, encode_update};
 use consilium_common::update::words::{Metrics, Schema, Words};
 use consilium_common::wire::messages::{
-    Message, Plan, RunState, StudyOffer, TaskKind, UpdateOffer,
+    LogHead, Message, Plan, RunState, StudyOffer, TaskKind, UpdateOffer,
 };
 use consilium_io::SystemClock;
 use consilium_io::net::transfer::Sink;
@@ -109,6 +109,10 @@ impl Store for Fake {
     }
 
     async fn export(&self) -> Result<Exported, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn head(&self, _witnessed: u64) -> Result<LogHead, StoreError> {
         Err(StoreError::Closed)
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
-use consilium_common::wire::messages::{Answer, Heartbeat, Message, Refusal, StudyAnswer, Welcome};
+use consilium_common::wire::messages::{
+    Answer, Heartbeat, LogHead, Message, Refusal, StudyAnswer, Welcome,
+};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};
 use tokio::sync::mpsc;
@@ -57,7 +59,11 @@ pub(super) async fn run(
     }
     let address = carrier.remote_address();
     tracing::info!(%site, %address, agent = hello.agent, "connected");
-    let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall() };
+    let head = match log_head(&server, &site, hello.witnessed).await {
+        Ok(head) => head,
+        Err(broken) => return end(&server, &*carrier, &site, broken).await,
+    };
+    let welcome = Welcome { coordinator: PROGRAM.to_owned(), wall: server.clock.wall(), head };
     let arrival = server.sites.arrive(&site, Arc::clone(&carrier), welcome.into());
     gone(&server, &site, arrival.replaced).await;
     // It may have been put out between its handshake and now, when there was nothing to cut.
@@ -103,6 +109,21 @@ async fn end(server: &Server, carrier: &dyn Carrier, site: &SiteId, broken: Brok
     } else {
         sites::close(carrier, broken.code, &broken.detail);
     }
+}
+
+/// The log's head for a site that keeps one over `witnessed` records.
+async fn log_head(server: &Server, site: &SiteId, witnessed: u64) -> Result<LogHead, Broken> {
+    let records = server.store.records();
+    if witnessed > records {
+        tracing::error!(
+            %site, witnessed, records,
+            "this site keeps a signed head over more records than this log has: the log was brought \
+             back from an older copy, or is another one. The site takes no part until a person there \
+             says `consilium-agent witness accept`"
+        );
+    }
+    let head = server.store.head(witnessed).await;
+    head.map_err(|error| Broken::new(Code::CoordinatorFault, error))
 }
 
 /// A site that was put out stands in the log of record, once.
@@ -213,6 +234,12 @@ impl Session<'_> {
         };
         match message {
             Message::StudyAnswer(answer) => self.study_answer(kind, answer).await,
+            Message::HeadWanted(wanted) => {
+                self.counts(Deed::HeadWanted)?;
+                let head = log_head(self.server, self.site, wanted.witnessed).await?;
+                self.server.sites.send(self.site, head.into());
+                Ok(())
+            }
             Message::Heartbeat(_) => Ok(()),
             Message::Refusal(refusal) => {
                 let Refusal { kind, code, detail } = refusal;

@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use consilium_common::audit::record::StudySubmitted;
-use consilium_common::audit::{Checkpoint, Record, RollCall};
+use consilium_common::audit::{Checkpoint, ProofError, Record, RollCall};
 use consilium_common::ids::{Digest, Round, StudyId, Version};
 use consilium_common::signed::Signed;
 use consilium_common::wire::codec::CodecError;
+use consilium_common::wire::messages::LogHead;
 use consilium_io::IoError;
 use consilium_io::disk::{BlobError, LockError, LogError};
 use consilium_io::net::transfer::{PartialSink, Source, TransferError};
@@ -106,6 +107,9 @@ pub enum StoreError {
         "the index pointed to a record that is not the one looked for: restart, which rebuilds it"
     )]
     Astray,
+    /// The log in memory is not the one on the disk.
+    #[error("no proof could be made of the log: {0}; restart, which reads it again")]
+    Proof(#[from] ProofError),
     /// The store was closed, or its thread died.
     #[error("the store is closed")]
     Closed,
@@ -208,6 +212,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// The log cannot be read, or the store is closed.
     async fn export(&self) -> Result<Exported, StoreError>;
+
+    /// The signed head of all durable records, with the proof that they go on from the first `witnessed`
+    /// ones; without it if there are fewer.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the store is closed.
+    async fn head(&self, witnessed: u64) -> Result<LogHead, StoreError>;
 }
 
 /// The log up to a signed head.

@@ -249,7 +249,7 @@ pub fn unreachable(error: &ConnectError) -> Closed {
 #[must_use]
 pub fn hello() -> Hello {
     let (agent, wall) = ("hostile 1".to_owned(), SystemClock::open().wall());
-    Hello { agent, wall, accepted: Vec::new() }
+    Hello { agent, wall, accepted: Vec::new(), witnessed: 0 }
 }
 
 /// The context of a push for a plan.

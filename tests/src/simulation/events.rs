@@ -1,6 +1,8 @@
 //! What happens, and whom it concerns.
 
 use consilium_agent::session as agent;
+use consilium_common::audit::Checkpoint;
+use consilium_common::signed::Signed;
 use consilium_common::time::Millis;
 use consilium_common::wire::messages::{self as m, Message};
 use consilium_common::wire::reject::Code;
@@ -199,7 +201,11 @@ impl World {
     fn greet(&mut self, link: LinkId, site: usize) {
         let coordinator = "consilium 0.1.0".to_owned();
         let wall = self.coordinator_wall();
-        self.arrive(link, m::Welcome { coordinator, wall }.into());
+        // Witnesses are the daemon's edge: sites do not look at it here.
+        let none = Checkpoint { origin: String::new(), size: 0, root: [0; 32] };
+        let signed = Signed::from_parts(none.to_bytes(), Vec::new());
+        let head = m::LogHead { signed, proof: Vec::new() };
+        self.arrive(link, m::Welcome { coordinator, wall, head }.into());
         for study in 0..self.studies.len() {
             let terms = &self.studies[study];
             let offer = m::StudyOffer {

@@ -51,7 +51,7 @@ impl World {
         let id = LinkId(self.last_link);
         self.links.insert(id, Link { site, opened: now, ..Link::default() });
         here.link = Some(id);
-        session.handle_connected(wall, now);
+        session.handle_connected(0, wall, now);
     }
 
     /// The sites' calendar clocks are right.

@@ -67,7 +67,8 @@
 //! # What is not modelled
 //! Bytes on the wire (frames, blob offsets: the goldens), the index and the checkpoint's signature (the
 //! tests of the store), operators who read slowly, quarantine, TLS and certificates, threads and their
-//! timing, the worker's own arithmetic: the kill tests run the real programs for those.
+//! timing, the worker's own arithmetic, sites as witnesses of the log (a coordinator that was brought back
+//! from a copy has had every site's word that it goes on with it): the kill tests run the real programs for those.
 
 #![expect(
     clippy::unwrap_used,

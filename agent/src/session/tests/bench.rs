@@ -22,6 +22,11 @@ use crate::session::{
 
 pub(super) const WALL: WallMillis = WallMillis(1_795_000_000_000);
 
+/// A head of the log, which the session leaves to its edge.
+pub(super) fn head() -> m::LogHead {
+    m::LogHead { signed: Signed::from_parts(Vec::new(), Vec::new()), proof: Vec::new() }
+}
+
 pub(super) fn digest(n: u8) -> Digest {
     Digest([n; 32])
 }
@@ -177,9 +182,13 @@ impl Bench {
     }
 
     pub(super) fn connect(&mut self) -> Vec<Action> {
-        self.session.handle_connected(WALL, self.now);
+        self.session.handle_connected(0, WALL, self.now);
         assert_eq!(self.names(), ["send-hello"]);
-        self.say(m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WALL });
+        self.say(m::Welcome {
+            coordinator: "consilium 0.1.0".to_owned(),
+            wall: WALL,
+            head: head(),
+        });
         self.take()
     }
 

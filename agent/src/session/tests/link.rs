@@ -6,7 +6,8 @@ use super::bench::*;
 use crate::session::{Action, ConnectionState, Decision};
 
 fn welcome(wall: u64) -> Welcome {
-    Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WallMillis(wall) }
+    let coordinator = "consilium 0.1.0".to_owned();
+    Welcome { coordinator, wall: WallMillis(wall), head: head() }
 }
 
 #[test]
@@ -16,11 +17,12 @@ fn hello_names_the_accepted_studies_and_nothing_else_is_said_before_welcome() {
     setup.retained.push(retained("mnist", 3));
     let mut bench = Bench::new(setup);
     assert_eq!(bench.names(), ["connect"]);
-    bench.session.handle_connected(WALL, bench.now);
+    bench.session.handle_connected(42, WALL, bench.now);
     let hello = Hello {
         agent: "consilium-agent 0.1.0".to_owned(),
         wall: WALL,
         accepted: vec![digest(1), digest(2)],
+        witnessed: 42,
     };
     let message = Box::new(Message::Hello(hello));
     assert_eq!(bench.take(), [Action::Send { message }]);
@@ -55,7 +57,7 @@ fn a_lost_connection_is_sought_again_with_growing_waits_until_welcome() {
 fn a_connection_that_is_accepted_and_refused_without_welcome_counts_as_failed() {
     let mut bench = Bench::new(setup());
     bench.take();
-    bench.session.handle_connected(WALL, bench.now);
+    bench.session.handle_connected(0, WALL, bench.now);
     let detail = "ask the operator".to_owned();
     bench.say(Refused { code: Code::NotInRoster, detail, retry_after: None });
     bench.lose_connection();
@@ -70,7 +72,7 @@ fn a_site_in_quarantine_does_not_knock_before_its_time() {
     for (told, held_off) in [(40_000, 40_000), (u64::MAX, 3_600_000), (0, 0)] {
         let mut bench = Bench::new(setup());
         bench.take();
-        bench.session.handle_connected(WALL, bench.now);
+        bench.session.handle_connected(0, WALL, bench.now);
         bench.take();
         let detail = "malformed: no frame".to_owned();
         let retry_after = Some(Millis(told));
@@ -94,7 +96,7 @@ fn clocks_more_than_five_minutes_apart_close_the_connection() {
         for wall in [WALL.0 + skew, WALL.0 - skew] {
             let mut bench = Bench::new(setup());
             bench.take();
-            bench.session.handle_connected(WALL, bench.now);
+            bench.session.handle_connected(0, WALL, bench.now);
             bench.take();
             bench.say(welcome(wall));
             let names = bench.names();
@@ -109,7 +111,7 @@ fn clocks_more_than_five_minutes_apart_close_the_connection() {
 fn time_between_hello_and_welcome_is_no_skew() {
     let mut bench = Bench::new(setup());
     bench.take();
-    bench.session.handle_connected(WALL, bench.now);
+    bench.session.handle_connected(0, WALL, bench.now);
     bench.pass(29_000);
     bench.say(welcome(WALL.0 + 29_000 + 300_000));
     assert!(!bench.names().contains(&"close"));
@@ -119,7 +121,7 @@ fn time_between_hello_and_welcome_is_no_skew() {
 fn a_coordinator_that_never_says_welcome_is_left() {
     let mut bench = Bench::new(setup());
     bench.take();
-    bench.session.handle_connected(WALL, bench.now);
+    bench.session.handle_connected(0, WALL, bench.now);
     bench.take();
     bench.pass(30_000);
     assert_eq!(bench.names(), ["close"]);

@@ -50,7 +50,8 @@ impl Coordinator {
             bytes: 900,
             signatures: Vec::new(),
         };
-        let welcome = m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WALL };
+        let welcome =
+            m::Welcome { coordinator: "consilium 0.1.0".to_owned(), wall: WALL, head: head() };
         self.ready = false;
         vec![welcome.into(), offer.into()]
     }
@@ -220,7 +221,7 @@ impl World {
         match action {
             Action::Connect => {
                 self.connected = true;
-                self.session.handle_connected(WALL, self.now);
+                self.session.handle_connected(0, WALL, self.now);
                 None
             }
             Action::Close { reason } => panic!("{reason}"),

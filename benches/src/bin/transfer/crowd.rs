@@ -113,7 +113,7 @@ impl Agent {
         let opened = control::open(&*dialed.carrier).await;
         let (control, mut heard) = opened.map_err(|error| error.to_string())?;
         let (agent, wall) = ("consilium-agent bench".to_owned(), self.clock.wall());
-        let hello = Message::from(Hello { agent, wall, accepted: Vec::new() });
+        let hello = Message::from(Hello { agent, wall, accepted: Vec::new(), witnessed: 0 });
         control.send(&hello).map_err(|error| error.to_string())?;
         let patience = Duration::from_millis(CONNECTION_IDLE_MAX.0);
         match timeout(patience, heard.next()).await {

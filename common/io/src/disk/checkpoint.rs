@@ -87,8 +87,15 @@ pub fn load(
 /// # Errors
 /// The disk refused.
 pub fn write(path: &Path, checkpoint: &Checkpoint, key: &SecretKey) -> Result<(), IoError> {
-    let signed = Signed::<Checkpoint>::sign(checkpoint.to_bytes(), key);
-    let bytes = written(&signed).map_err(|error| IoError::at("encode", path)(error.into()))?;
+    keep(path, &Signed::<Checkpoint>::sign(checkpoint.to_bytes(), key))
+}
+
+/// Writes a checkpoint that somebody else signed, whole or not at all.
+///
+/// # Errors
+/// The disk refused.
+pub fn keep(path: &Path, signed: &Signed<Checkpoint>) -> Result<(), IoError> {
+    let bytes = written(signed).map_err(|error| IoError::at("encode", path)(error.into()))?;
     replace_private(path, &bytes)
 }
 

@@ -3,9 +3,13 @@
 //!
 //! A proof is a list of hashes of subtrees, and each subtree is a range of leaves. [`Prover`] takes the
 //! leaf hashes once, in order, from wherever they are, and folds those ranges as they pass: its memory
-//! is O(log n), whatever the size of the log.
+//! is O(log n), whatever the size of the log. Who proves often keeps [`Blocks`] and reads a block alone.
+
+mod blocks;
 
 use std::ops::Range;
+
+pub use blocks::{BLOCK, Blocks};
 
 use super::tree::{Hash, Tree, node_hash};
 use crate::limits::PROOF_HASHES_MAX;
@@ -126,16 +130,22 @@ impl Prover {
     /// Takes the hash of the next leaf, from leaf 0 on. What is given after the last one that counts
     /// changes nothing.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_perfect(leaf, 0);
+    }
+
+    /// The same for the next 2^`level` leaves at once, by the root over them. No subtree of the proof may
+    /// begin or end within them.
+    fn push_perfect(&mut self, root: Hash, level: u32) {
         let at = self.given;
-        self.given += 1;
+        self.given += 1 << level;
         let Some((range, place)) = self.subtrees.get(self.folded) else {
             return;
         };
         if at < range.start {
             return;
         }
-        self.tree.push(leaf);
-        if at + 1 < range.end {
+        self.tree.push_perfect(root, level);
+        if self.given < range.end {
             return;
         }
         let root = std::mem::take(&mut self.tree).root();

@@ -156,7 +156,7 @@ impl Agent {
 
     async fn hello(&mut self, wall: WallMillis) {
         let accepted = Vec::new();
-        self.say(Hello { agent: "test-agent 1".into(), wall, accepted }).await;
+        self.say(Hello { agent: "test-agent 1".into(), wall, accepted, witnessed: 0 }).await;
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "all but the one passed over")]

@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use consilium_common::audit::record::StudySubmitted;
-use consilium_common::audit::tree::{Tree, leaf_hash};
+use consilium_common::audit::tree::leaf_hash;
 use consilium_common::audit::{Checkpoint, Record, RollCall};
 use consilium_common::ids::{Digest, Round, StudyId, Version};
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::time::{Clock, WallMillis};
+use consilium_common::wire::messages::LogHead;
 use consilium_io::IoError;
 use consilium_io::disk::log::VisitResult;
 use consilium_io::disk::{Log, LogError, StateLock, sweep_temporary};
@@ -25,9 +26,11 @@ use super::{Exported, Pending, Store, StoreError};
 use crate::limits::{GROUP_COMMIT_MAX, STORE_QUEUE_MAX};
 
 mod export;
+mod history;
 mod start;
 
 use export::Hashed;
+use history::History;
 
 pub use start::Report;
 
@@ -61,6 +64,7 @@ enum Request {
     Append { kind: u16, payload: Vec<u8>, keys: Vec<Key>, answer: Answer },
     Find { key: Key, answer: oneshot::Sender<Result<Option<Record>, StoreError>> },
     Head { answer: oneshot::Sender<Head> },
+    Consistency { first: u64, answer: oneshot::Sender<Result<LogHead, StoreError>> },
     Close,
 }
 
@@ -96,14 +100,14 @@ impl LogStore {
         let checkpoints = checkpoint::writer(folder.join(schema::CHECKPOINT), setup.key.clone())?;
         // A killed process left one that is up to a second old, or none.
         if started.log.records() > 0 {
-            checkpoints.leave(Checkpoint::of(setup.origin, &started.tree));
+            checkpoints.leave(Checkpoint::of(setup.origin, started.history.tree()));
         }
         let (requests, queue) = mpsc::channel(STORE_QUEUE_MAX);
         let records = Arc::new(AtomicU64::new(started.log.records()));
         let keeper = Keeper {
             durable_bytes: started.log.bytes(),
             log: started.log,
-            tree: started.tree,
+            history: started.history,
             index: started.index,
             checkpoints,
             origin: setup.origin.to_owned(),
@@ -198,12 +202,19 @@ impl Store for LogStore {
         let (source, digest) = opened?;
         Ok(Exported { checkpoint, source, digest })
     }
+
+    async fn head(&self, witnessed: u64) -> Result<LogHead, StoreError> {
+        let (answer, head) = oneshot::channel();
+        let request = Request::Consistency { first: witnessed, answer };
+        self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
+        head.await.map_err(|_| StoreError::Closed)?
+    }
 }
 
 /// What the thread owns.
 struct Keeper {
     log: Log,
-    tree: Tree,
+    history: History,
     /// Bytes of the file that hold the tree's records.
     durable_bytes: u64,
     index: Index,
@@ -218,7 +229,7 @@ struct Keeper {
 impl Keeper {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
-            let (mut batch, mut finds, mut heads) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut batch, mut asked) = (Vec::new(), Vec::new());
             let mut closing = false;
             let mut next = Some(first);
             while let Some(request) = next {
@@ -226,21 +237,15 @@ impl Keeper {
                     Request::Append { kind, payload, keys, answer } => {
                         self.write(&mut batch, kind, &payload, keys, answer);
                     }
-                    Request::Find { key, answer } => finds.push((key, answer)),
-                    Request::Head { answer } => heads.push(answer),
                     Request::Close => closing = true,
+                    question => asked.push(question),
                 }
-                let waiting = batch.len() + finds.len() + heads.len();
-                let room = waiting < GROUP_COMMIT_MAX && !closing;
+                let room = batch.len() + asked.len() < GROUP_COMMIT_MAX && !closing;
                 next = if room { queue.try_recv().ok() } else { None };
             }
             self.commit(batch);
-            for (key, answer) in finds {
-                // Whoever asked may have gone meanwhile; the same below.
-                let _gone = answer.send(self.find(&key));
-            }
-            for answer in heads {
-                let _gone = answer.send(self.head());
+            for question in asked {
+                self.answer(question);
             }
             if closing {
                 break;
@@ -249,6 +254,22 @@ impl Keeper {
         self.index.flush();
         self.checkpoints.close();
         tracing::debug!(folder = %self.lock.folder().display(), "the store is closed");
+    }
+
+    /// Whoever asked may have gone meanwhile.
+    fn answer(&mut self, question: Request) {
+        match question {
+            Request::Find { key, answer } => {
+                let _gone = answer.send(self.find(&key));
+            }
+            Request::Head { answer } => {
+                let _gone = answer.send(self.head());
+            }
+            Request::Consistency { first, answer } => {
+                let _gone = answer.send(self.consistency(first));
+            }
+            Request::Append { .. } | Request::Close => {}
+        }
     }
 
     /// Writes one record of a batch; a failure is answered at once.
@@ -282,22 +303,22 @@ impl Keeper {
             let _gone = waiting.answer.send(result.clone());
         }
         if result.is_ok() {
-            self.checkpoints.leave(Checkpoint::of(&self.origin, &self.tree));
+            self.checkpoints.leave(Checkpoint::of(&self.origin, self.history.tree()));
         }
     }
 
     fn follow(&mut self, batch: &mut [Waiting]) -> Result<(), StoreError> {
         let mut entries = Vec::new();
         for waiting in batch {
-            self.tree.push(waiting.leaf);
             let offset = waiting.offset;
+            self.history.push(waiting.leaf, offset);
             entries.extend(waiting.keys.drain(..).map(|key| (key, offset)));
         }
         self.durable_bytes = self.log.bytes();
         let indexed = Indexed {
             records: self.log.records(),
             bytes: self.durable_bytes,
-            root: self.tree.root(),
+            root: self.history.tree().root(),
         };
         self.index.apply(entries, indexed)?;
         self.records.store(indexed.records, Ordering::Relaxed);
@@ -306,8 +327,14 @@ impl Keeper {
 
     /// The head of what is durable. After a failed write the log may hold more than the tree.
     fn head(&self) -> Head {
-        let checkpoint = Checkpoint::of(&self.origin, &self.tree);
+        let checkpoint = Checkpoint::of(&self.origin, self.history.tree());
         (Signed::sign(checkpoint.to_bytes(), &self.key), self.durable_bytes)
+    }
+
+    fn consistency(&mut self, first: u64) -> Result<LogHead, StoreError> {
+        let proof = self.history.proof(first, &self.log)?.unwrap_or_default();
+        let (signed, _) = self.head();
+        Ok(LogHead { signed, proof })
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<Record>, StoreError> {

@@ -10,6 +10,7 @@ use consilium_io::disk::log::{RecordRef, VisitResult};
 use consilium_io::disk::{Log, LogError, LogReport};
 
 use super::Setup;
+use super::history::History;
 use crate::limits::INDEX_BATCH_MAX;
 use crate::store::index::{Index, IndexError, Indexed};
 use crate::store::schema::{self, Key};
@@ -29,7 +30,7 @@ pub struct Report {
 /// What the log's thread goes on with.
 pub(super) struct Started {
     pub(super) log: Log,
-    pub(super) tree: Tree,
+    pub(super) history: History,
     pub(super) index: Index,
     pub(super) report: Report,
 }
@@ -53,7 +54,7 @@ pub(super) fn read(
     let path = folder.join(schema::CHECKPOINT);
     let signed = checkpoint::read(&path, setup.origin, &setup.key.public())?;
     let covered = signed.as_ref().map_or(0, |checkpoint| checkpoint.size);
-    let mut tree = Tree::new();
+    let mut history = History::default();
     let index_path = folder.join(schema::INDEX);
     let mut catching_up = CatchingUp::begin(&index_path);
     // Both are written only over what a sync of the log has covered, so the log had as many records.
@@ -62,11 +63,11 @@ pub(super) fn read(
     let log_path = folder.join(schema::LOG);
     let opened = Log::open(&log_path, covered.max(indexed), |at| {
         let record = Record::decode(at.kind, at.payload)?.ok_or(Unreadable::Kind(at.kind))?;
-        tree.push(leaf_hash(at.kind, at.payload));
-        if !agrees(signed.as_ref(), &tree) {
+        history.push(leaf_hash(at.kind, at.payload), at.offset);
+        if !agrees(signed.as_ref(), history.tree()) {
             return Err(Unreadable::OtherLog.into());
         }
-        catching_up.see(at, &record, (&tree, covered))?;
+        catching_up.see(at, &record, (history.tree(), covered))?;
         visit(&record, at.wall)
     });
     let (log, found) = match opened {
@@ -90,7 +91,7 @@ pub(super) fn read(
     if signed.is_none() {
         tell_what_nothing_vouches_for(folder, found);
     }
-    let rebuild = catching_up.end(&log, &tree);
+    let rebuild = catching_up.end(&log, history.tree());
     let (index, index_rebuilt) = match rebuild {
         Ok(index) => (index, None),
         Err(reason) => (rebuilt(setup, &log)?, (log.records() > 0).then_some(reason)),
@@ -100,7 +101,7 @@ pub(super) fn read(
     }
     let report =
         Report { records: found.records, dropped_bytes: found.dropped_bytes, index_rebuilt };
-    Ok(Started { log, tree, index, report })
+    Ok(Started { log, history, index, report })
 }
 
 /// Without a checkpoint a log may have lost its end, or all of it, and nothing would tell.

@@ -197,6 +197,14 @@ impl Log {
     /// # Errors
     /// No record starts there, or it no longer fits its checksum.
     pub fn read_at(&self, offset: u64) -> Result<Record, LogError> {
+        self.read_on(offset).map(|(record, _)| record)
+    }
+
+    /// The same, and where the record ends: the next one, if there is one, starts there.
+    ///
+    /// # Errors
+    /// As [`Log::read_at`].
+    pub fn read_on(&self, offset: u64) -> Result<(Record, u64), LogError> {
         self.check()?;
         let absent = || LogError::NoRecord { path: self.path.clone(), offset };
         let left = self.end.checked_sub(offset).ok_or_else(absent)?;
@@ -216,7 +224,8 @@ impl Log {
         if !header.fits(&payload) {
             return Err(absent());
         }
-        Ok(Record { kind: header.kind, wall: header.wall, payload })
+        let record = Record { kind: header.kind, wall: header.wall, payload };
+        Ok((record, offset + header.record_bytes()))
     }
 
     /// How many records there are; the next one's index.
