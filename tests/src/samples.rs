@@ -178,6 +178,7 @@ impl Samples {
             refused.into(),
             m::Receipt { signed: self.signed_receipt() }.into(),
             m::RollCall { signed: self.signed_roll_call() }.into(),
+            m::RenewCertificate { until: wall }.into(),
             m::Heartbeat { wall }.into(),
             m::Refusal { kind: 5, code: Code::Unexpected, detail }.into(),
         ]

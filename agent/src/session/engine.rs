@@ -110,7 +110,8 @@ impl Session {
                 );
                 self.memory.last_objection = Some(text);
             }
-            Message::Heartbeat(_) => {}
+            // The driver renews certificates, beside whatever goes on here.
+            Message::RenewCertificate(_) | Message::Heartbeat(_) => {}
             Message::Welcome(_)
             | Message::Hello(_)
             | Message::StudyAnswer(_)

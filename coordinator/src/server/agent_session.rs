@@ -11,7 +11,9 @@ use std::time::Duration;
 use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
-use consilium_common::wire::messages::{Answer, Heartbeat, Message, Refusal, StudyAnswer, Welcome};
+use consilium_common::wire::messages::{
+    Answer, Heartbeat, Message, Refusal, RenewCertificate, StudyAnswer, Welcome,
+};
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};
 use tokio::sync::mpsc;
@@ -65,6 +67,9 @@ pub(super) async fn run(
         server.sites.cut(&site, Code::Revoked, &error.to_string());
     }
     let session = Session { server: &server, site: &site, id: arrival.id };
+    if let Some(until) = server.certificate.end_of(&*carrier) {
+        server.sites.send(&site, RenewCertificate { until }.into());
+    }
     session.offer_studies();
 
     let ended = tokio::select! {
@@ -72,7 +77,7 @@ pub(super) async fn run(
         ended = session.listen(reader) => ended,
         ended = session.speak(writer, arrival.queue) => ended,
         ended = blobs::serve(&server, &*carrier, &site) => ended,
-        broken = expiry::expired(&*carrier, &*server.clock) => Err(broken),
+        broken = expiry::expired(&server, &*carrier) => Err(broken),
     };
     if let Err(broken) = ended {
         let code = broken.code;
