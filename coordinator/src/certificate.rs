@@ -11,7 +11,7 @@ use std::time::Duration;
 use consilium_certs::credentials::{Credentials, CredentialsError};
 use consilium_certs::enrolling::EnrollingError;
 use consilium_certs::renewing::CoordinatorRenewal;
-use consilium_certs::rotation::{Retired, RetiredError};
+use consilium_certs::rotation::{Retired, RetiredCa, RetiredError};
 use consilium_certs::tls::{self, TlsError};
 use consilium_certs::validity::date;
 use consilium_common::time::{Clock, Millis, WallMillis};
@@ -148,7 +148,7 @@ impl OwnCertificate {
     async fn ask_who_is_over(&self, sites: &dyn Outbox) -> Result<(), CertificateError> {
         let Some(socket) = &self.ca else { return Ok(()) };
         let told = match authority::ask(socket, &Ask::Retired).await {
-            Ok(Answer::Retired(told)) => Retired::new(told),
+            Ok(Answer::Retired(told)) => self.with_those_known(told),
             // A CA of an earlier release does not rotate.
             Ok(_) | Err(AuthorityError::Refused(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -167,6 +167,18 @@ impl OwnCertificate {
             sites.broadcast(&RenewCertificate { until }.into());
         }
         Ok(())
+    }
+
+    /// What is over stays over, also if the CA's folder was brought back from before its rotation.
+    fn with_those_known(&self, told: Vec<RetiredCa>) -> Retired {
+        let known = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut all, now) = (told, self.clock.wall());
+        for over in known.authorities.iter().filter(|over| now <= over.ends) {
+            if !all.iter().any(|told| told.name == over.name) {
+                all.push(over.clone());
+            }
+        }
+        Retired::new(all)
     }
 
     /// From the next handshake on.

@@ -1,11 +1,7 @@
 //! A new issuing CA, and the coordinator's own next certificate, under a running federation of real
 //! programs: no round is lost, and no site is touched by hand.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "helpers of tests: a panic is a failed test, and what is written need not last"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -194,5 +190,34 @@ fn the_coordinators_certificate_is_renewed_under_it_or_brought_by_hand() {
     town.world.federation.start_coordinator().unwrap();
     let status = town.world.operator(&["status"]).done();
     assert!(status.contains("valid for"), "{status}");
+    town.stop();
+}
+
+#[test]
+fn a_certificate_that_is_renewed_under_an_upload_sends_no_byte_of_it_again() {
+    const BYTES: u64 = 20_000_000;
+    let mut town = Town::new(1).connected();
+    town.world.edit(&town.world.agent_toml(0), |text| {
+        text.replace("[policy]\n", "[policy]\nupload_mbit_s = 6.4\n")
+    });
+    town.serve_ca();
+    town.world.federation.start().unwrap();
+    let draft = Draft { parameters: 5_000_000, min_sites: 1, ..Draft::new("thorax", 1) };
+    town.world.run(&draft);
+    let sent = |town: &Town| {
+        let status = town.world.status();
+        status.studies.iter().flat_map(|study| &study.sites).map(|site| site.bytes_up).sum::<u64>()
+    };
+    wait_for("the upload to be under way", 60, || (sent(&town) > BYTES / 10).then_some(()));
+
+    town.ca = None;
+    let _said = town.ca_command(&["ca", "rotate"]).done();
+    town.serve_ca();
+    wait_for("the next certificate", 30, || town.has_moved(&town.site(0)).then_some(()));
+    assert!(sent(&town) < BYTES * 9 / 10, "the upload was over before the renewal");
+    let history = town.world.complete("thorax", 120);
+    let bytes: u64 = history.of("thorax").iter().map(|call| call.bytes_up).sum();
+    assert!((BYTES..BYTES + 10_000).contains(&bytes), "{bytes} bytes for an update of {BYTES}");
+    assert!(!town.log_says("disconnected"), "the connection was cut");
     town.stop();
 }
