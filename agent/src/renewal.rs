@@ -1,17 +1,18 @@
-//! The site's certificate, kept good: at two thirds of its time the next one is asked for, by the site
-//! key, beside whatever else goes on. Connections and transfers that stand do not notice.
+//! The site's certificate, kept good: at two thirds of its time, or when the coordinator says that its
+//! issuing CA is over, the next one is asked for, by the site key, beside whatever else goes on. Connections and transfers that stand do not notice.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_certs::credentials::{Credentials, CredentialsError};
-use consilium_certs::enrolling::{EnrollingError, Renewal};
+use consilium_certs::enrolling::EnrollingError;
+use consilium_certs::renewing::Renewal;
 use consilium_certs::validity::{Validity, date};
 use consilium_common::enrol::RenewRequest;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::Signed;
-use consilium_common::time::{Clock, Millis, WallMillis};
+use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::enrol::{Answer, Ask};
 
 use crate::driver::Shared;
@@ -20,10 +21,10 @@ use crate::ledger::entry::Renewing;
 use crate::link::Dialer;
 use crate::link::enrol::{AskError, ask};
 
-/// The calendar is looked at again this often: it may be set while we sleep.
-const LOOK_INTERVAL: Millis = Millis::from_secs(60);
-/// Certificates of tests and of very short lives are looked at more often than that.
-const LOOK_INTERVAL_MIN: Millis = Millis::from_secs(1);
+/// How soon a certificate that has run out, or cannot be read, is looked at again.
+const RETRY: Millis = Millis::from_secs(1);
+/// The same if the coordinator asked for the renewal and it failed: perhaps many sites renew just now.
+const ASKED_RETRY: Millis = Millis::from_secs(5);
 
 /// Why the certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -72,21 +73,14 @@ pub async fn renew(
     }
 }
 
-/// When the next certificate is asked for: at two thirds of its time (DESIGN.md §8).
-#[must_use]
-pub fn due(validity: Validity) -> WallMillis {
-    let length = validity.until.0.saturating_sub(validity.from.0);
-    WallMillis(validity.from.0.saturating_add(length / 3 * 2))
-}
-
 /// Looks after the certificate for as long as it is polled.
 pub async fn keep(shared: Arc<Shared>) {
-    let mut trouble = None;
+    let (mut trouble, mut asked) = (None, false);
     loop {
         let (folder, now) = (shared.bundle_folder.clone(), shared.clock.wall());
         let loaded = tokio::task::spawn_blocking(move || Credentials::load(&folder, now)).await;
         let (needed, validity) = match loaded {
-            Ok(Ok(ours)) => (due(ours.validity).0 <= now.0, Some(ours.validity)),
+            Ok(Ok(ours)) => (asked || ours.validity.due().0 <= now.0, Some(ours.validity)),
             Ok(Err(CredentialsError::Expired { .. })) => (true, None),
             // The dialer says what else is wrong with the files.
             Ok(Err(_)) | Err(_) => (false, None),
@@ -96,7 +90,7 @@ pub async fn keep(shared: Arc<Shared>) {
             let before = |request: &Signed<RenewRequest>| record(&shared, request);
             match renew(&shared.bundle_folder, site, dialer, clock, before).await {
                 Ok(validity) => {
-                    trouble = None;
+                    (trouble, asked) = (None, false);
                     tracing::info!(until = date(validity.until), "the certificate is renewed");
                 }
                 Err(error) => {
@@ -108,7 +102,15 @@ pub async fn keep(shared: Arc<Shared>) {
                 }
             }
         }
-        tokio::time::sleep(pause(validity)).await;
+        let pause = match validity {
+            Some(validity) if !asked => validity.look_interval(),
+            Some(_) => ASKED_RETRY,
+            None => RETRY,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause.0)) => {}
+            () = shared.renew_now.notified() => asked = true,
+        }
     }
 }
 
@@ -120,25 +122,4 @@ fn record(shared: &Shared, request: &Signed<RenewRequest>) -> Result<(), LedgerE
         bytes: request.bytes.len() as u64,
     };
     shared.ledger.record(renewing, shared.clock.wall()).map(drop)
-}
-
-/// A hundredth of a certificate's time, within bounds.
-fn pause(validity: Option<Validity>) -> Duration {
-    let length = validity.map_or(0, |validity| validity.until.0.saturating_sub(validity.from.0));
-    Duration::from_millis((length / 100).clamp(LOOK_INTERVAL_MIN.0, LOOK_INTERVAL.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_due_at_two_thirds_and_looked_at_between_a_second_and_a_minute() {
-        let validity =
-            |length: u64| Validity { from: WallMillis(1_000), until: WallMillis(1_000 + length) };
-        assert_eq!(due(validity(9_000)), WallMillis(7_000));
-        assert_eq!(pause(Some(validity(9_000))), Duration::from_secs(1));
-        assert_eq!(pause(Some(validity(7 * 24 * 3_600_000))), Duration::from_secs(60));
-        assert_eq!(pause(None), Duration::from_secs(1));
-    }
 }

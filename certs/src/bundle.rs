@@ -13,6 +13,9 @@ use crate::file;
 use crate::identity::{Identity, Role};
 use crate::keys::{self, KeyError};
 
+/// The coordinator's log key's name in its bundle.
+pub(crate) const LOG_KEY: &str = "log.key";
+
 /// Why a bundle was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -112,7 +115,7 @@ impl CoordinatorBundle {
             return Err(wrong_role(folder, &credentials, "the coordinator"));
         }
         let consortium = load_consortium(folder, &credentials)?;
-        let path = folder.join("log.key");
+        let path = folder.join(LOG_KEY);
         let log_key = keys::load(&path)?;
         if log_key.public() != consortium.coordinator_log_key {
             return Err(BundleError::OtherLogKey { path });

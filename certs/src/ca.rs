@@ -6,6 +6,7 @@
 //! DIR/issuing/issuing.key  signs certificates for machines and people
 //! DIR/issuing/issuing.pem
 //! DIR/issuing/root.pem     what every machine trusts
+//! DIR/issuing/retired.toml issuing CAs before this one: see [`crate::rotation`]
 //! DIR/consortium.toml      name, log key, operators: the original of what bundles hold
 //! DIR/roster.toml  .sig    who belongs; operators sign it
 //! DIR/enrolled/  revoked/  sites that enrolled, keys that are over: see [`crate::grant`]
@@ -30,13 +31,14 @@ use crate::identity::{Identity, IdentityError};
 use crate::keys::{self, KeyError};
 use crate::profile::{self, ProfileError, Serial};
 use crate::roster::{ROSTER_FILE, Roster, RosterError};
+use crate::rotation::{self, Retired, RetiredError};
 use crate::signed_file::{self, SignedFileError};
 use crate::validity::{DAY, Validity, date};
 
 /// The root outlives every issuing certificate.
 const ROOT_LENGTH: Millis = Millis(DAY.0 * 365 * 20);
 /// The issuing certificate outlives every certificate of a machine or person.
-const ISSUING_LENGTH: Millis = Millis(DAY.0 * 365 * 5);
+pub(crate) const ISSUING_LENGTH: Millis = Millis(DAY.0 * 365 * 5);
 
 /// Why the CA did nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,7 @@ pub enum CaError {
     /// The issuing CA would end before what it issues.
     #[error(
         "the issuing CA in {dir} ends on {until}, before the certificate that you ask for: \
-         shorten the validity, or start a new CA"
+         shorten the validity, or put a new issuing CA in force (`consilium ca rotate`)"
     )]
     TooLong {
         /// The CA's folder.
@@ -89,6 +91,30 @@ pub enum CaError {
         /// What the parser said.
         reason: String,
     },
+    /// The root of another CA.
+    #[error(
+        "{root} holds another root than the CA in {dir}: bring the folder that `consilium ca init` made"
+    )]
+    OtherRoot {
+        /// The root's folder.
+        root: PathBuf,
+        /// The CA's.
+        dir: PathBuf,
+    },
+    /// The root signs nothing more.
+    #[error("the root in {root} ended on {until}: a new CA and new bundles for everybody are due")]
+    RootOver {
+        /// The root's folder.
+        root: PathBuf,
+        /// When it ended.
+        until: String,
+    },
+    /// A bound.
+    #[error("{0} issuing CAs before this one are still good: wait until the oldest has ended")]
+    TooManyRotations(usize),
+    /// The issuing CAs that are over.
+    #[error(transparent)]
+    Retired(#[from] RetiredError),
     /// What was asked for does not fit a certificate.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -124,10 +150,11 @@ pub struct Ca {
     pub(crate) consortium: Consortium,
     pub(crate) roster: Roster,
     issuer: Issuer<'static, KeyPair>,
-    issuing_pem: String,
-    issuing_validity: Validity,
+    pub(crate) issuing_pem: String,
+    pub(crate) issuing_validity: Validity,
+    pub(crate) retired: Retired,
     pub(crate) root_pem: String,
-    _lock: StateLock,
+    lock: StateLock,
 }
 
 /// A certificate that was just made and recorded.
@@ -177,6 +204,12 @@ impl Ca {
             return Err(CaError::NotACa { dir: dir.to_owned() });
         }
         let lock = StateLock::acquire(dir).map_err(FileError::from)?;
+        Self::open_locked(dir, lock)
+    }
+
+    /// The same under a lock that is held already.
+    pub(crate) fn open_locked(dir: &Path, lock: StateLock) -> Result<Self, CaError> {
+        rotation::settle(dir)?;
         let consortium = Consortium::load(&dir.join(CONSORTIUM_FILE))?;
         let roster = load_roster(&dir.join(ROSTER_FILE))?;
         let path = dir.join("issuing/issuing.pem");
@@ -195,8 +228,19 @@ impl Ca {
             issuing_validity: Validity::of_certificate(&issuing)?,
             issuing_pem,
             root_pem: file::read_text(&dir.join("issuing/root.pem"))?,
-            _lock: lock,
+            retired: Retired::load(&dir.join("issuing"))?,
+            lock,
         })
+    }
+
+    pub(crate) fn into_lock(self) -> StateLock {
+        self.lock
+    }
+
+    /// The issuing CAs before the one in force.
+    #[must_use]
+    pub fn retired(&self) -> &Retired {
+        &self.retired
     }
 
     /// The CA's folder.
@@ -275,7 +319,7 @@ impl fmt::Debug for Ca {
     }
 }
 
-fn new_serial() -> Result<Serial, CaError> {
+pub(crate) fn new_serial() -> Result<Serial, CaError> {
     let mut serial: Serial = keys::random()?;
     if let Some(first) = serial.first_mut() {
         *first &= 0x7f;

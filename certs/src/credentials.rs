@@ -12,8 +12,9 @@ use rustls::sign::CertifiedKey;
 
 use crate::file::{self, FileError};
 use crate::identity::{Identity, IdentityError, Role};
+use crate::rotation::Retired;
 use crate::validity::{Standing, Validity, date};
-use crate::verify::{self, PeerError};
+use crate::verify;
 
 /// The TLS private key's name in a bundle.
 pub const TLS_KEY: &str = "tls.key";
@@ -108,8 +109,7 @@ impl Credentials {
     /// # Errors
     /// One variant of [`CredentialsError`] per cause.
     pub fn load(folder: &Path, now: WallMillis) -> Result<Self, CredentialsError> {
-        let pem_path = folder.join(TLS_PEM);
-        let chain = parse_chain(&file::read_text(&pem_path)?, &pem_path)?;
+        let chain = Self::chain_of(folder)?;
         let judged = Judged::of(folder, &chain, now)?;
         Ok(judged.with(read_pair(folder, chain)?))
     }
@@ -134,6 +134,14 @@ impl Credentials {
         read_root(&folder.join(ROOT_PEM))
     }
 
+    /// The chain that lies in a bundle, good or over.
+    pub(crate) fn chain_of(
+        folder: &Path,
+    ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+        let path = folder.join(TLS_PEM);
+        parse_chain(&file::read_text(&path)?, &path)
+    }
+
     /// Whether the key in one file is that of the chain in the other.
     pub(crate) fn is_pair(key: &Path, pem: &Path) -> Result<bool, CredentialsError> {
         let chain = parse_chain(&file::read_text(pem)?, pem)?;
@@ -146,21 +154,33 @@ impl Credentials {
         verify::fingerprint_of(&self.root)
     }
 
+    /// Whether an issuing CA made the certificate that is over.
+    #[must_use]
+    pub fn is_by(&self, retired: &Retired) -> bool {
+        self.key.cert.first().is_some_and(|leaf| retired.end_of(leaf).is_some())
+    }
+
+    /// Whether both hold the same certificate.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+
+    /// What a person does about the certificate's end, if it is near: said with each of their commands.
+    #[must_use]
+    pub fn reminder(&self, now: WallMillis) -> Option<String> {
+        let warning = self.standing(now).warning()?;
+        let command = renewal(&self.identity.role);
+        Some(format!(
+            "the certificate of {} {warning} with `{command}` where the CA is, and copy the new files",
+            self.identity
+        ))
+    }
+
     /// How the certificate stands at `now`, for status screens.
     #[must_use]
     pub fn standing(&self, now: WallMillis) -> Standing {
         self.validity.standing(now)
-    }
-
-    /// What is wrong with a peer of this identity, if it may not speak to us at all.
-    pub(crate) fn check_peer(&self, peer: &Identity) -> Result<(), PeerError> {
-        if peer.consortium == self.identity.consortium {
-            return Ok(());
-        }
-        Err(PeerError::OtherConsortium {
-            theirs: peer.to_string(),
-            ours: self.identity.consortium.clone(),
-        })
     }
 }
 

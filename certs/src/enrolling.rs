@@ -1,14 +1,9 @@
-//! A site's folder of keys while it enrols, and its renewal. Both go on where a killed process left
-//! them.
-//!
-//! Enrolling happens in a folder beside the bundle's, which takes the bundle's place, whole, in one
-//! rename. A renewal has two files to replace, key and chain: the next key is written as `tls.key.next`,
-//! then the chain is replaced, which is the moment that counts, then the key takes its place. Whoever
-//! loads between the last two finds the next key to fit ([`crate::credentials`]).
+//! A site's folder of keys while it enrols: it goes on where a killed process left it. Enrolling happens
+//! in a folder beside the bundle's, which takes the bundle's place, whole, in one rename.
 
 use std::path::{Path, PathBuf};
 
-use consilium_common::enrol::{EnrolRequest, Fingerprint, RenewRequest, Token};
+use consilium_common::enrol::{EnrolRequest, Fingerprint, Token};
 use consilium_common::ids::{ConsortiumId, SiteId};
 use consilium_common::signed::{SecretKey, Signed, SignedError};
 use consilium_common::time::WallMillis;
@@ -21,15 +16,15 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::bundle::{BundleError, SiteBundle};
-use crate::consortium::{CONSORTIUM_FILE, Consortium, ConsortiumError};
-use crate::credentials::{Credentials, CredentialsError, ROOT_PEM, TLS_KEY, TLS_KEY_NEXT, TLS_PEM};
+use crate::consortium::{CONSORTIUM_FILE, ConsortiumError};
+use crate::credentials::{CredentialsError, ROOT_PEM, TLS_KEY, TLS_PEM};
 use crate::file::{self, FileError, Readers};
+use crate::identity::Identity;
 use crate::keys::{self, KeyError};
 use crate::request::{self, RequestError};
-use crate::validity::Validity;
 use crate::verify::fingerprint_of;
 
-const SITE_KEY: &str = "site.key";
+pub(crate) const SITE_KEY: &str = "site.key";
 /// The request as it was sent first: it is sent again until it is answered.
 const REQUEST: &str = "request";
 
@@ -76,8 +71,16 @@ pub enum EnrollingError {
     #[error("what came is no bundle of this site: {0}")]
     Bundle(#[from] BundleError),
     /// A certificate that does not fit.
-    #[error("the certificate that came is not for this site: {0}")]
+    #[error("the certificate that came is not for this machine: {0}")]
     Certificate(#[from] CredentialsError),
+    /// A certificate of somebody else.
+    #[error("the certificate that came is of {came}, and this is {have}")]
+    OtherIdentity {
+        /// Whose certificate lies here.
+        have: Identity,
+        /// Whose came.
+        came: Identity,
+    },
 }
 
 impl From<IoError> for EnrollingError {
@@ -168,14 +171,6 @@ impl Enrolling {
     }
 }
 
-/// The next certificate, asked for and not there yet.
-pub struct Renewal {
-    folder: PathBuf,
-    key: KeyPair,
-    request: Signed<RenewRequest>,
-    pinned: Pinned,
-}
-
 /// By what a site knows the coordinator when it shows no certificate of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinned {
@@ -189,71 +184,6 @@ impl From<&Token> for Pinned {
     fn from(token: &Token) -> Self {
         Self { root: token.root, consortium: token.consortium.clone() }
     }
-}
-
-impl Renewal {
-    /// Makes a new TLS key and the request for its certificate. Needs no certificate that is still
-    /// good: the site key asks.
-    ///
-    /// # Errors
-    /// No key could be made, the folder is no bundle, or an earlier renewal cannot be brought to its
-    /// end.
-    pub fn prepare(folder: &Path, site: &SiteId, now: WallMillis) -> Result<Self, EnrollingError> {
-        settle(folder)?;
-        let consortium = Consortium::load(&folder.join(CONSORTIUM_FILE))?;
-        let (key, site_key) = (keys::generate_tls()?, keys::load(&folder.join(SITE_KEY))?);
-        let request = request::renew(&consortium.name, site, &site_key, &key, now)?;
-        let root = Credentials::root_of(folder)?;
-        let pinned = Pinned { root: fingerprint_of(&root), consortium: consortium.name };
-        Ok(Self { folder: folder.to_owned(), key, request, pinned })
-    }
-
-    /// Whom to ask.
-    #[must_use]
-    pub fn pinned(&self) -> &Pinned {
-        &self.pinned
-    }
-
-    /// What to send.
-    #[must_use]
-    pub fn request(&self) -> &Signed<RenewRequest> {
-        &self.request
-    }
-
-    /// Judges the chain that came (PEM), and puts it and its key in the old ones' place.
-    ///
-    /// # Errors
-    /// The certificate is not of the new key, not of this site, or not good now; the old ones stay.
-    pub fn install(self, chain: &str, now: WallMillis) -> Result<Validity, EnrollingError> {
-        let pem = keys::tls_pem(&self.key);
-        let next = Credentials::of_parts(&self.folder, chain, &pem, now)?;
-        let path = self.folder.join(TLS_KEY_NEXT);
-        file::replace(&path, pem.as_bytes(), Readers::Owner)?;
-        file::replace(&self.folder.join(TLS_PEM), chain.as_bytes(), Readers::Everybody)?;
-        settle(&self.folder)?;
-        Ok(next.validity)
-    }
-}
-
-impl std::fmt::Debug for Renewal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Renewal({}, key not shown)", self.folder.display())
-    }
-}
-
-/// Brings a renewal that was cut off to its end: the next key takes its place if the chain is its own,
-/// and goes if it is not.
-fn settle(folder: &Path) -> Result<(), EnrollingError> {
-    let next = folder.join(TLS_KEY_NEXT);
-    if !file::exists(&next)? {
-        return Ok(());
-    }
-    if Credentials::is_pair(&next, &folder.join(TLS_PEM))? {
-        let path = folder.join(TLS_KEY);
-        std::fs::rename(&next, &path).map_err(IoError::at("rename to", &path))?;
-        return Ok(sync_folder(folder)?);
-    }
-    Ok(file::remove(&next)?)
 }
 
 fn kept(path: &Path) -> Result<Signed<EnrolRequest>, EnrollingError> {
@@ -282,13 +212,11 @@ fn site_key(path: &Path) -> Result<SecretKey, EnrollingError> {
 #[cfg(test)]
 mod tests {
     use consilium_common::enrol::{Approval, Secret};
-    use consilium_common::time::Millis;
 
     use super::*;
     use crate::bundle::OperatorBundle;
-    use crate::fixture::{NOW, Town, credentials, later, leaf};
+    use crate::fixture::{NOW, Town, credentials};
     use crate::issue::MACHINE_LENGTH;
-    use crate::validity::DAY;
 
     fn token(town: &Town, site: &str) -> Token {
         Token {
@@ -345,69 +273,5 @@ mod tests {
         let told = begun.finish(&grant(&town, beside.request()), &wanted, &bundle, NOW);
         assert!(matches!(told, Err(EnrollingError::Bundle(_))));
         assert!(!bundle.exists());
-    }
-
-    /// Renews `town`'s site at `at`; what was asked for, and the chain that came.
-    fn renewal(town: &Town, at: WallMillis) -> (Renewal, String) {
-        let site: SiteId = "st-mary".parse().unwrap();
-        let renewal = Renewal::prepare(&town.site.folder, &site, at).unwrap();
-        let chain = town.ca.renew(renewal.request(), MACHINE_LENGTH, at).unwrap().chain;
-        (renewal, chain)
-    }
-
-    #[test]
-    fn a_renewal_brings_a_new_key_and_works_after_the_old_certificate_has_run_out() {
-        let town = Town::new("thorax");
-        let then = later(Millis(9 * DAY.0));
-        assert!(SiteBundle::load(&town.site.folder, then).is_err());
-        let before = keys::load_ca(&town.site.folder.join(TLS_KEY)).unwrap();
-        let (asked, chain) = renewal(&town, then);
-        let validity = asked.install(&chain, then).unwrap();
-        assert_eq!(validity.until.0, then.0 + MACHINE_LENGTH.0);
-        let made = SiteBundle::load(&town.site.folder, then).unwrap();
-        assert_eq!(made.credentials.validity, validity);
-        let after = keys::load_ca(&town.site.folder.join(TLS_KEY)).unwrap();
-        assert_ne!(before.public_key_raw(), after.public_key_raw());
-    }
-
-    #[test]
-    fn a_renewal_that_is_cut_off_leaves_a_pair_that_fits() {
-        let town = Town::new("thorax");
-        let folder = &town.site.folder;
-        let copy = |name: &str| std::fs::read(folder.join(name)).unwrap();
-        let (old_key, old_chain) = (copy(TLS_KEY), copy(TLS_PEM));
-        let (asked, chain) = renewal(&town, NOW);
-        asked.install(&chain, NOW).unwrap();
-        let (new_key, new_chain) = (copy(TLS_KEY), copy(TLS_PEM));
-        let state = |key: &[u8], pem: &[u8], next: Option<&[u8]>| {
-            file::replace(&folder.join(TLS_KEY), key, Readers::Owner).unwrap();
-            file::replace(&folder.join(TLS_PEM), pem, Readers::Everybody).unwrap();
-            if let Some(next) = next {
-                file::replace(&folder.join(TLS_KEY_NEXT), next, Readers::Owner).unwrap();
-            }
-            SiteBundle::load(folder, NOW).unwrap();
-            settle(folder).unwrap();
-            SiteBundle::load(folder, NOW).unwrap();
-            assert!(!folder.join(TLS_KEY_NEXT).exists());
-            leaf(folder)
-        };
-        let before = state(&old_key, &old_chain, Some(&new_key));
-        let after = state(&old_key, &new_chain, Some(&new_key));
-        assert_ne!(before, after);
-        assert_eq!(state(&new_key, &new_chain, None), after);
-    }
-
-    #[test]
-    fn a_chain_of_another_key_or_role_is_not_installed() {
-        let town = Town::new("thorax");
-        let before = leaf(&town.site.folder);
-        let ((asked, _), (_, other)) = (renewal(&town, NOW), renewal(&town, NOW));
-        let told = asked.install(&other, NOW).unwrap_err();
-        assert!(matches!(told, EnrollingError::Certificate(CredentialsError::NotAPair { .. })));
-        let (asked, chain) = renewal(&town, NOW);
-        let told = asked.install(&chain, later(Millis(9 * DAY.0))).unwrap_err();
-        assert!(matches!(told, EnrollingError::Certificate(CredentialsError::Expired { .. })));
-        assert_eq!(leaf(&town.site.folder), before);
-        SiteBundle::load(&town.site.folder, NOW).unwrap();
     }
 }

@@ -50,7 +50,8 @@ pub(crate) struct Town {
     pub(crate) operator: Issued,
     pub(crate) coordinator: Issued,
     pub(crate) site: Issued,
-    _dir: TempDir,
+    /// Goes with the town.
+    pub(crate) dir: TempDir,
 }
 
 impl Town {
@@ -62,7 +63,7 @@ impl Town {
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let coordinator = ca.issue_coordinator(&hosts, MACHINE_LENGTH, NOW).unwrap();
         let site = ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, NOW).unwrap();
-        Self { ca, operator, coordinator, site, _dir: dir }
+        Self { ca, operator, coordinator, site, dir }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use consilium_common::enrol::{Approval, EnrolRequest, RenewRequest, Revocation};
+use consilium_common::enrol::{Approval, EnrolRequest, RenewCoordinator, RenewRequest, Revocation};
 use consilium_common::ids::{ConsortiumId, SiteId};
 use consilium_common::limits::CLOCK_SKEW_MAX;
 use consilium_common::signed::{PublicKey, Signed, SignedError};
@@ -16,13 +16,15 @@ use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::codec::{self, CodecError};
 use consilium_io::disk::create_folder;
 use rcgen::CertificateSigningRequestParams;
-use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use crate::ca::{Ca, CaError};
 use crate::file::{self, FileError, Readers};
-use crate::identity::{Identity, Role};
+use crate::identity::{Identity, Role, hosts_of_certificate};
 use crate::keys::{self, KeyError};
 use crate::validity::Validity;
+use crate::verify;
 
 /// A certificate made on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +88,12 @@ pub enum GrantError {
     /// Kept by somebody and sent again, or a clock is wrong.
     #[error("the request for renewal was made at another time: check both clocks")]
     Old,
+    /// What came with the coordinator's request is no certificate of it.
+    #[error(
+        "the certificate that came with the request is not one that this CA's root made for the coordinator: \
+         issue one by hand (`consilium ca issue coordinator`)"
+    )]
+    NotTheCoordinator,
     /// A revocation that does not fit a file.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -150,6 +158,45 @@ impl Ca {
             return Err(GrantError::Old);
         }
         self.certify_der(&asked.csr, &asked.site, length, now)
+    }
+
+    /// The coordinator's next certificate, by its log key, also after the last one has run out. Its hosts
+    /// are those of the last one: whoever has the log key cannot choose them.
+    ///
+    /// # Errors
+    /// The request is not signed by the log key, is not of now, or comes with no certificate of the
+    /// coordinator under this CA's root.
+    pub fn renew_coordinator(
+        &self,
+        request: &Signed<RenewCoordinator>,
+        length: Millis,
+        now: WallMillis,
+    ) -> Result<Granted, GrantError> {
+        let what = "the request for renewal is refused";
+        let key = self.consortium().coordinator_log_key;
+        let asked = request.verify(&[key], 1);
+        let asked = asked.map_err(|source| GrantError::Signed { what, source })?;
+        self.ours(&asked.consortium)?;
+        if now.0.abs_diff(asked.at.0) > CLOCK_SKEW_MAX.0 {
+            return Err(GrantError::Old);
+        }
+        let chain: Vec<_> = asked.chain.into_iter().map(CertificateDer::from).collect();
+        let hosts = self.hosts_of(&chain, now).ok_or(GrantError::NotTheCoordinator)?;
+        self.certify_csr(&asked.csr, Role::Coordinator, &hosts, length, now)
+    }
+
+    /// The coordinator's hosts, by a chain of its own that is good or was.
+    fn hosts_of(&self, chain: &[CertificateDer<'static>], now: WallMillis) -> Option<Vec<String>> {
+        let leaf = chain.first()?;
+        let root = CertificateDer::from_pem_slice(self.root_pem.as_bytes()).ok()?;
+        let (identity, ended) =
+            (Identity::of_certificate(leaf).ok()?, Validity::of_certificate(leaf).ok()?.until);
+        let role = Role::Coordinator;
+        if identity != Identity::new(self.consortium().name.clone(), role.clone()) {
+            return None;
+        }
+        verify::check_chain(chain, &root, &role, now.min(ended)).ok()?;
+        hosts_of_certificate(leaf).ok()
     }
 
     /// Ends a site's key for good.
@@ -221,12 +268,22 @@ impl Ca {
         length: Millis,
         now: WallMillis,
     ) -> Result<Granted, GrantError> {
+        self.certify_csr(csr, Role::Site(site.clone()), &[], length, now)
+    }
+
+    fn certify_csr(
+        &self,
+        csr: &[u8],
+        role: Role,
+        hosts: &[String],
+        length: Millis,
+        now: WallMillis,
+    ) -> Result<Granted, GrantError> {
         let csr = CertificateSigningRequestDer::from(csr);
         let csr = CertificateSigningRequestParams::from_der(&csr).map_err(CaError::Request)?;
-        let role = Role::Site(site.clone());
         let identity = Identity::new(self.consortium().name.clone(), role);
         let validity = Validity::starting(now, length);
-        let made = self.certify(&identity, &[], &csr.public_key, validity)?;
+        let made = self.certify(&identity, hosts, &csr.public_key, validity)?;
         Ok(Granted { chain: made.chain_pem, validity: made.validity })
     }
 }
@@ -240,8 +297,6 @@ mod tests {
         BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
         SanType,
     };
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
 
     use super::*;
     use crate::bundle::OperatorBundle;

@@ -2,11 +2,13 @@
 //! among the subject alternative names.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use consilium_common::ids::{ConsortiumId, IdError, OperatorId, SiteId};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
+use x509_parser::x509::X509Name;
 
 const SCHEME: &str = "consilium://";
 /// Text of a peer that is repeated in an error.
@@ -156,6 +158,47 @@ impl FromStr for Identity {
         }
         Ok(Self { consortium, role })
     }
+}
+
+/// The DNS names and IP addresses of a certificate, in its order.
+///
+/// # Errors
+/// The bytes are not a certificate, or its names cannot be read.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest of a foreign enum names no host")]
+pub(crate) fn hosts_of_certificate(
+    certificate: &CertificateDer<'_>,
+) -> Result<Vec<String>, IdentityError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|error| IdentityError::NotACertificate(error.to_string()))?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|error| IdentityError::UnreadableNames(error.to_string()))?
+        .ok_or(IdentityError::NoName)?;
+    let hosts = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(host) => Some((*host).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    });
+    Ok(hosts.collect())
+}
+
+/// The common names of a certificate's subject and of its issuer, empty where there is none.
+pub(crate) fn names_of_certificate(
+    certificate: &CertificateDer<'_>,
+) -> Result<(String, String), IdentityError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|error| IdentityError::NotACertificate(error.to_string()))?;
+    Ok((common_name(parsed.subject()), common_name(parsed.issuer())))
+}
+
+fn common_name(name: &X509Name<'_>) -> String {
+    let common = name.iter_common_name().next().and_then(|name| name.as_str().ok());
+    common.unwrap_or_default().to_owned()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }
 
 #[cfg(test)]

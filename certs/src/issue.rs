@@ -14,12 +14,14 @@ use consilium_common::ids::{OperatorId, SiteId};
 use consilium_common::signed::PublicKey;
 use consilium_common::time::{Millis, WallMillis};
 use consilium_io::disk::create_folder;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::ca::{Ca, CaError};
 use crate::consortium::CONSORTIUM_FILE;
 use crate::credentials::{ROOT_PEM, TLS_KEY, TLS_PEM};
 use crate::file::{self, Readers};
-use crate::identity::{Identity, Role};
+use crate::identity::{Identity, Role, hosts_of_certificate};
 use crate::keys;
 use crate::validity::{DAY, Validity};
 
@@ -116,7 +118,7 @@ impl Ca {
     }
 
     /// Issues the coordinator's bundle. `hosts` are the DNS names and IP addresses, without ports,
-    /// under which agents and operators reach it.
+    /// under which agents and operators reach it; none: those of its last bundle.
     ///
     /// # Errors
     /// Fewer operators than needed are known, a host is none, or a file cannot be written.
@@ -131,7 +133,11 @@ impl Ca {
         let folder = self.bundle(&role)?;
         let known = Some(self.consortium.coordinator_log_key);
         let key = long_lived(&folder.join("log.key"), &role, known)?;
-        let issued = self.issue_tls(folder, role, hosts, (length, now), Some(key))?;
+        let before = match hosts.is_empty() && file::exists(&folder.join(TLS_PEM))? {
+            true => hosts_before(&folder.join(TLS_PEM))?,
+            false => hosts.to_vec(),
+        };
+        let issued = self.issue_tls(folder, role, &before, (length, now), Some(key))?;
         self.consortium.store(&issued.folder.join(CONSORTIUM_FILE))?;
         Ok(issued)
     }
@@ -168,6 +174,16 @@ impl Ca {
     }
 }
 
+/// The hosts of the coordinator's certificate at `path`.
+fn hosts_before(path: &Path) -> Result<Vec<String>, CaError> {
+    let leaf = CertificateDer::from_pem_slice(file::read_text(path)?.as_bytes());
+    let leaf = leaf.map_err(|error| CaError::Certificate {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(hosts_of_certificate(&leaf)?)
+}
+
 /// The long-lived key at `path`: the one that lies there, or a new one if none was ever `known`,
 /// or, if it is known and not there, a reminder that its secret is at its machine.
 fn long_lived(path: &Path, role: &Role, known: Option<PublicKey>) -> Result<LongLived, CaError> {
@@ -191,9 +207,6 @@ fn long_lived(path: &Path, role: &Role, known: Option<PublicKey>) -> Result<Long
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
 
     use super::*;
     use crate::bundle::{CoordinatorBundle, OperatorBundle, SiteBundle};

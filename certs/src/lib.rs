@@ -17,7 +17,8 @@
 //! CA therefore opens connections but never joins a cohort.
 //!
 //! Reading order: [`identity`], [`keys`], [`signed_file`], [`consortium`], [`roster`], [`ca`],
-//! [`issue`], [`grant`], [`bundle`], [`credentials`], [`enrolling`], [`tls`], [`handshake`].
+//! [`issue`], [`grant`], [`bundle`], [`credentials`], [`enrolling`], [`renewing`],
+//! [`rotation`], [`tls`], [`handshake`].
 #![forbid(unsafe_code)]
 
 pub mod bundle;
@@ -34,8 +35,10 @@ pub mod identity;
 pub mod issue;
 pub mod keys;
 pub mod profile;
+pub mod renewing;
 pub mod request;
 pub mod roster;
+pub mod rotation;
 pub mod signed_file;
 pub mod tls;
 #[cfg(test)]

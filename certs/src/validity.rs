@@ -12,6 +12,11 @@ use crate::identity::IdentityError;
 /// One day.
 pub const DAY: Millis = Millis::from_secs(24 * 60 * 60);
 
+/// The calendar is looked at again this often: it may be set while we sleep.
+const LOOK_INTERVAL: Millis = Millis::from_secs(60);
+/// Certificates of tests and of very short lives are looked at more often than that.
+const LOOK_INTERVAL_MIN: Millis = Millis::from_secs(1);
+
 /// From when to when a certificate is good, both included. X.509 counts whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -90,6 +95,22 @@ impl Validity {
         } else {
             Standing::Valid { left }
         }
+    }
+
+    /// When the next certificate is asked for: at two thirds of its time (DESIGN.md §8).
+    #[must_use]
+    pub fn due(&self) -> WallMillis {
+        WallMillis(self.from.0.saturating_add(self.length().0 / 3 * 2))
+    }
+
+    /// How often whoever renews it looks at the calendar: a hundredth of its time, within bounds.
+    #[must_use]
+    pub fn look_interval(&self) -> Millis {
+        Millis((self.length().0 / 100).clamp(LOOK_INTERVAL_MIN.0, LOOK_INTERVAL.0))
+    }
+
+    fn length(&self) -> Millis {
+        Millis(self.until.0.saturating_sub(self.from.0))
     }
 
     /// Time left at `now`; zero when it is over.
@@ -184,6 +205,15 @@ mod tests {
         let behind = WallMillis(NOW.0 - CLOCK_SKEW_MAX.0);
         assert!(matches!(week.standing(behind), Standing::Valid { .. }));
         assert_eq!(week.expires_in(later(Millis(8 * DAY.0))), Millis::ZERO);
+    }
+
+    #[test]
+    fn it_is_due_at_two_thirds_and_looked_at_between_a_second_and_a_minute() {
+        let validity =
+            |length: u64| Validity { from: WallMillis(1_000), until: WallMillis(1_000 + length) };
+        assert_eq!(validity(9_000).due(), WallMillis(7_000));
+        assert_eq!(validity(9_000).look_interval(), Millis::from_secs(1));
+        assert_eq!(validity(7 * DAY.0).look_interval(), Millis::from_secs(60));
     }
 
     #[test]

@@ -116,6 +116,27 @@ fn client_verifier(
         .map_err(|error| Error::General(error.to_string()))
 }
 
+/// A peer of another consortium may not speak to us at all.
+fn check_consortium(peer: &Identity, ours: &ConsortiumId) -> Result<(), PeerError> {
+    if peer.consortium == *ours {
+        return Ok(());
+    }
+    Err(PeerError::OtherConsortium { theirs: peer.to_string(), ours: ours.clone() })
+}
+
+/// The certificate must be that of our consortium's coordinator, however its root is known.
+fn check_coordinator(
+    certificate: &CertificateDer<'_>,
+    ours: &ConsortiumId,
+) -> Result<(), PeerError> {
+    let peer = Identity::of_certificate(certificate)?;
+    check_consortium(&peer, ours)?;
+    if peer.role == Role::Coordinator {
+        return Ok(());
+    }
+    Err(PeerError::WrongRole { found: peer.to_string(), expected: "the coordinator" })
+}
+
 /// The client's judgement: chain, host name, and that the peer is the coordinator of our consortium.
 #[derive(Debug)]
 pub(crate) struct CoordinatorVerifier {
@@ -132,12 +153,7 @@ impl CoordinatorVerifier {
     }
 
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
-        let peer = Identity::of_certificate(certificate)?;
-        self.us.check_peer(&peer)?;
-        if peer.role == Role::Coordinator {
-            return Ok(());
-        }
-        Err(PeerError::WrongRole { found: peer.to_string(), expected: "the coordinator" })
+        check_coordinator(certificate, &self.us.identity.consortium)
     }
 }
 
@@ -198,15 +214,7 @@ impl TokenVerifier {
     }
 
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
-        let peer = Identity::of_certificate(certificate)?;
-        if peer.consortium != self.pinned.consortium {
-            let ours = self.pinned.consortium.clone();
-            return Err(PeerError::OtherConsortium { theirs: peer.to_string(), ours });
-        }
-        if peer.role == Role::Coordinator {
-            return Ok(());
-        }
-        Err(PeerError::WrongRole { found: peer.to_string(), expected: "the coordinator" })
+        check_coordinator(certificate, &self.pinned.consortium)
     }
 }
 
@@ -278,7 +286,7 @@ impl MemberVerifier {
     }
 
     fn check_name(&self, certificate: &CertificateDer<'_>) -> Result<(), PeerError> {
-        self.us.check_peer(&Identity::of_certificate(certificate)?)
+        check_consortium(&Identity::of_certificate(certificate)?, &self.us.identity.consortium)
     }
 }
 

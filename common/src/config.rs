@@ -165,16 +165,20 @@ pub mod duration {
         s.collect_str(&humantime::format_duration(Duration::from_millis(value.0)))
     }
 
+    /// Reads text such as `90s`, if it is a duration.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Millis> {
+        let duration = humantime::parse_duration(text).ok()?;
+        u64::try_from(duration.as_millis()).ok().map(Millis)
+    }
+
     /// Reads text such as `90s`.
     ///
     /// # Errors
     /// Not a duration; the message shows the form.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Millis, D::Error> {
         let text = String::deserialize(d)?;
-        humantime::parse_duration(&text)
-            .ok()
-            .and_then(|duration| u64::try_from(duration.as_millis()).ok())
-            .map(Millis)
+        parse(&text)
             .ok_or_else(|| D::Error::custom(format!("{text:?} is not a duration: write 90s or 2h")))
     }
 }

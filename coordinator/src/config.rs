@@ -40,7 +40,8 @@ pub struct Coordinator {
     /// The roster that the operators signed; its `.sig` lies beside it. One that came into force later
     /// (`consilium roster sign`) is in the log, and goes before it.
     pub roster: PathBuf,
-    /// The socket of the issuing CA (`consilium ca serve`); without it no site enrols or renews here.
+    /// The socket of the issuing CA (`consilium ca serve`); without it no site enrols or renews here,
+    /// and the coordinator's own certificate is renewed by hand.
     #[serde(default)]
     pub ca: Option<PathBuf>,
     /// Keep the updates that inspectable rounds count, so that auditors can recompute each round.

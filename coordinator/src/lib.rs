@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
 //! [`store`], [`stage`], [`studies`], [`members`] (who belongs) and its edge [`membership`], [`authority`]
-//! (the issuing CA), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring),
+//! (the issuing CA), [`certificate`] (our own), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring),
 //! [`server`], [`document`] (what operators are told), [`app`], [`audit`] (the log from outside), [`cli`].
 //! [`local`] runs a whole federation on one machine, for the demonstration and the tests.
 
@@ -21,6 +21,7 @@ pub mod aggregate;
 pub mod app;
 pub mod audit;
 pub mod authority;
+pub mod certificate;
 pub mod cli;
 pub mod compute;
 pub mod conduct;

@@ -276,7 +276,7 @@ impl Membership {
     async fn certified(&self, ask: &Ask) -> Result<(String, WallMillis), MembershipError> {
         match authority::ask(self.ca()?, ask).await? {
             Answer::Certified { chain, until } => Ok((chain, until)),
-            Answer::Revoked | Answer::Refused { .. } => {
+            Answer::Revoked | Answer::Retired(_) | Answer::Refused { .. } => {
                 let told = "it answered another question: is it another version?".to_owned();
                 Err(AuthorityError::Refused(told).into())
             }

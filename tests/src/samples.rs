@@ -188,6 +188,7 @@ impl Samples {
             m::Receipt { signed: self.signed_receipt() }.into(),
             m::RollCall { signed: self.signed_roll_call() }.into(),
             self.head().into(),
+            m::RenewCertificate { until: wall }.into(),
             m::Heartbeat { wall }.into(),
             m::Refusal { kind: 5, code: Code::Unexpected, detail }.into(),
         ]

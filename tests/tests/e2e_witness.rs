@@ -116,8 +116,17 @@ fn two_histories_cannot_be_told_and_a_person_says_which_one_goes_on() {
 
     // Its head convicts the history that an auditor is shown.
     let folder = world.root().join("export");
+    let _exported = world.operator(&["audit", "export", "--out", folder.to_str().unwrap()]).done();
     let audited = |head: &Path| {
-        audited(&heads[0]).assert_fails(1, &["fault"]);
+        let words = ["audit", "verify", folder.to_str().unwrap(), "--also", head.to_str().unwrap()];
+        consilium(world.federation.programs(), &words)
+    };
+    let heads = [0, 1].map(|site| {
+        let mut heads = kept(&world, site, "checkpoint");
+        assert_eq!(heads.len(), 1, "{heads:?}");
+        heads.remove(0)
+    });
+    audited(&heads[0]).assert_fails(1, &["fault"]);
     let _sound = audited(&heads[1]).done();
 
     let by = ["--by", "Dr. Ada", "--reason", "restored by the operators"];

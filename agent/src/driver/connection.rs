@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consilium_certs::credentials::Credentials;
+use consilium_certs::validity::date;
 use consilium_common::ids::SiteId;
 use consilium_common::signed::{PublicKey, SignedError};
 use consilium_common::wire::messages::Message;
@@ -295,6 +296,10 @@ pub(super) fn note(message: &Message) {
         Message::Refusal(refusal) => tracing::warn!(
             kind = refusal.kind, code = %refusal.code, detail = refusal.detail,
             advice = advice(refusal.code), "the coordinator refuses a message"
+        ),
+        Message::RenewCertificate(asked) => tracing::info!(
+            until = date(asked.until),
+            "the issuing CA is another one now: this site's certificate is renewed"
         ),
         Message::Plan(plan) => tracing::info!(
             study = %plan.study, round = %plan.round, task = ?plan.task, base = %plan.base_version,

@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
 use consilium_common::time::Date;
-use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, SitePhase};
+use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, Refused, SitePhase};
+use consilium_common::wire::reject::Code;
 use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -235,6 +236,7 @@ impl Driver {
             Event::Heard { generation, message } => {
                 if self.is_current(generation) && self.is_witnessed(&message) {
                     connection::note(&message);
+                    self.renew_if_asked(&message);
                     if matches!(*message, Message::Plan(_)) {
                         self.look_at_approvals();
                     }
@@ -260,6 +262,15 @@ impl Driver {
                 // The person may have gone.
                 let _gone = to.send(reply);
             }
+        }
+    }
+
+    /// The coordinator does not take the certificate, or not for long, whatever time it has left.
+    fn renew_if_asked(&self, message: &Message) {
+        let over = |refused: &Refused| refused.code == Code::CertificateExpired;
+        let is_over = matches!(message, Message::Refused(refused) if over(refused));
+        if is_over || matches!(message, Message::RenewCertificate(_)) {
+            self.shared.renew_now.notify_one();
         }
     }
 

@@ -9,6 +9,7 @@ use consilium_certs::bundle::SiteBundle;
 use consilium_common::bucket::Bucket;
 use consilium_common::ids::{Digest, SiteId};
 use consilium_common::time::Clock;
+use tokio::sync::Notify;
 
 use crate::config::AgentConfig;
 use crate::ledger::Ledger;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub programs: Programs,
     /// The system's clocks.
     pub clock: Arc<dyn Clock>,
+    /// Wakes whoever renews the certificate.
+    pub renew_now: Notify,
     /// The way to the coordinator.
     pub dialer: Dialer,
     /// Base models.
@@ -91,6 +94,7 @@ impl Shared {
             bundle,
             bundle_folder: config.site.certificates(),
             programs,
+            renew_now: Notify::new(),
             dialer: Dialer::new(config.site.coordinator.clone(), Arc::clone(&clock)),
             clock,
             config,

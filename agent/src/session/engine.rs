@@ -113,8 +113,8 @@ impl Session {
                 );
                 self.memory.last_objection = Some(text);
             }
-            // Other heads are the caller's alone.
-            Message::Heartbeat(_) | Message::LogHead(_) => {}
+            // Other heads, and when to renew, are the driver's alone.
+            Message::Heartbeat(_) | Message::LogHead(_) | Message::RenewCertificate(_) => {}
             Message::Welcome(_)
             | Message::HeadWanted(_)
             | Message::Hello(_)

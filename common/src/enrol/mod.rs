@@ -109,6 +109,20 @@ pub struct RenewRequest {
 }
 document!(RenewRequest, "consilium/renew-request/1", |request| csr(&request.csr));
 
+/// The coordinator asks for its next certificate. Signed by its log key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewCoordinator {
+    /// Of which consortium.
+    pub consortium: ConsortiumId,
+    /// The certificate that it has and the issuing CA's above it, DER: the next one has the same names.
+    pub chain: Vec<Vec<u8>>,
+    /// PKCS#10, DER.
+    pub csr: Vec<u8>,
+    /// When it asked, by its own clock.
+    pub at: WallMillis,
+}
+document!(RenewCoordinator, "consilium/renew-coordinator/1", |request| csr(&request.csr));
+
 /// An operator puts a site out for good. Signed by an operator key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {

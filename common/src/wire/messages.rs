@@ -84,8 +84,17 @@ registry! {
     71 true Receipt,
     72 true RollCall,
     73 true LogHead,
+    80 false RenewCertificate,
     128 false Heartbeat,
     129 false Refusal,
+}
+
+/// The issuing CA that made the site's certificate is over: ask for the next one now, whatever time the
+/// old one has left. A site that does not know this asks at two thirds of its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewCertificate {
+    /// Until when the old one works.
+    pub until: WallMillis,
 }
 
 /// First message of an agent.

@@ -2,6 +2,7 @@
 
 use consilium_certs::bundle::BundleError;
 use consilium_certs::roster::RosterError;
+use consilium_certs::rotation::RetiredError;
 use consilium_certs::signed_file::SignedFileError;
 use consilium_certs::tls::TlsError;
 use consilium_common::ids::{Digest, StudyId, Version};
@@ -10,6 +11,7 @@ use consilium_io::IoError;
 use consilium_io::disk::BlobError;
 use consilium_io::net::ConnectError;
 
+use crate::certificate::CertificateError;
 use crate::driver::DriverError;
 use crate::store::StoreError;
 
@@ -19,6 +21,17 @@ pub enum AppError {
     /// The coordinator's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The certificate has run out, and there is no other.
+    #[error("{over}; it was not renewed now: {why}")]
+    NotRenewed {
+        /// What ran out.
+        over: BundleError,
+        /// Why there is no next one.
+        why: Box<CertificateError>,
+    },
+    /// The list of issuing CAs that are over.
+    #[error(transparent)]
+    Retired(#[from] RetiredError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use consilium_certs::bundle::CoordinatorBundle;
+use consilium_certs::bundle::{BundleError, CoordinatorBundle};
+use consilium_certs::credentials::CredentialsError;
 use consilium_certs::roster::{Roster, RosterError};
 use consilium_certs::signed_file;
 use consilium_certs::tls;
@@ -25,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::{self, OwnCertificate};
 use crate::config::{Config, Coordinator};
 use crate::driver::DriverError;
 use crate::limits::{SHUTDOWN_MAX, STAGE_MEMORY_BYTES_MAX};
@@ -99,8 +101,7 @@ impl Coordinating {
     /// One variant of [`AppError`] per part.
     pub async fn start(config: Coordinator) -> Result<Self, AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::open());
-        let bundle = CoordinatorBundle::load(&config.certificates, clock.wall())?;
-        let tls = tls::server_config(&bundle.credentials, Arc::clone(&clock))?;
+        let bundle = bundle(&config, &*clock).await?;
         let signed_roster: Signed<Roster> = signed_file::load(&config.roster)?;
         let roster = Roster::verified(&signed_roster, &bundle.consortium)?;
 
@@ -116,8 +117,7 @@ impl Coordinating {
             past.members.apply(&record);
         }
 
-        let secret = blake3::derive_key("consilium/reset-secret/1", &*bundle.log_key.seed());
-        let listener = QuicListener::bind_lasting(config.listen, tls, &secret)?;
+        let listener = listen(config.listen, &bundle, Arc::clone(&clock))?;
         let address = listener.local_address()?;
         let (stop, sites) = (CancellationToken::new(), Arc::new(Sites::new(Arc::clone(&clock))));
         let consortium = Arc::new(bundle.consortium);
@@ -144,8 +144,14 @@ impl Coordinating {
             Arc::clone(&running),
             Arc::clone(&common.sites),
             Arc::clone(&common.clock),
-            config.ca,
+            config.ca.clone(),
         );
+        let certificate = OwnCertificate::new(
+            config.certificates,
+            config.ca,
+            Arc::clone(&common.clock),
+            bundle.credentials,
+        )?;
         let server = Arc::new(Server::new(Parts {
             sites: common.sites,
             studies: running,
@@ -157,15 +163,11 @@ impl Coordinating {
             membership: Arc::new(membership),
             consortium: common.consortium,
             address,
-            certificate: bundle.credentials.validity,
+            certificate,
             root: bundle.root_pem,
             consortium_text: bundle.consortium_text,
         }));
-        let roster = server.membership.members().roster().version();
-        tracing::info!(
-            %address, records = past.report.records, studies,
-            consortium = %server.consortium.name, roster, "serving"
-        );
+        say_serving(&server, past.report.records, studies);
         Ok(Self { server, store, listener, failures, stop })
     }
 
@@ -190,6 +192,7 @@ impl Coordinating {
             ended = end => ended,
             Some(failed) = self.failures.recv() => Err(failed.into()),
             () = &mut accepting => Ok(()),
+            () = self.server.certificate.keep(&self.listener, &*self.server.sites) => Ok(()),
         };
         notify(sd_notify::NotifyState::Stopping);
         self.server.sites.close_all(Code::ShuttingDown, "the coordinator goes down");
@@ -202,6 +205,36 @@ impl Coordinating {
         self.store.close().await;
         tracing::info!("down");
         ended
+    }
+}
+
+fn listen(
+    address: SocketAddr,
+    bundle: &CoordinatorBundle,
+    clock: Arc<dyn Clock>,
+) -> Result<QuicListener, AppError> {
+    let tls = tls::server_config(&bundle.credentials, clock)?;
+    let secret = blake3::derive_key("consilium/reset-secret/1", &*bundle.log_key.seed());
+    Ok(QuicListener::bind_lasting(address, tls, &secret)?)
+}
+
+fn say_serving(server: &Server, records: u64, studies: usize) {
+    let (address, consortium) = (server.address, &server.consortium.name);
+    let roster = server.membership.members().roster().version();
+    tracing::info!(%address, records, studies, %consortium, roster, "serving");
+}
+
+/// The coordinator's bundle. One that was away for longer than its certificate was good gets the next one
+/// first, if there is a CA.
+async fn bundle(config: &Coordinator, clock: &dyn Clock) -> Result<CoordinatorBundle, AppError> {
+    let loaded = CoordinatorBundle::load(&config.certificates, clock.wall());
+    let Err(over @ BundleError::Credentials(CredentialsError::Expired { .. })) = loaded else {
+        return Ok(loaded?);
+    };
+    tracing::info!("the coordinator's certificate has run out: asking for the next one");
+    match certificate::renew(&config.certificates, config.ca.as_deref(), clock.wall()).await {
+        Ok(_) => Ok(CoordinatorBundle::load(&config.certificates, clock.wall())?),
+        Err(why) => Err(AppError::NotRenewed { over, why: Box::new(why) }),
     }
 }
 

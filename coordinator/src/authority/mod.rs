@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use consilium_common::enrol::{Approval, EnrolRequest, RenewRequest, Revocation};
+use consilium_certs::rotation::RetiredCa;
+use consilium_common::enrol::{Approval, EnrolRequest, RenewCoordinator, RenewRequest, Revocation};
 use consilium_common::limits::FRAME_BODY_BYTES_MAX;
 use consilium_common::signed::Signed;
 use consilium_common::time::WallMillis;
@@ -44,6 +45,13 @@ pub enum Ask {
         /// By an operator.
         revocation: Signed<Revocation>,
     },
+    /// The coordinator's own next certificate.
+    RenewCoordinator {
+        /// By the log key.
+        request: Signed<RenewCoordinator>,
+    },
+    /// Which issuing CAs are over.
+    Retired,
 }
 
 /// What it hears.
@@ -63,6 +71,8 @@ pub enum Answer {
         /// Why.
         message: String,
     },
+    /// The issuing CAs before the one in force.
+    Retired(Vec<RetiredCa>),
 }
 
 /// Why the CA gave no answer.
@@ -108,7 +118,7 @@ pub async fn ask(socket: &Path, ask: &Ask) -> Result<Answer, AuthorityError> {
     let answer = timeout(ANSWER_WAIT_MAX, exchange).await.unwrap_or_else(|_| Err(late()));
     match decode(&answer.map_err(unreachable)?)? {
         Answer::Refused { message } => Err(AuthorityError::Refused(message)),
-        answer @ (Answer::Certified { .. } | Answer::Revoked) => Ok(answer),
+        answer @ (Answer::Certified { .. } | Answer::Revoked | Answer::Retired(_)) => Ok(answer),
     }
 }
 

@@ -101,6 +101,10 @@ fn answer(asked: &[u8], ca: &Mutex<Ca>, length: Millis, clock: &dyn Clock) -> An
             certified("a first certificate", ca.grant(&request, &approval, length, now))
         }
         Ask::Renew { request } => certified("a renewal", ca.renew(&request, length, now)),
+        Ask::RenewCoordinator { request } => {
+            certified("the coordinator's renewal", ca.renew_coordinator(&request, length, now))
+        }
+        Ask::Retired => Answer::Retired(ca.retired().authorities.clone()),
         Ask::Revoke { revocation } => match ca.revoke(&revocation) {
             Ok(()) => {
                 tracing::info!("a key was revoked");

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::{self, Format};
+use super::rotation::{self, RotateArgs};
 use crate::authority;
 
 /// `consilium ca …`
@@ -27,6 +28,8 @@ pub(super) enum CaCommand {
     Init(InitArgs),
     /// Issue a bundle of keys and certificates, or renew one.
     Issue(IssueArgs),
+    /// Put a new issuing CA in force, below the same root: no site needs a file or a hand.
+    Rotate(RotateArgs),
     /// Certify what operators approve and sites renew, for the coordinator on this machine.
     Serve(ServeArgs),
     /// Sign or show the roster.
@@ -82,8 +85,9 @@ enum Whom {
     },
     /// The coordinator.
     Coordinator {
-        /// A DNS name or IP address under which it is reached; several are possible.
-        #[arg(long = "host", value_name = "HOST", required = true)]
+        /// A DNS name or IP address under which it is reached; several are possible. None: those of its last
+        /// certificate.
+        #[arg(long = "host", value_name = "HOST")]
         hosts: Vec<String>,
     },
 }
@@ -132,6 +136,7 @@ pub(super) fn run(command: CaCommand) -> Result<(), Failure> {
     match command {
         CaCommand::Init(args) => init(&args),
         CaCommand::Issue(args) => issue(&args),
+        CaCommand::Rotate(args) => rotation::run(&args),
         CaCommand::Serve(args) => serve(&args),
         CaCommand::Roster(RosterCommand::Sign { ca, key, out }) => {
             sign_roster(&ca, &key, out.as_deref())
@@ -202,8 +207,14 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
     };
     tell(&issued, &folder);
     output::line(match &args.whom {
-        Whom::Site { .. } | Whom::Coordinator { .. } => {
-            "next: bring this folder to its machine, now and at each renewal; it holds secrets"
+        Whom::Site { .. } => {
+            "next: bring this folder to its machine; it holds secrets. Its agent renews the certificate \
+             by itself"
+        }
+        Whom::Coordinator { .. } => {
+            "next: bring this folder to its machine; it holds secrets. The coordinator takes new files in \
+             use without a restart, and renews the certificate by itself where `ca` in consilium.toml \
+             names the CA's socket"
         }
         Whom::Operator { .. } => {
             "next: bundles that were issued before do not know this operator yet: bring the CA's \

@@ -51,6 +51,9 @@ impl Client {
                 connection.identity.display()
             )));
         }
+        if let Some(reminder) = credentials.reminder(clock.wall()) {
+            super::output::notice(&reminder);
+        }
         let config = tls::client_config(&credentials, Arc::new(clock)).map_err(Failure::usage)?;
         let (host, address) = resolve(&connection.coordinator).await?;
         let dialer = QuicDialer::bind(address).map_err(connect_failure)?;

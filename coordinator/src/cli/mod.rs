@@ -9,6 +9,7 @@ mod model;
 pub mod output;
 mod report;
 mod roster;
+mod rotation;
 mod serve;
 mod site;
 mod status;
@@ -150,6 +151,7 @@ mod tests {
             vec!["ca", "init", "ca", "--consortium", "thorax"],
             vec!["ca", "issue", "--ca", "ca", "site", "st-mary", "--out", "bundle"],
             vec!["ca", "issue", "--ca", "ca", "coordinator", "--host", "localhost"],
+            vec!["ca", "rotate", "--ca", "ca", "--root", "/mnt/root", "--overlap", "0s", "--again"],
             vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
             vec!["study", "sign", "demo.toml", "--key", "operator.key", "--out", "signed"],
             vec!["study", "sign", "demo.toml", "--key", "operator.key", "--start", "m.safetensors"],

@@ -63,6 +63,13 @@ pub fn written() -> Result<(), Failure> {
     }
 }
 
+/// A line beside the answer, on standard error: what a person should know, whatever was asked. One that
+/// cannot be written is no failure of the command.
+pub fn notice(text: &str) {
+    use std::io::Write as _;
+    let _unheard = writeln!(std::io::stderr(), "note: {text}");
+}
+
 /// `1 site`, `2 sites`.
 #[must_use]
 pub fn count(number: usize, one: &str) -> String {

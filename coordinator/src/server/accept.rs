@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::broken::Broken;
-use super::{Server, agent_session, enrol_session, operator_session, sites};
+use super::{Server, agent_session, enrol_session, expiry, operator_session, sites};
 use crate::conduct::{Deed, Term};
 use crate::limits::{
     ENROLLING_MAX, GOODBYE_MAX, HELLO_WAIT_MAX, OPERATOR_CONNECTIONS_MAX, OPERATORS_MAX,
@@ -92,6 +92,9 @@ async fn admit(
             return refuse(&server, &*carrier, name, Code::WrongRole, &error.to_string()).await;
         }
     };
+    if let Some(Broken { code, detail, .. }) = expiry::over(&server, &*carrier) {
+        return refuse(&server, &*carrier, identity.to_string(), code, &detail).await;
+    }
     match (door, identity.role.clone()) {
         (Door::Agent, Role::Site(site)) => agent(&server, carrier, &identity, site, stop).await,
         _ => {

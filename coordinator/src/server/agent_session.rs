@@ -12,7 +12,7 @@ use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
 use consilium_common::wire::messages::{
-    Answer, Heartbeat, LogHead, Message, Refusal, StudyAnswer, Welcome,
+    Answer, Heartbeat, LogHead, Message, Refusal, RenewCertificate, StudyAnswer, Welcome,
 };
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};
@@ -71,6 +71,9 @@ pub(super) async fn run(
         server.sites.cut(&site, Code::Revoked, &error.to_string());
     }
     let session = Session { server: &server, site: &site, id: arrival.id };
+    if let Some(until) = server.certificate.end_of(&*carrier) {
+        server.sites.send(&site, RenewCertificate { until }.into());
+    }
     session.offer_studies();
 
     let ended = tokio::select! {
@@ -78,7 +81,7 @@ pub(super) async fn run(
         ended = session.listen(reader) => ended,
         ended = session.speak(writer, arrival.queue) => ended,
         ended = blobs::serve(&server, &*carrier, &site) => ended,
-        broken = expiry::expired(&*carrier, &*server.clock) => Err(broken),
+        broken = expiry::expired(&server, &*carrier) => Err(broken),
     };
     if let Err(broken) = ended {
         let code = broken.code;

@@ -56,7 +56,7 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
         sites: members.roster().sites().count(),
         roster_version: members.roster().version(),
         connected: server.sites.connected(),
-        certificate: server.certificate.standing(wall).to_string(),
+        certificate: server.certificate.words(),
         quarantined: server.sites.guard().terms().into_iter().map(quarantined).collect(),
     }
 }

@@ -32,9 +32,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consilium_certs::consortium::Consortium;
-use consilium_certs::validity::Validity;
 use consilium_common::time::{Clock, Millis};
 
+use crate::certificate::OwnCertificate;
 use crate::membership::Membership;
 use crate::stage::Stage;
 use crate::store::{Blobs, Store};
@@ -71,8 +71,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// When it started.
     pub started: Millis,
-    /// How long its certificate is good.
-    pub certificate: Validity,
+    /// Its own certificate.
+    pub certificate: OwnCertificate,
     /// The root that sites trust: PEM.
     pub root: String,
     /// The text of the consortium file: what a site pins when it enrols.
@@ -95,7 +95,7 @@ pub struct Parts {
     pub membership: Arc<Membership>,
     pub consortium: Arc<Consortium>,
     pub address: SocketAddr,
-    pub certificate: Validity,
+    pub certificate: OwnCertificate,
     pub root: String,
     pub consortium_text: String,
 }

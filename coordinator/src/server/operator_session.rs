@@ -67,7 +67,7 @@ pub(super) async fn run(
                 sites::close(&*carrier, Code::ShuttingDown, "the coordinator goes down");
                 return;
             }
-            broken = expiry::expired(&*carrier, &*server.clock) => {
+            broken = expiry::expired(&server, &*carrier) => {
                 sites::close(&*carrier, broken.code, &broken.detail);
                 return;
             }
