@@ -41,7 +41,8 @@ pub(super) async fn asked(state: &Path, request: &Request) -> Result<Reply, Fail
         reply @ (Reply::Status(_)
         | Reply::StudyList { .. }
         | Reply::StudyShow(_)
-        | Reply::StudyDecided(_)) => Ok(reply),
+        | Reply::StudyDecided(_)
+        | Reply::Withdrawn) => Ok(reply),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::output;
 use crate::ledger::Line;
 use crate::ledger::entry::{
-    Connected, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Word,
+    Connected, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Withdrew, Word,
 };
 use crate::policy::Person;
 
@@ -64,6 +64,9 @@ fn words(entry: &Entry) -> String {
         ),
         Entry::Sending(range) => sending(range),
         Entry::Sent(sent) => sent_words(sent),
+        Entry::Withdrew(Withdrew { study, versions, remedy, by, .. }) => format!(
+            "{by} reports a withdrawal: records are in {versions} of {study}; remedy: {remedy}"
+        ),
         Entry::Settled(settled) => {
             let counted = if settled.counted { "counted" } else { "did not count" };
             format!("{} round {}: the update {counted} and is erased", settled.study, settled.round)

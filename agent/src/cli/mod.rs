@@ -5,6 +5,7 @@
 
 mod check;
 mod daemon;
+mod data;
 mod enroll;
 mod epochs;
 mod evaluate;
@@ -99,6 +100,9 @@ enum Command {
     /// Show, verify or export the site's own record of what it accepted and what left
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Follow patients into rounds and versions, and report withdrawals
+    #[command(subcommand)]
+    Data(data::Command),
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
@@ -207,6 +211,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Study(command)) => study::run(&common, command).await,
             Some(Command::Policy(command)) => policy::run(&common, &command),
             Some(Command::Ledger(command)) => ledger::run(&common, &command),
+            Some(Command::Data(command)) => data::run(&common, &command).await,
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,
             Some(Command::Evaluate(options)) => evaluate::run(&common, &options).await,

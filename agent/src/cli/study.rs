@@ -50,7 +50,7 @@ pub(super) struct Decision {
 /// Digits of a digest that nobody types by chance.
 const DIGITS_MIN: usize = 8;
 
-fn person(text: &str) -> Result<String, String> {
+pub(super) fn person(text: &str) -> Result<String, String> {
     plain(text, PERSON_BYTES_MAX)
 }
 

@@ -98,6 +98,8 @@ impl Workbench {
             preparation: job.preparation.map(|_| files.preparation()),
             // One site alone: c is its own variate.
             correction: None,
+            // What is tried out here goes into no version.
+            census: None,
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

@@ -35,6 +35,7 @@ impl Driver {
                 }
                 Err(message) => Reply::Failed { message },
             },
+            Request::Withdraw { withdrawal, by } => return self.withdraw(withdrawal, by, to),
             Request::StudyDecide { which, person, mut word } => {
                 // The name is the person's word, the number the kernel's.
                 if let Some(uid) = uid {

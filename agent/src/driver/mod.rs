@@ -2,10 +2,11 @@
 //! waits for what it starts; whatever takes time runs beside it and comes back as an event.
 //!
 //! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
-//! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
+//! people). [`task`]: fetch, train, encode. [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its
 //! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which
 //! keeps the ledger ahead of what leaves. [`connection`]: one
-//! connection from dialling to its end. [`approval`]: studies whose approval ends. [`asked`]: answers to
+//! connection from dialling to its end. [`withdrawing`]: which versions a withdrawal affects, to the
+//! coordinator. [`approval`]: studies whose approval ends. [`asked`]: answers to
 //! people.
 
 mod approval;
@@ -14,10 +15,12 @@ mod connection;
 mod control;
 mod gate;
 mod local;
+mod patients;
 pub mod shared;
 mod study;
 mod task;
 mod upload;
+pub(crate) mod withdrawing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
 use consilium_common::time::Date;
-use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, SitePhase};
+use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, SitePhase, Withdrawal};
 use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,8 @@ enum Event {
     Done(Box<Finished>),
     /// A person decided, durably.
     Decided { digest: Digest, reply: Reply, to: oneshot::Sender<Reply> },
+    /// A person reported a withdrawal, durably.
+    Withdrawn { withdrawal: Withdrawal, to: oneshot::Sender<Reply> },
 }
 
 /// What came of an action.
@@ -178,6 +183,10 @@ impl Driver {
                 }
                 failpoints::after(name);
             }
+            Action::Reported { withdrawal } => {
+                self.reported(withdrawal);
+                failpoints::after(name);
+            }
             Action::JudgeStudy { id, offer } => {
                 let (shared, carrier) = (Arc::clone(&self.shared), self.carrier());
                 self.spawn(id, name, async move {
@@ -242,6 +251,11 @@ impl Driver {
                 }
                 note_fault(&done);
                 self.session.handle_done(id, done, now);
+            }
+            Event::Withdrawn { withdrawal, to } => {
+                self.session.handle_withdrawal(withdrawal, now);
+                // The person may have gone.
+                let _gone = to.send(Reply::Withdrawn);
             }
             Event::Decided { digest, reply, to } => {
                 if let Some(judged) = self.shared.judged(&digest) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, blocking};
 use super::study::made;
-use super::{Event, control, local};
+use super::{Event, control, local, patients};
 use crate::ledger::LedgerError;
 use crate::ledger::entry::{Fetched, Part};
 use crate::link::transfer;
@@ -200,6 +200,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         local_out: work.trains().then(|| folder.local_out()),
         preparation: plan.preparation.map(|_| folder.preparation()),
         correction: corrected.then(|| folder.correction()),
+        census: Some(patients::census(shared, &folder)),
     };
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
@@ -299,14 +300,15 @@ fn make_update(
     let write = |update: update::Encoding<'_>| {
         retained::write(&path, |out| update.write(out)).map_err(site_fault)
     };
-    if plan.task == TaskKind::Evaluate {
-        let update = update::evaluation(purpose, &layout, &trained.outcome);
-        return write(update.map_err(update_fault)?);
-    }
     let folder = files
         .filter(|(round, _)| *round == plan.round)
         .map(|(_, folder)| folder)
         .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
+    patients::remember(shared, plan, &folder)?;
+    if plan.task == TaskKind::Evaluate {
+        let update = update::evaluation(purpose, &layout, &trained.outcome);
+        return write(update.map_err(update_fault)?);
+    }
     if plan.task == TaskKind::Prepare {
         let counts = folder.open_counts()?;
         let update = update::preparation(purpose, &layout, &counts);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::audit::withdrawal::Remedy;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::signed::PublicKey;
 use consilium_common::time::WallMillis;
@@ -38,7 +39,6 @@ macro_rules! entries {
             }
 
             /// Whether this version knows the kind.
-            #[expect(clippy::manual_range_patterns, reason = "the numbers stand in the list below")]
             pub(super) fn is_known(kind: u16) -> bool {
                 matches!(kind, $($number)|*)
             }
@@ -64,6 +64,7 @@ entries! {
     9 Sent(Sent), "sent", "How far the transfer got.";
     10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
     11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
+    40 Withdrew(Withdrew), "withdrew", "A person reported a withdrawal of consent; written before it is sent.";
 }
 
 impl Entry {
@@ -80,7 +81,8 @@ impl Entry {
             | Self::Made(Made { study, .. })
             | Self::Sending(Sending { study, .. })
             | Self::Sent(Sent { study, .. })
-            | Self::Settled(Settled { study, .. }) => Some(study),
+            | Self::Settled(Settled { study, .. })
+            | Self::Withdrew(Withdrew { study, .. }) => Some(study),
         }
     }
 }
@@ -288,6 +290,21 @@ pub struct Settled {
     pub round: Round,
     /// Whether the update is in the sum, by the signed roll call.
     pub counted: bool,
+}
+
+/// A withdrawal is about to be reported. Whose it is stands nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrew {
+    /// The report's name, random.
+    pub id: Digest,
+    /// Which study.
+    pub study: StudyId,
+    /// Versions that the records went into, in words.
+    pub versions: String,
+    /// What the site asks for.
+    pub remedy: Remedy,
+    /// Who reports it, by their own word.
+    pub by: String,
 }
 
 /// One record: its time and what it says.

@@ -48,6 +48,7 @@ impl Standing {
             | Entry::Connected(_)
             | Entry::Disconnected(_)
             | Entry::Renewing(_)
+            | Entry::Withdrew(_)
             | Entry::Fetched(_)
             | Entry::Sending(_)
             | Entry::Sent(_) => {}

@@ -80,6 +80,7 @@ impl Bench {
             local_out: work.trains().then(|| files.local_out()),
             preparation: None,
             correction: None,
+            census: None,
         };
         Self {
             _folder: folder,

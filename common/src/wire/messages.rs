@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
 use super::reject::Code;
+pub use super::withdrawal::{Withdrawal, WithdrawalKept};
 use crate::audit::{Receipt as ReceiptDocument, RollCall as RollCallDocument};
 use crate::ids::{Digest, Round, StudyId, Version};
 use crate::signed::{Signature, Signed};
@@ -71,6 +72,7 @@ registry! {
     4 false Progress,
     5 true UpdateOffer,
     6 true TaskFailed,
+    60 false Withdrawal,
     64 true Welcome,
     65 true Refused,
     66 true StudyOffer,
@@ -80,6 +82,7 @@ registry! {
     70 true UpdateRefused,
     71 true Receipt,
     72 true RollCall,
+    120 false WithdrawalKept,
     128 false Heartbeat,
     129 false Refusal,
 }

@@ -36,3 +36,4 @@ pub mod frame;
 pub mod messages;
 pub mod operator;
 pub mod reject;
+mod withdrawal;

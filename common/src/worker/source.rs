@@ -42,6 +42,13 @@ pub struct Source {
     /// header have "1", "2", …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
+    /// The files' column that says whose a record is, where the study names none (`data.patient`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
+    /// Patients whose records are not read: a table with that column, or a list with an identifier on each
+    /// line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<PathBuf>,
     /// How text files are written.
     #[serde(default, skip_serializing_if = "Format::is_default")]
     pub format: Format,
@@ -64,6 +71,8 @@ impl Source {
             part: None,
             only: None,
             columns: BTreeMap::new(),
+            patient: None,
+            exclude: None,
             format: Format::default(),
             examples: None,
         }

@@ -21,7 +21,9 @@ pub use addresses::Addresses;
 pub use fetches::{Fetches, Part, RoundBlob};
 pub use quarantine::{Quarantine, Term};
 
-use crate::limits::{CONNECTIONS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN};
+use crate::limits::{
+    CONNECTIONS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN, WITHDRAWALS,
+};
 
 /// What a site does, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Deed {
     Readiness,
     /// Offers an update of a round that is not open.
     OldOffer,
+    /// Reports a withdrawal.
+    Withdrawal,
     /// Sends or asks for something that had to be refused.
     Vain,
 }
@@ -49,6 +53,7 @@ impl Deed {
             Self::Message => "sends more messages than an agent has use for",
             Self::Readiness => "accepts and declines studies without end",
             Self::OldOffer => "offers updates of old rounds without end",
+            Self::Withdrawal => "reports withdrawals without end",
             Self::Vain => "goes on sending and asking for what is refused",
         }
     }
@@ -61,6 +66,7 @@ pub struct Conduct {
     messages: Bucket,
     readiness: Bucket,
     old_offers: Bucket,
+    withdrawals: Bucket,
     vain: Bucket,
     streams: Bucket,
     /// What it may fetch.
@@ -76,6 +82,7 @@ impl Conduct {
             messages: Bucket::new(MESSAGES, now),
             readiness: Bucket::new(READINESS_CHANGES, now),
             old_offers: Bucket::new(OLD_OFFERS, now),
+            withdrawals: Bucket::new(WITHDRAWALS, now),
             vain: Bucket::new(VAIN, now),
             streams: Bucket::new(STREAMS, now),
             fetches: Fetches::new(now),
@@ -89,6 +96,7 @@ impl Conduct {
             Deed::Message => &mut self.messages,
             Deed::Readiness => &mut self.readiness,
             Deed::OldOffer => &mut self.old_offers,
+            Deed::Withdrawal => &mut self.withdrawals,
             Deed::Vain => &mut self.vain,
         };
         bucket.take(now)
@@ -132,7 +140,14 @@ mod tests {
 
     #[test]
     fn every_flood_is_noticed_within_seconds() {
-        for deed in [Deed::Connect, Deed::Message, Deed::Readiness, Deed::OldOffer, Deed::Vain] {
+        for deed in [
+            Deed::Connect,
+            Deed::Message,
+            Deed::Readiness,
+            Deed::OldOffer,
+            Deed::Withdrawal,
+            Deed::Vain,
+        ] {
             let mut conduct = Conduct::new(Millis(0));
             let until = (0..100_000).find(|n| !conduct.allows(deed, Millis(n / 20)));
             assert!(until.is_some(), "{}", deed.flood());

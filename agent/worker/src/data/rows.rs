@@ -56,11 +56,12 @@ pub(crate) fn read_of_users<T>(
                     number,
                     held: file == File::Test || place.held.as_ref().is_some_and(is),
                     patient: place.patient.map(text),
+                    whose: place.whose.map(text),
                     groups: Places::read(&groupings, &values),
                 };
                 let which = if file == File::Test { " of the test file" } else { "" };
                 let line = || format!("line {}{which}", row.line());
-                picking.take(mark, parse(&fields), line);
+                picking.take(mark, || parse(&fields), line);
             }
             if number.is_multiple_of(RECORDS_PER_STEP) {
                 link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
@@ -166,6 +167,7 @@ struct Standing {
     only: Option<(usize, String)>,
     held: Option<(usize, String)>,
     patient: Option<usize>,
+    whose: Option<usize>,
 }
 
 impl Standing {
@@ -194,6 +196,7 @@ impl Standing {
             only: source.only.as_ref().map(picked).transpose()?,
             held,
             patient: patient.map(|name| find(source.column(name))).transpose()?,
+            whose: job.patients.map(|all| find(all.column())).transpose()?,
         })
     }
 }

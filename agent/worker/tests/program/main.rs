@@ -6,6 +6,7 @@ mod groups;
 mod images;
 mod labels;
 mod listed;
+mod patients;
 mod pictures;
 mod predict;
 mod ratings;

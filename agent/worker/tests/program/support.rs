@@ -213,6 +213,7 @@ impl Room {
             local_out: work.trains().then(|| self.folder.path().join("next-local.state")),
             preparation: None,
             correction: None,
+            census: None,
         }
     }
 }
