@@ -93,7 +93,11 @@ fn file(film: usize) -> String {
 
 /// A command of the agent at the first site, whose daemon runs.
 fn agent(world: &World, words: &[&str]) -> Said {
-    let configuration = world.agent_toml(0);
+    agent_at(world, 0, words)
+}
+
+fn agent_at(world: &World, site: usize, words: &[&str]) -> Said {
+    let configuration = world.agent_toml(site);
     let mut arguments = words.to_vec();
     arguments.extend(["--config", configuration.to_str().unwrap()]);
     consilium_agent(world.federation.programs(), &arguments)
@@ -119,6 +123,15 @@ fn weights(calls: &[RollCall]) -> BTreeSet<Option<u64>> {
         Status::Excluded { .. } => None,
     };
     calls.iter().map(weight).collect()
+}
+
+/// Why the first site did not count in these rounds.
+fn codes(calls: &[&RollCall]) -> BTreeSet<String> {
+    let code = |call: &&RollCall| match call.sites[&name(0)].status {
+        Status::Excluded { code } => Some(code.to_string()),
+        Status::Counted { .. } => None,
+    };
+    calls.iter().filter_map(code).collect()
 }
 
 fn trains(world: &World) -> Vec<RollCall> {
@@ -157,7 +170,8 @@ fn opened(folder: &Path) -> BTreeSet<usize> {
     {
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
         // film0007.png, not films.csv
-        let numbers = text.split("/film").skip(1).filter_map(|rest| rest.get(..4)?.parse().ok());
+        let numbers =
+            text.split("/film").skip(1).filter_map(|rest| rest.get(..4)?.parse::<usize>().ok());
         films.extend(numbers);
         fs::remove_file(path).unwrap();
     }
@@ -316,22 +330,17 @@ fn who_opts_out_is_in_no_later_round_and_named_nowhere() {
     let theirs = (0..PATIENTS * FILMS).filter(of_out).filter(|film| !is_held(*film)).count() as u64;
     assert!(theirs > 0 && theirs < all);
     assert_eq!(weights(&during), [Some(all - theirs)].into(), "less exactly their records");
-    let others = (0..PATIENTS * FILMS).filter(|film| !of_out(film)).collect();
+    let others: BTreeSet<usize> = (0..PATIENTS * FILMS).filter(|film| !of_out(film)).collect();
     assert!(!watched || opened(traces.path()) == others, "no film of theirs is opened");
     let check = agent(&world, &["check"]).done();
     assert!(check.contains("20 rows of 10 excluded patients were not read"), "{check}");
+    assert!(!watched || opened(traces.path()) == others, "neither does `check`");
 
     // A list that cannot be understood ends the site's part, and names nobody on the way.
     fs::write(&optout, format!("pid,on\n{}\n", patient(3))).unwrap();
     some_rounds(&world, 1);
     let after = trains(&world).split_off(before.len() + during.len());
-    let codes: BTreeSet<String> = after
-        .iter()
-        .filter_map(|call| match call.sites[&name(0)].status {
-            Status::Excluded { code } => Some(code.to_string()),
-            Status::Counted { .. } => None,
-        })
-        .collect();
+    let codes = codes(&after.iter().collect::<Vec<_>>());
     assert_eq!(codes, ["opt-out-unreadable".to_owned()].into());
     assert_eq!(weights(&after), [None].into(), "nothing is trained");
     assert_eq!(opened(traces.path()), BTreeSet::new());
@@ -348,4 +357,63 @@ fn who_opts_out_is_in_no_later_round_and_named_nowhere() {
     world.stop();
     assert_eq!(that_name_a_patient(&root), Vec::<PathBuf>::new());
     assert!(that_name_a_patient(data.path()).len() >= 4, "the search finds what is there");
+}
+
+#[test]
+fn data_that_changed_is_refused_or_noted_and_an_opt_out_is_no_change() {
+    if with_worker().is_none() {
+        return;
+    }
+    let data = TempDir::new().unwrap();
+    let with = |index: usize, on_change: &str| {
+        let mut spec = site(data.path(), index);
+        spec.data[0].1 += &format!("on_change = {on_change:?}\n");
+        spec
+    };
+    let world = World::of(vec![with(0, "refuse"), with(1, "note")], Policy::Within).started();
+    world.federation.run_study(NAME, DRAFT).unwrap();
+    let pin = |site: usize| {
+        let words = ["data", "pin", NAME, "--by", "Dr. Ada"];
+        agent_at(&world, site, &words).done()
+    };
+    // The study is abandoned again and again while nobody has approved anything.
+    wait_for("a round that both decline", 60, || {
+        let calls = world.history().of(NAME).len();
+        (calls > 0).then_some(())
+    });
+    rest(&world);
+    assert_eq!(codes(&world.history().of(NAME)), ["data-changed".to_owned()].into());
+    let said = pin(0);
+    assert!(said.contains("160 training and 40 hold-out records of films in 201 files"), "{said}");
+    let _said = pin(1);
+
+    some_rounds(&world, 1);
+    let approved = trains(&world);
+    let ledger = || agent_at(&world, 1, &["ledger", "show", "--study", NAME]).done();
+    assert!(!ledger().contains("on other data"));
+    for site in 0..2 {
+        let optout = data.path().join(site.to_string()).join("optout.csv");
+        fs::write(optout, format!("pid\n{}\n", patient(3))).unwrap();
+    }
+    some_rounds(&world, 1);
+    let fewer = trains(&world);
+    let newest = fewer.last().unwrap();
+    assert_eq!(newest.sites.keys().filter(|site| newest.counted(site)).count(), 2, "{newest:#?}");
+    assert!(weights(&fewer[approved.len()..]) < weights(&approved[approved.len() - 1..]));
+
+    for site in 0..2 {
+        let film = data.path().join(site.to_string()).join(file(51));
+        fs::write(film, hex::decode(PICTURES[0]).unwrap()).unwrap();
+    }
+    some_rounds(&world, 1);
+    let newest = trains(&world).pop().unwrap();
+    assert_eq!(codes(&[&newest]), ["data-changed".to_owned()].into());
+    assert!(newest.counted(&name(1)), "noted, and on it goes");
+    assert!(
+        ledger().contains("runs on other data than was approved: 1 files changed, 0 new, 0 gone")
+    );
+    let _said = pin(0);
+    some_rounds(&world, 1);
+    assert!(trains(&world).pop().unwrap().counted(&name(0)), "approved again");
+    world.stop();
 }

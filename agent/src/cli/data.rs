@@ -2,6 +2,7 @@
 //! that affects, to the coordinator. The patient is named in no file, no log, and not even to the daemon.
 
 use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use consilium_certs::keys;
@@ -9,17 +10,21 @@ use consilium_common::audit::withdrawal::{Remedy, VersionRange, in_words, ranges
 use consilium_common::ids::{Digest, Round, StudyId, Version};
 use consilium_common::time::Clock;
 use consilium_common::wire::messages::{TaskKind, Withdrawal};
+use consilium_common::worker::Work;
+use consilium_common::worker::prints::Prints;
 use consilium_io::SystemClock;
 use serde::Serialize;
 
 use super::study::person;
+use super::version_in_use::find_study;
+use super::workbench::{Job, Workbench, programs};
 use super::{Common, Failure, daemon, output};
 use crate::config::AgentConfig;
 use crate::control_socket::{Reply, Request};
 use crate::driver::withdrawing::keep;
 use crate::ledger::Ledger;
 use crate::state::patients::{Part, RoundUse, Trace};
-use crate::state::{StateFolder, look_at_patients};
+use crate::state::{StateFolder, look_at_patients, pins};
 
 /// An identifier is some characters; this is for who gives a whole file by mistake.
 const PATIENT_BYTES_MAX: usize = 4 << 10;
@@ -35,8 +40,19 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         study: Option<StudyId>,
     },
+    /// Approve a study's data as it is now: `on_change` in its section says what happens when it changes
+    Pin(Pin),
     /// Report which versions of a study a patient's withdrawal affects; nothing else is sent
     Withdraw(Withdraw),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pin {
+    /// The study: its file, draft or signed, or the name of one that was offered to this site
+    study: PathBuf,
+    /// Who approves it: a person's name, which stays here
+    #[arg(long, value_name = "PERSON", value_parser = person)]
+    by: String,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +73,7 @@ pub(super) struct Withdraw {
 pub(super) async fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Trace { patient, study } => trace(common, patient, study.as_ref()),
+        Command::Pin(options) => pin(common, options).await,
         Command::Withdraw(options) => withdraw(common, options).await,
     }
 }
@@ -150,6 +167,50 @@ fn show(document: &Document) {
             document.unknown.len()
         ));
     }
+}
+
+async fn pin(common: &Common, options: &Pin) -> Result<(), Failure> {
+    let config = common.load()?;
+    let study = find_study(&options.study, Some(&config))?;
+    let name = study.id();
+    let source = config.data.get(name).ok_or_else(|| {
+        Failure::Usage(format!("agent.toml has no [data.{name}]: there is no data to approve"))
+    })?;
+    let patients = look_at_patients(&config.site.state).map_err(Failure::failed)?;
+    patients.key().map_err(|error| {
+        Failure::Failed(format!("the daemon makes the site's key when it first starts: {error}"))
+    })?;
+    let (site, key) = (&config.site, patients.key_path());
+    let bench = Workbench::new(programs(site.worker.clone())?, site.device.clone(), site.threads)?;
+    let job = |work| Job {
+        work,
+        study: &study,
+        source,
+        seed: 0,
+        round: 0,
+        base: None,
+        local: None,
+        preparation: None,
+        key: (work == Work::Pin).then_some(&*key),
+    };
+    let (counts, _) = bench.run(job(Work::Check), &mut |_| {}).await.map_err(Failure::failed)?;
+    let (_, files) = bench.run(job(Work::Pin), &mut |_| {}).await.map_err(Failure::failed)?;
+    let bytes = std::fs::read(files.prints()).map_err(Failure::failed)?;
+    let prints = Prints::read(&bytes).map_err(Failure::failed)?;
+    let (records, at) = ((counts.examples, counts.holdout), SystemClock::open().wall());
+    let pin = pins::set(&site.state, (name, &options.by), records, &prints, at);
+    let pin = pin.map_err(Failure::failed)?;
+    if common.json {
+        return output::json(&pin);
+    }
+    output::line(format!(
+        "approved by {}: {} training and {} hold-out records of {name} in {} files",
+        pin.by, pin.examples, pin.holdout, pin.files
+    ));
+    if source.on_change.is_none() {
+        output::line(format!("[data.{name}] says no `on_change`: nobody looks whether it changes"));
+    }
+    Ok(())
 }
 
 /// What was reported.

@@ -3,7 +3,8 @@
 use super::output;
 use crate::ledger::Line;
 use crate::ledger::entry::{
-    Connected, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Withdrew, Word,
+    Connected, DataChanged, Disconnected, Entry, Part, Renewing, Sending, Sent, Stands, Withdrew,
+    Word,
 };
 use crate::policy::Person;
 
@@ -64,6 +65,10 @@ fn words(entry: &Entry) -> String {
         ),
         Entry::Sending(range) => sending(range),
         Entry::Sent(sent) => sent_words(sent),
+        Entry::DataChanged(DataChanged { study, round, changed, added, missing }) => format!(
+            "{study} round {round} runs on other data than was approved: {changed} files changed, {added} \
+             new, {missing} gone"
+        ),
         Entry::Withdrew(Withdrew { study, versions, remedy, by, .. }) => format!(
             "{by} reports a withdrawal: records are in {versions} of {study}; remedy: {remedy}"
         ),

@@ -264,6 +264,10 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
             "records of this source do not say whose they are: nobody can be excluded from it";
         return Some(("exclude", "given".to_owned(), need));
     }
+    if source.on_change.is_some() && source.source == SourceKind::Synthetic {
+        let need = "a synthetic source has no files that could change";
+        return Some(("on_change", "given".to_owned(), need));
+    }
     let tells_test = source.test_path.is_some();
     let may_be_listed = matches!(source.source, SourceKind::Text | SourceKind::ImageFolder);
     if source.labels.is_some() && !may_be_listed {

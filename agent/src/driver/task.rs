@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, blocking};
 use super::study::made;
-use super::{Event, control, local, patients};
+use super::{Event, control, local, patients, pinned};
 use crate::ledger::LedgerError;
 use crate::ledger::entry::{Fetched, Part};
 use crate::link::transfer;
@@ -56,7 +56,7 @@ fn kept(shared: &Shared, plan: &Plan) -> Result<KeptStudy, Fault> {
     })
 }
 
-fn idle_timeout(kept: &KeptStudy) -> Duration {
+pub(super) fn idle_timeout(kept: &KeptStudy) -> Duration {
     Duration::from_millis(kept.study.cohort.idle_timeout.0)
 }
 
@@ -180,7 +180,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         TaskKind::Prepare => (Work::Prepare, Some(folder.counts())),
     };
     let local = match work {
-        Work::Prepare | Work::Check | Work::Predict => None,
+        Work::Prepare | Work::Check | Work::Predict | Work::Pin => None,
         Work::Train | Work::TrainAlone | Work::Evaluate => {
             local::give(shared, &kept, folder.local()).await?
         }
@@ -202,6 +202,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         correction: corrected.then(|| folder.correction()),
         census: Some(patients::census(shared, &folder)),
     };
+    pinned::hold(context, plan, &kept, (&task, &folder)).await?;
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
     let launch = shared.programs.for_study(&kept.study);
@@ -377,7 +378,7 @@ pub(super) fn site_fault(error: impl std::fmt::Display) -> Fault {
 }
 
 /// A worker's phase as the coordinator hears it.
-fn phase(phase: Phase) -> SitePhase {
+pub(super) fn phase(phase: Phase) -> SitePhase {
     match phase {
         Phase::Loading => SitePhase::Loading,
         Phase::Scoring => SitePhase::Scoring,

@@ -64,6 +64,7 @@ entries! {
     9 Sent(Sent), "sent", "How far the transfer got.";
     10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
     11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
+    41 DataChanged(DataChanged), "data-changed", "A round ran on other data than a person approved.";
     40 Withdrew(Withdrew), "withdrew", "A person reported a withdrawal of consent; written before it is sent.";
 }
 
@@ -82,7 +83,8 @@ impl Entry {
             | Self::Sending(Sending { study, .. })
             | Self::Sent(Sent { study, .. })
             | Self::Settled(Settled { study, .. })
-            | Self::Withdrew(Withdrew { study, .. }) => Some(study),
+            | Self::Withdrew(Withdrew { study, .. })
+            | Self::DataChanged(DataChanged { study, .. }) => Some(study),
         }
     }
 }
@@ -305,6 +307,21 @@ pub struct Withdrew {
     pub remedy: Remedy,
     /// Who reports it, by their own word.
     pub by: String,
+}
+
+/// How the site's files differ from those that were approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataChanged {
+    /// Which study.
+    pub study: StudyId,
+    /// The round that runs all the same.
+    pub round: Round,
+    /// Files with other bytes.
+    pub changed: u64,
+    /// New files.
+    pub added: u64,
+    /// Files that are gone.
+    pub missing: u64,
 }
 
 /// One record: its time and what it says.

@@ -49,6 +49,7 @@ impl Standing {
             | Entry::Disconnected(_)
             | Entry::Renewing(_)
             | Entry::Withdrew(_)
+            | Entry::DataChanged(_)
             | Entry::Fetched(_)
             | Entry::Sending(_)
             | Entry::Sent(_) => {}

@@ -63,6 +63,9 @@ pub fn advice(code: Code) -> &'static str {
             "nothing was read: mend the file that `exclude` in [data.STUDY] names; `consilium-agent check` \
              tries it out"
         }
+        Code::DataChanged => {
+            "look at what changed; if it is meant, approve it with `consilium-agent data pin STUDY`"
+        }
         Code::WorkerFailed | Code::Diverged => {
             "look at the worker's lines in this log; `consilium-agent check` tries it out"
         }

@@ -7,6 +7,7 @@
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
 //! STATE/local/        each study's current local state, which never leaves          → local.rs
 //! STATE/patients/      whose records each round used, as keyed hashes                → patients.rs
+//! STATE/pins/          what a person approved of each study's data                   → pins.rs
 //! STATE/withdrawals/   what the coordinator's log does not have yet               → withdrawals.rs
 //! STATE/ledger/       the site's own record of what left, and why                    → crate::ledger
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
@@ -21,6 +22,7 @@ pub mod cache;
 pub mod error;
 pub mod local;
 pub mod patients;
+pub mod pins;
 pub mod retained;
 pub mod studies;
 mod trailer;
@@ -50,6 +52,7 @@ const STUDIES: &str = "studies";
 const RETAINED: &str = "retained";
 const LOCAL: &str = "local";
 const PATIENTS: &str = "patients";
+const PINS: &str = "pins";
 const WITHDRAWALS: &str = "withdrawals";
 const CACHE: &str = "cache";
 const TASKS: &str = "tasks";

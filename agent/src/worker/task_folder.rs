@@ -153,6 +153,12 @@ impl TaskFolder {
         self.folder.path().join("scored.set")
     }
 
+    /// Where the worker leaves the prints of the files.
+    #[must_use]
+    pub fn prints(&self) -> PathBuf {
+        self.folder.path().join("files.prints")
+    }
+
     /// The site's local state of the study, where there is one.
     #[must_use]
     pub fn local(&self) -> PathBuf {

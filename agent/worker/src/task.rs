@@ -13,7 +13,7 @@ use consilium_io::SystemClock;
 use tch::{Device, Tensor};
 
 use crate::data::dataset::{Dataset, Loaded};
-use crate::data::patients;
+use crate::data::{patients, prints};
 use crate::failure::Failure;
 use crate::family::{self, Family, Job};
 use crate::fit::Descent;
@@ -61,6 +61,7 @@ fn work(
     let study = job.study;
     match task.work {
         Work::Check => return family.check(job, link),
+        Work::Pin => return prints::leave(task, job, link),
         Work::Prepare => {
             let units = preparation::count(family, job, link)?;
             link.moved(Phase::Saving, 0, 1, || Ok(None))?;

@@ -30,6 +30,8 @@
 //! ([`patients`]): for `train` and `train-alone` those trained on and those that scored, for `evaluate` those
 //! that scored, for `prepare` those counted.
 //!
+//! `pin` takes the prints of the source's files under the key of `census`, to `out` ([`prints::Prints`]).
+//!
 //! `predict` reads `source.path` without labels, picks and hold-outs, and writes to `out` a line of JSON
 //! for each record ([`Prediction`]).
 //!
@@ -38,6 +40,7 @@
 
 pub mod patients;
 pub mod prediction;
+pub mod prints;
 pub mod source;
 
 use std::path::PathBuf;
@@ -88,8 +91,8 @@ pub struct Task {
     /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Where the trained model goes (safetensors), the counts of `prepare` (little-endian i32), or the
-    /// lines of `predict`.
+    /// Where the trained model goes (safetensors), the counts of `prepare` (little-endian i32), the lines of
+    /// `predict`, or the prints of `pin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// The site's local state of this study: what a worker wrote to `local_out` in the last of this
@@ -128,6 +131,8 @@ pub enum Work {
     Prepare,
     /// Say what the base makes of each record; nothing trains.
     Predict,
+    /// Take the prints of the source's files ([`prints`]); no record is looked at.
+    Pin,
 }
 
 impl Work {
@@ -178,7 +183,7 @@ pub enum Reply {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Training records used (train), found (check) or counted (prepare); records that were read
-    /// (predict).
+    /// (predict); files (pin).
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,

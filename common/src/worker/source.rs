@@ -49,6 +49,10 @@ pub struct Source {
     /// line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<PathBuf>,
+    /// What happens before a task if the files are not what a person approved (`data pin`); without it nobody
+    /// looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<OnChange>,
     /// How text files are written.
     #[serde(default, skip_serializing_if = "Format::is_default")]
     pub format: Format,
@@ -73,6 +77,7 @@ impl Source {
             columns: BTreeMap::new(),
             patient: None,
             exclude: None,
+            on_change: None,
             format: Format::default(),
             examples: None,
         }
@@ -83,6 +88,16 @@ impl Source {
     pub fn column<'a>(&'a self, name: &'a str) -> &'a str {
         self.columns.get(name).map_or(name, String::as_str)
     }
+}
+
+/// What a site does about data that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChange {
+    /// It takes no part until the data is approved again.
+    Refuse,
+    /// It goes on, and its log and ledger say so.
+    Note,
 }
 
 /// Records whose `column` (named as in the files) holds exactly `equals`.

@@ -55,7 +55,7 @@ fn a_trace_is_what_was_done_and_outlives_the_daemon() {
     let mut state = StateFolder::open(&folder).unwrap();
     for number in 1..=4 {
         let out = number == 3;
-        let used: &[&str] = if out { &["ben"] } else { &["ada", "ben"] };
+        let used: &[&str] = if out { &["ben"] } else { &["ada-lovelace", "ben"] };
         let census = left(&state, keep.path(), used, &["cy"]);
         state.patients.begin(&study(), round(number, TaskKind::Train), &census).unwrap();
         // The third round's fate is not known, the fourth's update did not count.
@@ -77,7 +77,7 @@ fn a_trace_is_what_was_done_and_outlives_the_daemon() {
         trace.rounds.iter().map(row).collect()
     };
     let (used, scored) = (Part { used: true, scored: false }, Part { used: false, scored: true });
-    assert_eq!(rounds("ada"), [(1, Some(1), used), (2, Some(2), used), (4, None, used)]);
+    assert_eq!(rounds("ada-lovelace"), [(1, Some(1), used), (2, Some(2), used), (4, None, used)]);
     assert_eq!(rounds(" cy ").iter().filter(|row| row.2 == scored).count(), 4);
     assert_eq!(rounds("dan"), []);
 
@@ -88,7 +88,7 @@ fn a_trace_is_what_was_done_and_outlives_the_daemon() {
         let path = folder.join("patients").join(name);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let bytes = fs::read(&path).unwrap();
-        assert!(!bytes.windows(3).any(|three| three == b"ada"), "nobody is named");
+        assert!(!bytes.windows(8).any(|window| window == b"ada-lovelace"), "nobody is named");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_trace_is_what_was_done_and_outlives_the_daemon() {
 fn a_trace_that_would_be_wrong_stops_the_start() {
     let (keep, folder) = fresh();
     let mut state = StateFolder::open(&folder).unwrap();
-    let census = left(&state, keep.path(), &["ada"], &[]);
+    let census = left(&state, keep.path(), &["ada-lovelace"], &[]);
     state.patients.begin(&study(), round(1, TaskKind::Train), &census).unwrap();
     drop(state);
     let (key, rounds) = (folder.join("patients/key"), folder.join("patients/ward.rounds"));
@@ -107,7 +107,7 @@ fn a_trace_that_would_be_wrong_stops_the_start() {
     let set = super::names(&folder.join("patients")).into_iter().find(|n| n.ends_with(".set"));
     let set = folder.join("patients").join(set.unwrap());
     consilium_io::disk::replace_private(&set, &PatientSet::default().to_bytes()).unwrap();
-    let told = look_at_patients(&folder).unwrap().trace("ada").unwrap_err().to_string();
+    let told = look_at_patients(&folder).unwrap().trace("ada-lovelace").unwrap_err().to_string();
     assert!(told.contains("the digest of its name"), "{told}");
     consilium_io::disk::replace_private(&rounds, b"{}").unwrap();
     let told = StateFolder::open(&folder).unwrap_err().to_string();

@@ -138,8 +138,10 @@ impl Patients {
     /// The disk refused.
     pub(crate) fn leave(&self, census: &Census, work: Work) -> Result<(), Failure> {
         let sets = self.sets.borrow();
-        let used = (work != Work::Evaluate).then_some((&census.used, &sets.used));
-        let scored = (work != Work::Prepare).then_some((&census.scored, &sets.scored));
+        let used = matches!(work, Work::Train | Work::TrainAlone | Work::Prepare)
+            .then_some((&census.used, &sets.used));
+        let scored = matches!(work, Work::Train | Work::TrainAlone | Work::Evaluate)
+            .then_some((&census.scored, &sets.scored));
         for (path, set) in used.into_iter().chain(scored) {
             replace_private(path, &set.to_bytes()).map_err(|error| {
                 let message = format!("saving whose records were used: {error}");
@@ -236,7 +238,11 @@ fn unreadable(path: &Path, column: &str, why: &str) -> Failure {
     Failure::new(FailureCode::OptOutUnreadable, message)
 }
 
-fn key(path: &Path) -> Result<[u8; PATIENT_KEY_BYTES], Failure> {
+/// The site's key.
+///
+/// # Errors
+/// It is not there, or is none.
+pub(crate) fn key(path: &Path) -> Result<[u8; PATIENT_KEY_BYTES], Failure> {
     let broken = |why: &str| {
         let message = format!("the key of patients' hashes {}: {why}", path.display());
         Failure::new(FailureCode::Internal, message)

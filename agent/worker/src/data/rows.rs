@@ -134,6 +134,11 @@ fn table_of<'a>(job: &Job<'a>) -> Result<&'a Path, Failure> {
     }
 }
 
+/// The tables of the source.
+pub(super) fn tables<'a>(job: &Job<'a>) -> Result<Vec<&'a Path>, Failure> {
+    Ok(files(job)?.into_iter().map(|(_, path)| path).collect())
+}
+
 fn files<'a>(job: &Job<'a>) -> Result<Vec<(File, &'a Path)>, Failure> {
     let (source, main) = (job.source, (File::Main, table_of(job)?));
     let invalid = |message: &str| Err(Failure::new(FailureCode::DataInvalid, message));
@@ -147,7 +152,7 @@ fn files<'a>(job: &Job<'a>) -> Result<Vec<(File, &'a Path)>, Failure> {
     }
 }
 
-fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
+pub(super) fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
     let format = &source.format;
     let is_tsv = source.source == SourceKind::Tsv;
     let delimiter = if is_tsv { Some('\t') } else { format.delimiter };
@@ -202,7 +207,7 @@ impl Standing {
 }
 
 /// Where the column that the file calls `name` stands.
-fn column(table: &Table, path: &Path, name: &str) -> Result<usize, Failure> {
+pub(super) fn column(table: &Table, path: &Path, name: &str) -> Result<usize, Failure> {
     let found = table.columns().iter().position(|have| have == name);
     found.ok_or_else(|| missing_column(table, path, name))
 }

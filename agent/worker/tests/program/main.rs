@@ -9,6 +9,7 @@ mod listed;
 mod patients;
 mod pictures;
 mod predict;
+mod prints;
 mod ratings;
 mod series;
 mod sources;
