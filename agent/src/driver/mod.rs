@@ -1,13 +1,13 @@
 //! The one task that owns the session: events in through a bounded queue, actions out. It never
 //! waits for what it starts; whatever takes time runs beside it and comes back as an event.
 //!
-//! [`shared`]: what all of it works with. [`pinned`]: the site's data against what was approved. [`study`]: who may train what (signatures, policy,
-//! people). [`task`]: fetch, train, encode. [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its
-//! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which
-//! keeps the ledger ahead of what leaves. [`connection`]: one
-//! connection from dialling to its end. [`withdrawing`]: which versions a withdrawal affects, to the
-//! coordinator. [`approval`]: studies whose approval ends. [`asked`]: answers to
-//! people.
+//! [`shared`]: what all of it works with. [`pinned`]: the site's data against what was approved.
+//! [`study`]: who may train what (signatures, policy, people). [`task`]: fetch, train, encode.
+//! [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its updates.
+//! [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which keeps
+//! the ledger ahead of what leaves. [`connection`]: one connection from dialling to its end.
+//! [`withdrawing`]: which versions a withdrawal affects, to the coordinator. [`approval`]: studies
+//! whose approval ends. [`asked`]: answers to people.
 
 mod approval;
 mod asked;

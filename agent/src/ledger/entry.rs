@@ -64,8 +64,8 @@ entries! {
     9 Sent(Sent), "sent", "How far the transfer got.";
     10 Settled(Settled), "settled", "The update's round is over, and the update is erased.";
     11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
-    41 DataChanged(DataChanged), "data-changed", "A round ran on other data than a person approved.";
     40 Withdrew(Withdrew), "withdrew", "A person reported a withdrawal of consent; written before it is sent.";
+    41 DataChanged(DataChanged), "data-changed", "A round ran on other data than a person approved.";
 }
 
 impl Entry {
@@ -460,6 +460,28 @@ pub(super) mod tests {
             assert!(Line::read(other, &bytes).unwrap_err().contains("another kind"));
         }
         assert!(Line::read(99, b"{}").unwrap_err().contains("kind 99 is not known"));
+    }
+
+    #[test]
+    fn a_withdrawal_and_changed_data_have_numbers_of_their_own_and_name_no_patient() {
+        let study: StudyId = "mnist".parse().unwrap();
+        let withdrew = Withdrew {
+            id: Digest([9; 32]),
+            study: study.clone(),
+            versions: "v1 to v3".into(),
+            remedy: Remedy::Retire,
+            by: "Dr. Ada".into(),
+        };
+        let changed = DataChanged { study, round: Round(3), changed: 1, added: 2, missing: 0 };
+        let all: [(u16, Entry); 2] = [(40, withdrew.into()), (41, changed.into())];
+        for (number, entry) in all {
+            assert_eq!((entry.kind(), entry.study().is_some()), (number, true));
+            let line = Line { at: WallMillis(7), entry };
+            assert_eq!(Line::read(number, &line.to_bytes().unwrap()), Ok(line));
+        }
+        let line = "{\"at\":7,\"what\":\"data-changed\",\"study\":\"mnist\",\"round\":3,\"changed\":1,\
+                    \"added\":2,\"missing\":0}";
+        assert!(Line::read(41, line.as_bytes()).is_ok());
     }
 
     #[test]
