@@ -253,8 +253,8 @@ fn withdraw(world: &mut World, early: &BTreeMap<u64, Option<u64>>) {
     wait_for("the agent's word", 60, || {
         let said = agent(world, &["status", "--json"]);
         let status: Value = serde_json::from_str(&said.out).ok()?;
-        let connected = status["session"]["connection"]["state"] == "connected";
-        (connected && status["session"]["withdrawals"] == 0).then_some(())
+        let connected = status["connection"]["state"] == "connected";
+        (connected && status["withdrawals"] == 0).then_some(())
     });
     let records = world.history().withdrawals;
     assert_eq!(records.len(), 1, "once, whatever died: {records:?}");
