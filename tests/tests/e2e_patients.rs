@@ -286,7 +286,7 @@ fn withdraw(world: &mut World, early: &BTreeMap<u64, Option<u64>>) {
     let folder = world.root().join("export");
     let facts = world.root().join("ca/issued/coordinator/consortium.toml");
     let [folder, facts] = [&folder, &facts].map(|path| path.to_str().unwrap());
-    let _said = world.operator(&["audit", "export", "--out", folder]).done();
+    let _said = world.operator(&["audit", "export", "--consortium", facts, "--out", folder]).done();
     let audit = consilium(world.federation.programs(), &["audit", "show", folder]).done();
     assert!(audit.contains("charite: withdrawn records are in v1"), "{audit}");
     let verified = ["audit", "verify", folder, "--consortium", facts];
