@@ -135,6 +135,13 @@ pub const TABLE_FIELD_BYTES_MAX: usize = 1 << 20;
 /// Columns of a table: gene expression has some 60,000.
 pub const TABLE_COLUMNS_MAX: usize = 1 << 16;
 
+/// Ranges of versions in one withdrawal: a study of thousands of versions whose site counted in every
+/// second one.
+pub const WITHDRAWAL_RANGES_MAX: usize = 4096;
+
+/// Patients whose records a site does not read: more than any hospital has had.
+pub const EXCLUDED_MAX: usize = 1 << 24;
+
 /// A document in a file of its own: as a table's record, some hundred pages.
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Tokens of one document that a model reads: a long report has some thousand words.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use consilium_common::audit::record::Withdrawn;
 use consilium_common::audit::{Outcome, RollCall, Status};
 use consilium_common::ids::{Digest, Version};
 use consilium_common::time::WallMillis;
@@ -10,6 +11,7 @@ use consilium_common::update::words::Schema;
 
 use crate::document::{RoundStatus, ScoredSums, VersionStatus};
 use crate::limits::{ROUNDS_SHOWN_MAX, VERSIONS_SHOWN_MAX};
+use crate::round::Affected;
 
 /// A study's past, in memory.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Summary {
     /// All sums of the newest version that was scored: a few hundred KiB at most.
     scored: Option<ScoredSums>,
     head: Head,
+    affected: Affected,
 }
 
 /// The newest version of a study.
@@ -43,6 +46,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         metrics: BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        affected: None,
     }
 }
 
@@ -57,6 +61,7 @@ impl Summary {
             versions: BTreeMap::from([(version, unscored(version, initial))]),
             scored: None,
             head: Head { version, model: initial },
+            affected: Affected::default(),
         }
     }
 
@@ -71,7 +76,8 @@ impl Summary {
         if let Outcome::Committed { version, model, .. } = call.outcome {
             let (round, wall) = (Some(call.round), Some(wall));
             self.head = Head { version, model };
-            let made = VersionStatus { round, wall, ..unscored(version, model) };
+            let affected = self.affected.of(version);
+            let made = VersionStatus { round, wall, affected, ..unscored(version, model) };
             self.versions.insert(version, made);
             if self.versions.len() > VERSIONS_SHOWN_MAX {
                 self.versions.pop_first();
@@ -81,6 +87,20 @@ impl Summary {
             self.rounds.pop_front();
         }
         self.rounds.push_back(round_status(call, wall));
+    }
+
+    /// A site reported a withdrawal.
+    pub fn withdraw(&mut self, withdrawn: &Withdrawn) {
+        self.affected.add(withdrawn);
+        for (version, status) in &mut self.versions {
+            status.affected = self.affected.of(*version);
+        }
+    }
+
+    /// The withdrawals.
+    #[must_use]
+    pub fn affected(&self) -> &Affected {
+        &self.affected
     }
 
     /// A roll call carries the metrics of its base, unless the round came to nothing, or counted.

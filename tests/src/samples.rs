@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::audit::withdrawal::{Remedy, ranges_of};
 use consilium_common::audit::{
     Checkpoint, Entry, Outcome, Receipt as ReceiptDocument, Record, RollCall as RollCallDocument,
     Status, record,
@@ -103,6 +104,16 @@ impl Samples {
         Signed::sign(self.roll_call().to_bytes().unwrap_or_default(), &self.key)
     }
 
+    fn withdrawn(&self) -> record::Withdrawn {
+        record::Withdrawn {
+            site: self.sites[0].clone(),
+            id: digest(9),
+            study: self.study.clone(),
+            versions: ranges_of([2, 3, 7].map(Version)),
+            remedy: Remedy::Retrain,
+        }
+    }
+
     fn plan(&self) -> m::Plan {
         m::Plan {
             study: self.study.clone(),
@@ -149,6 +160,13 @@ impl Samples {
             m::UpdateOffer { study: study(), round, digest: digest(4), bytes: 4_152 }.into(),
             m::TaskFailed { study: study(), round, code: Code::WorkerFailed }.into(),
             m::HeadWanted { witnessed: 300 }.into(),
+            m::Withdrawal {
+                id: digest(9),
+                study: study(),
+                versions: self.withdrawn().versions,
+                remedy: Remedy::Retrain,
+            }
+            .into(),
         ]
     }
 
@@ -189,6 +207,7 @@ impl Samples {
             m::RollCall { signed: self.signed_roll_call() }.into(),
             self.head().into(),
             m::RenewCertificate { until: wall }.into(),
+            m::WithdrawalKept { id: digest(9) }.into(),
             m::Heartbeat { wall }.into(),
             m::Refusal { kind: 5, code: Code::Unexpected, detail }.into(),
         ]
@@ -243,6 +262,7 @@ impl Samples {
                 code: text("norm-too-large"),
                 detail: text("in a sentence"),
             }),
+            Record::Withdrawal(self.withdrawn()),
         ]
     }
 }

@@ -1,7 +1,11 @@
 //! Sites as witnesses of the coordinator's log: a history that is told otherwise to two of them shows at the
 //! next contact, is kept as evidence, and a person decides.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic is a failed test, and what a document lacks is null"
+)]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

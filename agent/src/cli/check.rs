@@ -99,6 +99,7 @@ async fn check(bench: &Workbench, study: &Study, source: &Source) -> Row {
         base: None,
         local: None,
         preparation: None,
+        key: None,
     };
     let mut row = Row { path: source.path.clone(), ..no_data(study) };
     match bench.run(job, &mut |_| {}).await {

@@ -43,7 +43,8 @@ pub(super) async fn asked(state: &Path, request: &Request) -> Result<Reply, Fail
         | Reply::StudyList { .. }
         | Reply::StudyShow(_)
         | Reply::StudyDecided(_)
-        | Reply::WitnessAccepted(_)) => Ok(reply),
+        | Reply::WitnessAccepted(_)
+        | Reply::Withdrawn) => Ok(reply),
     }
 }
 

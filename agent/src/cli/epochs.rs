@@ -254,6 +254,7 @@ impl<'a> Training<'a> {
             base: (work != Work::Prepare).then_some(self.vector.as_slice()),
             local: self.local.as_deref(),
             preparation: self.preparation.as_deref(),
+            key: None,
         };
         let bar = Bar::new(title.to_owned());
         let done = self.bench.run(job, &mut |moved| bar.moved(&moved)).await;

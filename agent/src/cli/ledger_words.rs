@@ -3,8 +3,8 @@
 use super::output;
 use crate::ledger::Line;
 use crate::ledger::entry::{
-    Connected, Contradicted, Disconnected, Entry, HistoryAccepted, Part, Renewing, Sending, Sent,
-    Stands, Word,
+    Connected, Contradicted, DataChanged, Disconnected, Entry, HistoryAccepted, Part, Renewing,
+    Sending, Sent, Stands, Withdrew, Word,
 };
 use crate::policy::Person;
 
@@ -73,6 +73,13 @@ fn words(entry: &Entry) -> String {
         ),
         Entry::Sending(range) => sending(range),
         Entry::Sent(sent) => sent_words(sent),
+        Entry::DataChanged(DataChanged { study, round, changed, added, missing }) => format!(
+            "{study} round {round} runs on other data than was approved: {changed} files changed, {added} \
+             new, {missing} gone"
+        ),
+        Entry::Withdrew(Withdrew { study, versions, remedy, by, .. }) => format!(
+            "{by} reports a withdrawal: records are in {versions} of {study}; remedy: {remedy}"
+        ),
         Entry::Settled(settled) => {
             let counted = if settled.counted { "counted" } else { "did not count" };
             format!("{} round {}: the update {counted} and is erased", settled.study, settled.round)

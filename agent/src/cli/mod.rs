@@ -5,6 +5,7 @@
 
 mod check;
 mod daemon;
+mod data;
 mod enroll;
 mod epochs;
 mod evaluate;
@@ -103,6 +104,9 @@ enum Command {
     /// Show what this site has seen of the coordinator's log, or go on with another one
     #[command(subcommand)]
     Witness(witness::Command),
+    /// Follow patients into rounds and versions, and report withdrawals
+    #[command(subcommand)]
+    Data(data::Command),
     /// Try this site's records against the studies, before anything trains
     Check(check::Options),
     /// Train on local records
@@ -212,6 +216,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Policy(command)) => policy::run(&common, &command),
             Some(Command::Witness(command)) => witness::run(&common, command).await,
             Some(Command::Ledger(command)) => ledger::run(&common, &command),
+            Some(Command::Data(command)) => data::run(&common, &command).await,
             Some(Command::Check(options)) => check::run(&common, &options).await,
             Some(Command::Train(options)) => local::run(&common, &options).await,
             Some(Command::Evaluate(options)) => evaluate::run(&common, &options).await,

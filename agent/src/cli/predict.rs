@@ -119,6 +119,7 @@ fn source(
         holdout: Holdout::default(),
         part: None,
         only: None,
+        exclude: None,
         ..section.clone()
     })
 }

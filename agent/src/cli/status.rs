@@ -61,6 +61,10 @@ fn show(status: &Status) {
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
     }
+    if session.withdrawals > 0 {
+        let waiting = session.withdrawals;
+        output::line(format!("withdrawals that wait for the coordinator: {waiting}"));
+    }
     for declined in &session.declined {
         let DeclinedStatus { study, round, code, why, .. } = declined;
         output::line(format!("plan of {study} round {round} declined: {code}: {why}"));

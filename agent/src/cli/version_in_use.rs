@@ -107,6 +107,7 @@ impl InUse {
             base: Some(&self.vector),
             local: self.local.path(),
             preparation: self.preparation.as_deref(),
+            key: None,
         };
         self.bench.run(job, &mut |moved| bar.moved(&moved)).await.map_err(Failure::failed)
     }
@@ -120,7 +121,7 @@ impl InUse {
 impl Options {
     /// Reads and checks everything. `config` may be absent: then nothing is known of this site.
     pub(super) fn open(&self, config: Option<&AgentConfig>) -> Result<InUse, Failure> {
-        let study = self.study(config)?;
+        let study = find_study(&self.study, config)?;
         let layout = study.layout().map_err(Failure::failed)?;
         let vector = read_model(&self.model, &layout)?;
         let preparation = self.preparation(&study, config)?;
@@ -132,24 +133,6 @@ impl Options {
         let bench = Workbench::new(programs(worker)?, device, threads.unwrap_or(1))?;
         let local = local_state(&study, config, &bench)?;
         Ok(InUse { study, layout, vector, preparation, local, bench })
-    }
-
-    /// A file, or else a study that was offered to this site.
-    fn study(&self, config: Option<&AgentConfig>) -> Result<Study, Failure> {
-        let name = self.study.to_str().and_then(|name| name.parse::<StudyId>().ok());
-        let (Some(name), Some(config), false) = (name, config, self.study.exists()) else {
-            return read_study(&self.study);
-        };
-        let known = look_at_studies(&config.site.state).map_err(Failure::failed)?;
-        let newest = known
-            .iter()
-            .filter(|kept| *kept.study.id() == name)
-            .max_by_key(|kept| kept.study.header.version);
-        newest.map(|kept| Study::clone(&kept.study)).ok_or_else(|| {
-            Failure::Usage(format!(
-                "--study {name}: there is no such file, and no study of this name was offered here"
-            ))
-        })
     }
 
     fn preparation(
@@ -218,6 +201,24 @@ fn read_model(path: &Path, layout: &Layout) -> Result<Vec<f32>, Failure> {
     from_safetensors(&bytes, layout).map_err(|error| {
         let place = path.display();
         Failure::Usage(format!("{place} is no version of this study: {error}"))
+    })
+}
+
+/// A file, or else a study that was offered to this site.
+pub(super) fn find_study(study: &Path, config: Option<&AgentConfig>) -> Result<Study, Failure> {
+    let name = study.to_str().and_then(|name| name.parse::<StudyId>().ok());
+    let (Some(name), Some(config), false) = (name, config, study.exists()) else {
+        return read_study(study);
+    };
+    let known = look_at_studies(&config.site.state).map_err(Failure::failed)?;
+    let newest = known
+        .iter()
+        .filter(|kept| *kept.study.id() == name)
+        .max_by_key(|kept| kept.study.header.version);
+    newest.map(|kept| Study::clone(&kept.study)).ok_or_else(|| {
+        Failure::Usage(format!(
+            "--study {name}: there is no such file, and no study of this name was offered here"
+        ))
     })
 }
 

@@ -5,7 +5,6 @@ use clap::{Args, Subcommand};
 use super::study::{person, reason, user};
 use super::{Common, Failure, daemon, output};
 use crate::control_socket::{Reply, Request, Word};
-use crate::report::Status;
 use crate::witness::WitnessStatus;
 
 #[derive(Debug, Subcommand)]
@@ -38,13 +37,13 @@ pub(super) async fn run(common: &Common, command: Command) -> Result<(), Failure
             Request::WitnessAccept { word: Word { by, reason, account: user() } }
         }
     };
-    let witness = match daemon::asked(&config.site.state, &request).await? {
-        Reply::Status(status) => {
-            let Status { witness, .. } = *status;
-            witness
-        }
-        Reply::WitnessAccepted(witness) => witness,
-        _ => return Err(daemon::unexpected()),
+    let reply = daemon::asked(&config.site.state, &request).await?;
+    let witness = if let Reply::Status(status) = reply {
+        status.witness
+    } else if let Reply::WitnessAccepted(witness) = reply {
+        witness
+    } else {
+        return Err(daemon::unexpected());
     };
     if common.json {
         return output::json(&witness);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::study::Study;
-use consilium_common::worker::{Outcome, Source, Task, WORKER_PROTOCOL, Work};
+use consilium_common::worker::{Census, Outcome, Source, Task, WORKER_PROTOCOL, Work};
 use consilium_io::disk::read_text;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) local: Option<&'a Path>,
     /// The study's preparation, where it has one and the work needs it.
     pub(super) preparation: Option<&'a [u8]>,
+    /// The file with the key of prints, where the work takes them.
+    pub(super) key: Option<&'a Path>,
 }
 
 impl Workbench {
@@ -91,6 +93,7 @@ impl Workbench {
                 Work::Train | Work::TrainAlone => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
                 Work::Predict => Some(files.predictions()),
+                Work::Pin => Some(files.prints()),
                 Work::Evaluate | Work::Check => None,
             },
             local: job.local.map(Path::to_owned),
@@ -98,6 +101,12 @@ impl Workbench {
             preparation: job.preparation.map(|_| files.preparation()),
             // One site alone: c is its own variate.
             correction: None,
+            // What is tried out here goes into no version.
+            census: job.key.map(|key| Census {
+                key: key.to_owned(),
+                used: files.patients_used(),
+                scored: files.patients_scored(),
+            }),
         };
         let watch = Watch {
             idle: Duration::from_millis(job.study.cohort.idle_timeout.0),

@@ -218,6 +218,7 @@ impl AgentConfig {
             .chain(&mut site.worker)
             .chain(self.data.values_mut().flat_map(|source| {
                 let tables = source.test_path.iter_mut().chain(&mut source.labels);
+                let tables = tables.chain(&mut source.exclude);
                 std::iter::once(&mut source.path).chain(tables)
             }))
             .chain(self.policy.iter_mut().flat_map(|policy| &mut policy.operators));
@@ -256,6 +257,16 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
     {
         let have = format!("{} of {}", part.index, part.of);
         return Some(("part", have, "`index` counts from 0 and stays below `of`"));
+    }
+    let nameless = matches!(source.source, SourceKind::Synthetic | SourceKind::Idx);
+    if source.exclude.is_some() && nameless {
+        let need =
+            "records of this source do not say whose they are: nobody can be excluded from it";
+        return Some(("exclude", "given".to_owned(), need));
+    }
+    if source.on_change.is_some() && source.source == SourceKind::Synthetic {
+        let need = "a synthetic source has no files that could change";
+        return Some(("on_change", "given".to_owned(), need));
     }
     let tells_test = source.test_path.is_some();
     let may_be_listed = matches!(source.source, SourceKind::Text | SourceKind::ImageFolder);

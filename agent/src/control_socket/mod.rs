@@ -5,6 +5,7 @@ pub mod client;
 pub mod server;
 
 use consilium_common::ids::StudyId;
+use consilium_common::wire::messages::Withdrawal;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Person;
@@ -26,6 +27,13 @@ pub enum Request {
     StudyList,
     /// One study with its text.
     StudyShow(Which),
+    /// Report which versions a withdrawal affects: the patient stays with who asks.
+    Withdraw {
+        /// What goes to the coordinator.
+        withdrawal: Withdrawal,
+        /// Who reports it.
+        by: String,
+    },
     /// Take part, or do not.
     StudyDecide {
         /// Which study.
@@ -79,6 +87,8 @@ pub enum Reply {
     StudyDecided(Box<StudyRow>),
     /// To [`Request::WitnessAccept`]: how the site stands as a witness now.
     WitnessAccepted(WitnessStatus),
+    /// To [`Request::Withdraw`]: it is kept, and on its way.
+    Withdrawn,
     /// The request was understood and is not granted (exit code 4).
     Refused {
         /// In a sentence.

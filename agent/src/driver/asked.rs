@@ -35,6 +35,7 @@ impl Driver {
                 }
                 Err(message) => Reply::Failed { message },
             },
+            Request::Withdraw { withdrawal, by } => return self.withdraw(withdrawal, by, to),
             Request::StudyDecide { which, person, word } => {
                 return self.decide(which, person, of_account(word, uid), to);
             }

@@ -1,12 +1,13 @@
 //! The one task that owns the session: events in through a bounded queue, actions out. It never
 //! waits for what it starts; whatever takes time runs beside it and comes back as an event.
 //!
-//! [`shared`]: what all of it works with. [`study`]: who may train what (signatures, policy,
-//! people). [`task`]: fetch, train, encode. [`local`]: what stays at the site and moves with its
-//! updates. [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which
-//! keeps the ledger ahead of what leaves. [`connection`]: one
-//! connection from dialling to its end. [`witness`]: what the coordinator's log is held against. [`approval`]: studies whose approval ends. [`asked`]: answers to
-//! people.
+//! [`shared`]: what all of it works with. [`pinned`]: the site's data against what was approved.
+//! [`study`]: who may train what (signatures, policy, people). [`task`]: fetch, train, encode.
+//! [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its updates.
+//! [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which keeps
+//! the ledger ahead of what leaves. [`connection`]: one connection from dialling to its end.
+//! [`witness`]: what the coordinator's log is held against. [`withdrawing`]: which versions a withdrawal
+//! affects, to the coordinator. [`approval`]: studies whose approval ends. [`asked`]: answers to people.
 
 mod approval;
 mod asked;
@@ -14,10 +15,13 @@ mod connection;
 mod control;
 mod gate;
 mod local;
+mod patients;
+mod pinned;
 pub mod shared;
 mod study;
 mod task;
 mod upload;
+pub(crate) mod withdrawing;
 mod witness;
 
 use std::collections::HashMap;
@@ -26,7 +30,9 @@ use std::time::Duration;
 
 use consilium_common::ids::{Digest, Round, StudyId};
 use consilium_common::time::Date;
-use consilium_common::wire::messages::{Answer, Message, Plan, PlanAnswer, Refused, SitePhase};
+use consilium_common::wire::messages::{
+    Answer, Message, Plan, PlanAnswer, Refused, SitePhase, Withdrawal,
+};
 use consilium_common::wire::reject::Code;
 use consilium_io::failpoints;
 use tokio::sync::{mpsc, oneshot};
@@ -66,6 +72,8 @@ enum Event {
     Done(Box<Finished>),
     /// A person decided, durably.
     Decided { digest: Digest, reply: Reply, to: oneshot::Sender<Reply> },
+    /// A person reported a withdrawal, durably.
+    Withdrawn { withdrawal: Withdrawal, to: oneshot::Sender<Reply> },
 }
 
 /// What came of an action.
@@ -189,6 +197,10 @@ impl Driver {
                 }
                 failpoints::after(name);
             }
+            Action::Reported { withdrawal } => {
+                self.reported(withdrawal);
+                failpoints::after(name);
+            }
             Action::JudgeStudy { id, offer } => {
                 let (shared, carrier) = (Arc::clone(&self.shared), self.carrier());
                 self.spawn(id, name, async move {
@@ -254,6 +266,11 @@ impl Driver {
                 }
                 note_fault(&done);
                 self.session.handle_done(id, done, now);
+            }
+            Event::Withdrawn { withdrawal, to } => {
+                self.session.handle_withdrawal(withdrawal, now);
+                // The person may have gone.
+                let _gone = to.send(Reply::Withdrawn);
             }
             Event::Decided { digest, reply, to } => {
                 if let Some(judged) = self.shared.judged(&digest) {

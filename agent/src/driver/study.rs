@@ -42,6 +42,7 @@ pub(super) fn setup(shared: &Shared) -> Setup {
             bytes: record.bytes,
         })
         .collect();
+    let withdrawals = state.withdrawals.iter().cloned().collect();
     drop(state);
     Setup {
         site: shared.site().clone(),
@@ -50,6 +51,7 @@ pub(super) fn setup(shared: &Shared) -> Setup {
         data: shared.config.data.keys().cloned().collect(),
         retained,
         moment: shared.rules().moment.clone(),
+        withdrawals,
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, blocking};
 use super::study::made;
-use super::{Event, control, local};
+use super::{Event, control, local, patients, pinned};
 use crate::ledger::LedgerError;
 use crate::ledger::entry::{Fetched, Part};
 use crate::link::transfer;
@@ -56,7 +56,7 @@ fn kept(shared: &Shared, plan: &Plan) -> Result<KeptStudy, Fault> {
     })
 }
 
-fn idle_timeout(kept: &KeptStudy) -> Duration {
+pub(super) fn idle_timeout(kept: &KeptStudy) -> Duration {
     Duration::from_millis(kept.study.cohort.idle_timeout.0)
 }
 
@@ -180,7 +180,7 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         TaskKind::Prepare => (Work::Prepare, Some(folder.counts())),
     };
     let local = match work {
-        Work::Prepare | Work::Check | Work::Predict => None,
+        Work::Prepare | Work::Check | Work::Predict | Work::Pin => None,
         Work::Train | Work::TrainAlone | Work::Evaluate => {
             local::give(shared, &kept, folder.local()).await?
         }
@@ -200,7 +200,9 @@ async fn try_train(context: &Context, plan: &Plan) -> Result<(Trained, TaskFolde
         local_out: work.trains().then(|| folder.local_out()),
         preparation: plan.preparation.map(|_| folder.preparation()),
         correction: corrected.then(|| folder.correction()),
+        census: Some(patients::census(shared, &folder)),
     };
+    pinned::hold(context, plan, &kept, (&task, &folder)).await?;
     let moved = &mut |moved: Moved| context.moved(phase(moved.phase), moved.done, moved.total);
     let watch = Watch { idle: idle_timeout(&kept), stop: context.stop.clone(), moved };
     let launch = shared.programs.for_study(&kept.study);
@@ -299,14 +301,15 @@ fn make_update(
     let write = |update: update::Encoding<'_>| {
         retained::write(&path, |out| update.write(out)).map_err(site_fault)
     };
-    if plan.task == TaskKind::Evaluate {
-        let update = update::evaluation(purpose, &layout, &trained.outcome);
-        return write(update.map_err(update_fault)?);
-    }
     let folder = files
         .filter(|(round, _)| *round == plan.round)
         .map(|(_, folder)| folder)
         .ok_or_else(|| Fault::lasting(Code::SiteFault, "the worker's result is gone"))?;
+    patients::remember(shared, plan, &folder)?;
+    if plan.task == TaskKind::Evaluate {
+        let update = update::evaluation(purpose, &layout, &trained.outcome);
+        return write(update.map_err(update_fault)?);
+    }
     if plan.task == TaskKind::Prepare {
         let counts = folder.open_counts()?;
         let update = update::preparation(purpose, &layout, &counts);
@@ -375,7 +378,7 @@ pub(super) fn site_fault(error: impl std::fmt::Display) -> Fault {
 }
 
 /// A worker's phase as the coordinator hears it.
-fn phase(phase: Phase) -> SitePhase {
+pub(super) fn phase(phase: Phase) -> SitePhase {
     match phase {
         Phase::Loading => SitePhase::Loading,
         Phase::Scoring => SitePhase::Scoring,

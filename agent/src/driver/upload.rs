@@ -92,7 +92,9 @@ pub(super) async fn settle(context: &Context, study: StudyId, round: Round, coun
         if let Err(error) = shared.ledger.record(settled, shared.clock.wall()) {
             tracing::warn!(%study, %round, %error, "the end of this update's round is not in the ledger");
         }
-        shared.state().retained.erase(&study, round)
+        let mut state = shared.state();
+        state.patients.settle(&study, round, counted)?;
+        state.retained.erase(&study, round)
     })
     .await;
     match erased {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use consilium_common::audit::withdrawal::Remedy;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::signed::PublicKey;
 use consilium_common::time::WallMillis;
@@ -39,7 +40,6 @@ macro_rules! entries {
             }
 
             /// Whether this version knows the kind.
-            #[expect(clippy::manual_range_patterns, reason = "the numbers stand in the list below")]
             pub(super) fn is_known(kind: u16) -> bool {
                 matches!(kind, $($number)|*)
             }
@@ -67,6 +67,8 @@ entries! {
     11 Renewing(Renewing), "renewing", "The next certificate is about to be asked for; written before it is.";
     12 Contradicted(Contradicted), "contradicted", "The coordinator showed a log that does not go on from the one that this site witnessed.";
     13 HistoryAccepted(HistoryAccepted), "history-accepted", "A person went on with such a log; written before the site does.";
+    40 Withdrew(Withdrew), "withdrew", "A person reported a withdrawal of consent; written before it is sent.";
+    41 DataChanged(DataChanged), "data-changed", "A round ran on other data than a person approved.";
 }
 
 impl Entry {
@@ -86,7 +88,9 @@ impl Entry {
             | Self::Made(Made { study, .. })
             | Self::Sending(Sending { study, .. })
             | Self::Sent(Sent { study, .. })
-            | Self::Settled(Settled { study, .. }) => Some(study),
+            | Self::Settled(Settled { study, .. })
+            | Self::Withdrew(Withdrew { study, .. })
+            | Self::DataChanged(DataChanged { study, .. }) => Some(study),
         }
     }
 }
@@ -322,6 +326,36 @@ pub struct HistoryAccepted {
     pub account: String,
 }
 
+/// A withdrawal is about to be reported. Whose it is stands nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrew {
+    /// The report's name, random.
+    pub id: Digest,
+    /// Which study.
+    pub study: StudyId,
+    /// Versions that the records went into, in words.
+    pub versions: String,
+    /// What the site asks for.
+    pub remedy: Remedy,
+    /// Who reports it, by their own word.
+    pub by: String,
+}
+
+/// How the site's files differ from those that were approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataChanged {
+    /// Which study.
+    pub study: StudyId,
+    /// The round that runs all the same.
+    pub round: Round,
+    /// Files with other bytes.
+    pub changed: u64,
+    /// New files.
+    pub added: u64,
+    /// Files that are gone.
+    pub missing: u64,
+}
+
 /// One record: its time and what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -478,6 +512,28 @@ pub(super) mod tests {
             let line = Line { at: WallMillis(7), entry };
             assert_eq!(Line::read(number, &line.to_bytes().unwrap()), Ok(line));
         }
+    }
+
+    #[test]
+    fn a_withdrawal_and_changed_data_have_numbers_of_their_own_and_name_no_patient() {
+        let study: StudyId = "mnist".parse().unwrap();
+        let withdrew = Withdrew {
+            id: Digest([9; 32]),
+            study: study.clone(),
+            versions: "v1 to v3".into(),
+            remedy: Remedy::Retire,
+            by: "Dr. Ada".into(),
+        };
+        let changed = DataChanged { study, round: Round(3), changed: 1, added: 2, missing: 0 };
+        let all: [(u16, Entry); 2] = [(40, withdrew.into()), (41, changed.into())];
+        for (number, entry) in all {
+            assert_eq!((entry.kind(), entry.study().is_some()), (number, true));
+            let line = Line { at: WallMillis(7), entry };
+            assert_eq!(Line::read(number, &line.to_bytes().unwrap()), Ok(line));
+        }
+        let line = "{\"at\":7,\"what\":\"data-changed\",\"study\":\"mnist\",\"round\":3,\"changed\":1,\
+                    \"added\":2,\"missing\":0}";
+        assert!(Line::read(41, line.as_bytes()).is_ok());
     }
 
     #[test]

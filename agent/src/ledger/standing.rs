@@ -50,6 +50,8 @@ impl Standing {
             | Entry::Renewing(_)
             | Entry::Contradicted(_)
             | Entry::HistoryAccepted(_)
+            | Entry::Withdrew(_)
+            | Entry::DataChanged(_)
             | Entry::Fetched(_)
             | Entry::Sending(_)
             | Entry::Sent(_) => {}

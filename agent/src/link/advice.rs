@@ -59,6 +59,13 @@ pub fn advice(code: Code) -> &'static str {
         Code::TooFewExamples | Code::DataNotReady => {
             "run `consilium-agent check`: it names what is wrong with the records"
         }
+        Code::OptOutUnreadable => {
+            "nothing was read: mend the file that `exclude` in [data.STUDY] names; `consilium-agent check` \
+             tries it out"
+        }
+        Code::DataChanged => {
+            "look at what changed; if it is meant, approve it with `consilium-agent data pin STUDY`"
+        }
         Code::WorkerFailed | Code::Diverged => {
             "look at the worker's lines in this log; `consilium-agent check` tries it out"
         }

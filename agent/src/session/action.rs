@@ -79,6 +79,11 @@ pub enum Action {
         /// Which action.
         id: ActionId,
     },
+    /// The coordinator's log has that withdrawal: it need not be kept any more.
+    Reported {
+        /// The report's name.
+        withdrawal: Digest,
+    },
     /// The round's fate is known: promote the site state if it counted, drop it if not, and erase
     /// the retained update; durably. → [`Done::Settled`]
     Settle {
@@ -108,6 +113,7 @@ impl Action {
             Self::Push { .. } => "push",
             Self::Stop { .. } => "stop",
             Self::Settle { .. } => "settle",
+            Self::Reported { .. } => "reported",
         }
     }
 }
@@ -121,6 +127,7 @@ fn sent_name(message: &Message) -> &'static str {
         Message::Progress(_) => "send-progress",
         Message::UpdateOffer(_) => "send-update-offer",
         Message::TaskFailed(_) => "send-task-failed",
+        Message::Withdrawal(_) => "send-withdrawal",
         Message::Heartbeat(_) => "send-heartbeat",
         _ => "send-other",
     }
@@ -241,6 +248,7 @@ impl Fault {
             FailureCode::DataMissing | FailureCode::DataInvalid => {
                 Self::lasting(Code::DataNotReady, message)
             }
+            FailureCode::OptOutUnreadable => Self::lasting(Code::OptOutUnreadable, message),
             FailureCode::TooFewExamples => Self::lasting(Code::TooFewExamples, message),
             FailureCode::ModelMismatch => Self::lasting(Code::NotSupported, message),
             FailureCode::DeviceMissing => Self::lasting(Code::SiteFault, message),

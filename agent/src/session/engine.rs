@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::{Millis, WallMillis};
-use consilium_common::wire::messages::{Hello, Message, SitePhase, Welcome};
+use consilium_common::wire::messages::{Hello, Message, SitePhase, Welcome, Withdrawal};
 use consilium_common::wire::reject::Code;
 
 use super::action::{Action, ActionId, Done, Judged};
@@ -18,6 +18,7 @@ use super::status::{DeclinedStatus, Memory, Status, TaskStatus};
 use super::studies::Studies;
 use super::task::Task;
 use super::throttle::Report;
+use super::withdrawals::Withdrawals;
 use super::{KnownStudy, Setup};
 use crate::policy::Moment;
 
@@ -37,6 +38,7 @@ pub struct Session {
     /// not taken on again.
     pub(super) failed: BTreeMap<StudyId, (Round, Code)>,
     pub(super) memory: Memory,
+    withdrawals: Withdrawals,
 }
 
 impl Session {
@@ -57,6 +59,7 @@ impl Session {
             shelf: Shelf::new(setup.retained),
             failed: BTreeMap::new(),
             memory: Memory::default(),
+            withdrawals: Withdrawals::new(setup.withdrawals),
         };
         for study in session.studies.not_accepted() {
             session.shelf.withdraw(&study, &mut session.out);
@@ -113,6 +116,7 @@ impl Session {
                 );
                 self.memory.last_objection = Some(text);
             }
+            Message::WithdrawalKept(kept) => self.withdrawals.kept(kept.id, out),
             // Other heads, and when to renew, are the driver's alone.
             Message::Heartbeat(_) | Message::LogHead(_) | Message::RenewCertificate(_) => {}
             Message::Welcome(_)
@@ -122,7 +126,8 @@ impl Session {
             | Message::PlanAnswer(_)
             | Message::Progress(_)
             | Message::UpdateOffer(_)
-            | Message::TaskFailed(_) => {
+            | Message::TaskFailed(_)
+            | Message::Withdrawal(_) => {
                 out.refuse(kind, Code::Unexpected, "not expected by an agent", now);
             }
         }
@@ -144,6 +149,7 @@ impl Session {
             return;
         }
         self.shelf.offer_all(now, &mut self.out);
+        self.withdrawals.say_all(now, &mut self.out);
         for task in &mut self.tasks {
             task.welcomed(&mut self.out);
         }
@@ -191,6 +197,12 @@ impl Session {
             self.withdraw(&study, code, now);
         }
         self.advance(now);
+    }
+
+    /// A person reported a withdrawal; the edge has made it durable. It is said until the coordinator's log
+    /// has it.
+    pub fn handle_withdrawal(&mut self, withdrawal: Withdrawal, now: Millis) {
+        self.withdrawals.add(withdrawal, now, &mut self.out);
     }
 
     /// The site's policy was read again: what plans are held against, and what the edge says of the
@@ -256,6 +268,7 @@ impl Session {
             scores: self.memory.scores(),
             declined: self.memory.declined(now),
             last_objection: self.memory.last_objection.clone(),
+            withdrawals: self.withdrawals.len(),
         }
     }
 }

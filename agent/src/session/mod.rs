@@ -40,6 +40,7 @@ mod status;
 mod studies;
 mod task;
 mod throttle;
+mod withdrawals;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use consilium_common::ids::{Digest, SiteId, StudyId};
+use consilium_common::wire::messages::Withdrawal;
 
 use crate::policy::Moment;
 
@@ -74,6 +76,8 @@ pub struct Setup {
     pub retained: Vec<Retained>,
     /// What plans are held against when they come.
     pub moment: Moment,
+    /// Withdrawals that the coordinator's log does not have yet.
+    pub withdrawals: Vec<Withdrawal>,
 }
 
 /// A study that was offered once and kept.

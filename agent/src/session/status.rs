@@ -41,6 +41,9 @@ pub struct Status {
     pub declined: Vec<DeclinedStatus>,
     /// What the coordinator or a check last objected to, in a sentence.
     pub last_objection: Option<String>,
+    /// Withdrawals that the coordinator's log does not have yet.
+    #[serde(default)]
+    pub withdrawals: usize,
 }
 
 /// The connection to the coordinator.

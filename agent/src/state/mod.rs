@@ -6,6 +6,9 @@
 //! STATE/studies/      studies with their signatures, and what a person decided     → studies.rs
 //! STATE/retained/     updates that no roll call has closed yet, synced             → retained.rs
 //! STATE/local/        each study's current local state, which never leaves          → local.rs
+//! STATE/patients/      whose records each round used, as keyed hashes                → patients.rs
+//! STATE/pins/          what a person approved of each study's data                   → pins.rs
+//! STATE/withdrawals/   what the coordinator's log does not have yet               → withdrawals.rs
 //! STATE/ledger/       the site's own record of what left, and why                    → crate::ledger
 //! STATE/witness/      the head of the coordinator's log that this site has seen      → crate::witness
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
@@ -19,9 +22,12 @@
 pub mod cache;
 pub mod error;
 pub mod local;
+pub mod patients;
+pub mod pins;
 pub mod retained;
 pub mod studies;
 mod trailer;
+pub mod withdrawals;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -36,14 +42,19 @@ use crate::ledger::LEDGER;
 pub use cache::{Cache, look_for_preparation};
 pub use error::StateError;
 pub use local::{LocalFolder, LocalState};
+pub use patients::{PatientsFolder, RoundUse};
 pub use retained::{Record, RetainedFolder};
 pub use studies::{KeptStudy, Studies};
+pub use withdrawals::WithdrawalsFolder;
 
 /// The daemon's socket.
 pub const CONTROL_SOCKET: &str = "control.sock";
 const STUDIES: &str = "studies";
 const RETAINED: &str = "retained";
 const LOCAL: &str = "local";
+const PATIENTS: &str = "patients";
+const PINS: &str = "pins";
+const WITHDRAWALS: &str = "withdrawals";
 const CACHE: &str = "cache";
 const TASKS: &str = "tasks";
 const SET_ASIDE: &str = "set-aside";
@@ -58,6 +69,10 @@ pub struct StateFolder {
     pub retained: RetainedFolder,
     /// Local states of the last updates that counted.
     pub local: LocalFolder,
+    /// Whose records each round used.
+    pub patients: PatientsFolder,
+    /// Withdrawals that the coordinator's log does not have yet.
+    pub withdrawals: WithdrawalsFolder,
     /// Base models.
     pub cache: Cache,
     _lock: StateLock,
@@ -72,10 +87,10 @@ impl StateFolder {
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         create_folder(folder)?;
         let lock = StateLock::acquire(folder)?;
-        for name in [STUDIES, RETAINED, LOCAL, TASKS, SET_ASIDE] {
+        for name in [STUDIES, RETAINED, LOCAL, PATIENTS, WITHDRAWALS, TASKS, SET_ASIDE] {
             create_folder(&folder.join(name))?;
         }
-        for name in [STUDIES, RETAINED, LOCAL] {
+        for name in [STUDIES, RETAINED, LOCAL, PATIENTS, WITHDRAWALS] {
             sweep_temporary(&folder.join(name))?;
         }
         sweep_tasks(&folder.join(TASKS))?;
@@ -84,6 +99,8 @@ impl StateFolder {
             studies: Studies::load(&folder.join(STUDIES), &aside)?,
             retained: RetainedFolder::load(&folder.join(RETAINED), &aside)?,
             local: LocalFolder::load(&folder.join(LOCAL), &aside)?,
+            patients: PatientsFolder::load(&folder.join(PATIENTS))?,
+            withdrawals: WithdrawalsFolder::load(&folder.join(WITHDRAWALS), &aside)?,
             cache: Cache::open(&folder.join(CACHE))?,
             folder: folder.to_owned(),
             _lock: lock,
@@ -142,6 +159,14 @@ pub fn look_at_local(
         return Ok(None);
     }
     local::read(&path).map(|state| Some((path, state)))
+}
+
+/// Whose records each round used, from a folder that another process may hold.
+///
+/// # Errors
+/// A file is not what was written, is of a newer release, or cannot be read.
+pub fn look_at_patients(folder: &Path) -> Result<PatientsFolder, StateError> {
+    PatientsFolder::look(&folder.join(PATIENTS))
 }
 
 /// A worker's folder outlives only a killed daemon: its content can be made again.

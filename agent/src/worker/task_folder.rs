@@ -141,6 +141,24 @@ impl TaskFolder {
         self.folder.path().join("trained.safetensors")
     }
 
+    /// Where the worker leaves whose records it trained on or counted.
+    #[must_use]
+    pub fn patients_used(&self) -> PathBuf {
+        self.folder.path().join("used.set")
+    }
+
+    /// Where the worker leaves whose records scored the base.
+    #[must_use]
+    pub fn patients_scored(&self) -> PathBuf {
+        self.folder.path().join("scored.set")
+    }
+
+    /// Where the worker leaves the prints of the files.
+    #[must_use]
+    pub fn prints(&self) -> PathBuf {
+        self.folder.path().join("files.prints")
+    }
+
     /// The site's local state of the study, where there is one.
     #[must_use]
     pub fn local(&self) -> PathBuf {

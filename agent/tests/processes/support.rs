@@ -74,12 +74,13 @@ impl Bench {
             out: match work {
                 Work::Train | Work::TrainAlone => Some(files.result()),
                 Work::Prepare => Some(files.counts()),
-                Work::Evaluate | Work::Check | Work::Predict => None,
+                Work::Evaluate | Work::Check | Work::Predict | Work::Pin => None,
             },
             local: None,
             local_out: work.trains().then(|| files.local_out()),
             preparation: None,
             correction: None,
+            census: None,
         };
         Self {
             _folder: folder,

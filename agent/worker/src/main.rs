@@ -163,10 +163,10 @@ fn do_task(task: &Task, link: &mut Link) -> Result<Outcome, Failure> {
     catch_unwind(whole).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
 }
 
-/// `check` and `prepare` compute nothing that asks for a GPU.
+/// `check`, `prepare` and `pin` compute nothing that asks for a GPU.
 fn choose_device(task: &Task) -> Result<Device, Failure> {
     match task.work {
-        Work::Check | Work::Prepare => Ok(Device::Cpu),
+        Work::Check | Work::Prepare | Work::Pin => Ok(Device::Cpu),
         Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => {
             device::choose(&task.device)
         }

@@ -22,7 +22,7 @@ use crate::task::incomplete;
 /// trained nor scored without it.
 pub(crate) fn read(task: &Task, study: &Study) -> Result<Option<Preparation>, Failure> {
     let needs = match task.work {
-        Work::Check | Work::Prepare => return Ok(None),
+        Work::Check | Work::Prepare | Work::Pin => return Ok(None),
         Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => {
             study.preparation_len().is_some()
         }

@@ -13,6 +13,7 @@ use consilium_io::SystemClock;
 use tch::{Device, Tensor};
 
 use crate::data::dataset::{Dataset, Loaded};
+use crate::data::{patients, prints};
 use crate::failure::Failure;
 use crate::family::{self, Family, Job};
 use crate::fit::Descent;
@@ -40,36 +41,53 @@ pub(crate) fn perform(task: &Task, device: Device, link: &mut Link) -> Result<Ou
     if source.validation.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
         return Err(incomplete("has a validation part that is no share"));
     }
-    let job = Job { study: &study, source, device, local, preparation };
+    let patients = patients::of(task, &study)?;
+    let patients = patients.as_ref();
+    let job = Job { study: &study, source, device, local, preparation, patients };
     link.moved(Phase::Loading, 0, 0, || Ok(None))?;
+    let outcome = work(task, &job, &*family, link)?;
+    if let (Some(census), Some(patients)) = (&task.census, patients) {
+        patients.leave(census, task.work)?;
+    }
+    Ok(outcome)
+}
+
+fn work(
+    task: &Task,
+    job: &Job<'_>,
+    family: &dyn Family,
+    link: &mut Link,
+) -> Result<Outcome, Failure> {
+    let study = job.study;
     match task.work {
-        Work::Check => return family.check(&job, link),
+        Work::Check => return family.check(job, link),
+        Work::Pin => return prints::leave(task, job, link),
         Work::Prepare => {
-            let units = preparation::count(&*family, &job, link)?;
+            let units = preparation::count(family, job, link)?;
             link.moved(Phase::Saving, 0, 1, || Ok(None))?;
-            preparation::write(task, &study, &units)?;
+            preparation::write(task, study, &units)?;
             return Ok(Outcome::default());
         }
         Work::Train | Work::TrainAlone | Work::Evaluate | Work::Predict => prepare_libtorch(task),
     }
     if task.work == Work::Predict {
-        return ask(task, &job, &*family, link);
+        return ask(task, job, family, link);
     }
-    let Loaded { train, holdout } = family.load(&job, task.work != Work::Evaluate, link)?;
-    let model = Model::from_base(&study, family.network(&job)?, task)?;
-    model.take_local(family.as_ref(), task)?;
+    let Loaded { train, holdout } = family.load(job, task.work != Work::Evaluate, link)?;
+    let model = Model::from_base(study, family.network(job)?, task)?;
+    model.take_local(family, task)?;
     if task.local.is_none() && model.network.local().is_some() {
-        family.start_local(&job, &*model.network, link)?;
+        family.start_local(job, &*model.network, link)?;
     }
     let scored = |link: &mut Link| -> Result<Outcome, Failure> {
-        let metrics = score::score(&*model.network, &study, &holdout, link)?;
+        let metrics = score::score(&*model.network, study, &holdout, link)?;
         Ok(Outcome { holdout: holdout.len() as u64, metrics, ..Outcome::default() })
     };
     let Some(train) = train else {
         return scored(link);
     };
     let of_base = if task.work == Work::Train { Some(scored(link)?) } else { None };
-    let trained = model.train(&job, task, &train, link)?;
+    let trained = model.train(job, task, &train, link)?;
     let Outcome { holdout, metrics, .. } = of_base.map_or_else(|| scored(link), Ok)?;
     Ok(Outcome { holdout, metrics, ..trained })
 }

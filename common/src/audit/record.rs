@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::withdrawal::{Remedy, VersionRange};
 use super::{Receipt, RollCall};
 use crate::enrol::{Approval, EnrolRequest, Revocation};
 use crate::ids::{Digest, Round, SiteId, StudyId, Version};
@@ -72,6 +73,7 @@ records! {
     13 Certificate(Certified), "The issuing CA made a certificate for a site.";
     14 Revocation(Revoked), "An operator put a site out for good.";
     15 RosterSignature(RosterSigned), "An operator signed the next roster, and others have to.";
+    60 Withdrawal(Withdrawn), "A site reported which versions a withdrawal of consent affects.";
 }
 
 /// Kept bytes of the roster and its signatures (the document type lives with the certificates).
@@ -254,4 +256,18 @@ pub struct RosterSigned {
     pub signature: Signature,
     /// Who sent it.
     pub by: String,
+}
+/// A withdrawal of consent, without a word of whose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The site that reports it.
+    pub site: SiteId,
+    /// The report's name, random, by which it is taken once.
+    pub id: Digest,
+    /// Which study.
+    pub study: StudyId,
+    /// Versions that the records went into.
+    pub versions: Vec<VersionRange>,
+    /// What the site asks for.
+    pub remedy: Remedy,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
 use super::reject::Code;
+pub use super::withdrawal::{Withdrawal, WithdrawalKept};
 use crate::audit::{Receipt as ReceiptDocument, RollCall as RollCallDocument};
 use crate::ids::{Digest, Round, StudyId, Version};
 use crate::signed::{Signature, Signed};
@@ -74,6 +75,7 @@ registry! {
     5 true UpdateOffer,
     6 true TaskFailed,
     7 true HeadWanted,
+    60 false Withdrawal,
     64 true Welcome,
     65 true Refused,
     66 true StudyOffer,
@@ -85,6 +87,7 @@ registry! {
     72 true RollCall,
     73 true LogHead,
     80 false RenewCertificate,
+    120 false WithdrawalKept,
     128 false Heartbeat,
     129 false Refusal,
 }

@@ -38,4 +38,5 @@ pub mod frame;
 pub mod messages;
 pub mod operator;
 pub mod reject;
+mod withdrawal;
 pub mod witness;

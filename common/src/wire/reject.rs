@@ -121,6 +121,12 @@ codes! {
         /// The site has lost the control variate that the coordinator's is made of.
         ControlLost = 48, "control-lost";
 
+        /// The site cannot know whose records must not be read.
+        OptOutUnreadable = 55, "opt-out-unreadable";
+
+        /// The site's data is not what was approved there.
+        DataChanged = 56, "data-changed";
+
         // Updates.
         /// The digest of the bytes is another.
         DigestMismatch = 60, "digest-mismatch";

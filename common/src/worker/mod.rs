@@ -24,19 +24,30 @@
 //! the study says so, and d the numbers of the task's `correction`, or 0 without it. Tensors that stay at
 //! the site have none. The answer then has Σ η of all steps in `steps`.
 //!
+//! A source with `exclude` names patients who do not take part. The worker reads that file at each task but
+//! `predict`, opens no file of their records and takes none of them on; where it cannot know who they are it
+//! answers `opt-out-unreadable` and does nothing else. With `census` it leaves whose records it used
+//! ([`patients`]): for `train` and `train-alone` those trained on and those that scored, for `evaluate` those
+//! that scored, for `prepare` those counted.
+//!
+//! `pin` takes the prints of the source's files under the key of `census`, to `out` ([`prints::Prints`]).
+//!
 //! `predict` reads `source.path` without labels, picks and hold-outs, and writes to `out` a line of JSON
 //! for each record ([`Prediction`]).
 //!
 //! The same protocol is the door for a hospital's own trainer, so it is documented to be spoken
 //! from any language: unknown fields are ignored by both sides, unknown kinds are an error.
 
+pub mod patients;
 pub mod prediction;
+pub mod prints;
 pub mod source;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use patients::Census;
 pub use prediction::Prediction;
 pub use source::{Encoding, Format, Holdout, Part, Source, SourceKind, Split, Where};
 
@@ -80,8 +91,8 @@ pub struct Task {
     /// The model to start from or to score (safetensors). Absent for `check` and `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Where the trained model goes (safetensors), the counts of `prepare` (little-endian i32), or the
-    /// lines of `predict`.
+    /// Where the trained model goes (safetensors), the counts of `prepare` (little-endian i32), the lines of
+    /// `predict`, or the prints of `pin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// The site's local state of this study: what a worker wrote to `local_out` in the last of this
@@ -98,6 +109,10 @@ pub struct Task {
     /// tensors. Absent where it is zero everywhere, and under any other strategy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correction: Option<PathBuf>,
+    /// Where to leave whose records were used, where the site wants to know. Absent for `check` and
+    /// `predict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub census: Option<Census>,
 }
 
 /// What a task asks of the worker.
@@ -116,6 +131,8 @@ pub enum Work {
     Prepare,
     /// Say what the base makes of each record; nothing trains.
     Predict,
+    /// Take the prints of the source's files ([`prints`]); no record is looked at.
+    Pin,
 }
 
 impl Work {
@@ -166,7 +183,7 @@ pub enum Reply {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Training records used (train), found (check) or counted (prepare); records that were read
-    /// (predict).
+    /// (predict); files (pin).
     pub examples: u64,
     /// Hold-out records.
     pub holdout: u64,
@@ -211,6 +228,9 @@ pub enum FailureCode {
     DataInvalid,
     /// Fewer records than the study asks for.
     TooFewExamples,
+    /// It cannot be known whose records must not be read: the list of excluded patients is not there or is
+    /// none, or the records do not say whose they are.
+    OptOutUnreadable,
     /// The base or the study does not fit this worker.
     ModelMismatch,
     /// The device asked for is not there.
@@ -237,6 +257,7 @@ impl FailureCode {
             Self::DataMissing => "data-missing",
             Self::DataInvalid => "data-invalid",
             Self::TooFewExamples => "too-few-examples",
+            Self::OptOutUnreadable => "opt-out-unreadable",
             Self::ModelMismatch => "model-mismatch",
             Self::DeviceMissing => "device-missing",
             Self::Diverged => "diverged",

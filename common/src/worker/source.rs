@@ -42,6 +42,17 @@ pub struct Source {
     /// header have "1", "2", …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
+    /// The files' column that says whose a record is, where the study names none (`data.patient`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
+    /// Patients whose records are not read: a table with that column, or a list with an identifier on each
+    /// line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<PathBuf>,
+    /// What happens before a task if the files are not what a person approved (`data pin`); without it nobody
+    /// looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<OnChange>,
     /// How text files are written.
     #[serde(default, skip_serializing_if = "Format::is_default")]
     pub format: Format,
@@ -64,6 +75,9 @@ impl Source {
             part: None,
             only: None,
             columns: BTreeMap::new(),
+            patient: None,
+            exclude: None,
+            on_change: None,
             format: Format::default(),
             examples: None,
         }
@@ -74,6 +88,16 @@ impl Source {
     pub fn column<'a>(&'a self, name: &'a str) -> &'a str {
         self.columns.get(name).map_or(name, String::as_str)
     }
+}
+
+/// What a site does about data that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChange {
+    /// It takes no part until the data is approved again.
+    Refuse,
+    /// It goes on, and its log and ledger say so.
+    Note,
 }
 
 /// Records whose `column` (named as in the files) holds exactly `equals`.

@@ -317,6 +317,12 @@ fn summarise(
     {
         summary.succeed(Schema::of(&study));
     }
+    if let Record::Withdrawal(withdrawn) = record
+        && let Some(known) = history.study(&withdrawn.study)
+    {
+        let first = || Summary::new(Schema::of(&known.study), known.head.model);
+        summaries.entry(withdrawn.study.clone()).or_insert_with(first).withdraw(withdrawn);
+    }
     let Record::RollCall(ended) = record else {
         return;
     };

@@ -34,7 +34,8 @@ pub(super) fn faults(record: &Record, pinned: &Consortium) -> Option<Vec<String>
         | Record::Receipt(_)
         | Record::RollCall(_)
         | Record::Command(_)
-        | Record::Refusal(_) => return None,
+        | Record::Refusal(_)
+        | Record::Withdrawal(_) => return None,
     };
     Some(told.into_iter().collect())
 }
@@ -74,7 +75,8 @@ pub(super) fn sentence(record: &Record) -> Option<String> {
         | Record::Receipt(_)
         | Record::RollCall(_)
         | Record::Command(_)
-        | Record::Refusal(_) => return None,
+        | Record::Refusal(_)
+        | Record::Withdrawal(_) => return None,
     })
 }
 
@@ -97,7 +99,8 @@ pub(super) fn document(record: &Record) -> Option<Value> {
         | Record::Receipt(_)
         | Record::RollCall(_)
         | Record::Command(_)
-        | Record::Refusal(_) => return None,
+        | Record::Refusal(_)
+        | Record::Withdrawal(_) => return None,
     })
 }
 

@@ -78,6 +78,7 @@ impl<'a> Story<'a> {
             Record::Training(training) => self.training(training, &record),
             Record::Receipt(given) => self.receipt(&given.signed, &record),
             Record::RollCall(ended) => self.roll_call(ended, &record),
+            Record::Withdrawal(withdrawn) => self.follow(&withdrawn.study, &record),
             Record::Command(_) | Record::Refusal(_) => self.verdict.right(Check::Order, 1),
             Record::Invitation(_)
             | Record::EnrolRequest(_)

@@ -4,8 +4,9 @@ use std::fmt::Display;
 
 use consilium_certs::roster::Roster;
 use consilium_common::audit::record::{
-    Command, PlanMade, Refusal, RosterSet, StudyStateSet, StudySubmitted, TrainingBegun,
+    Command, PlanMade, Refusal, RosterSet, StudyStateSet, StudySubmitted, TrainingBegun, Withdrawn,
 };
+use consilium_common::audit::withdrawal::in_words;
 use consilium_common::audit::{Outcome, Receipt, Record, RollCall, Status};
 use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::signed::{Document, Signature, Signed};
@@ -27,6 +28,7 @@ pub fn study_of(record: &Record) -> Option<StudyId> {
         Record::Training(training) => Some(training.study.clone()),
         Record::Receipt(given) => Some(given.signed.parse_unverified().ok()?.study),
         Record::RollCall(ended) => Some(ended.signed.parse_unverified().ok()?.study),
+        Record::Withdrawal(withdrawn) => Some(withdrawn.study.clone()),
         Record::Roster(_) | Record::Command(_) | Record::Refusal(_) => None,
         Record::Invitation(_)
         | Record::EnrolRequest(_)
@@ -48,6 +50,7 @@ pub fn sentence(record: &Record) -> String {
         Record::Training(begun) => training(begun),
         Record::Receipt(given) => read(&given.signed, receipt),
         Record::RollCall(ended) => read(&ended.signed, roll_call),
+        Record::Withdrawal(withdrawn) => withdrawal(withdrawn),
         Record::Command(Command { by, command, outcome }) => format!("{by}: {command}: {outcome}"),
         Record::Refusal(Refusal { peer, code, detail }) => format!("{peer}: {code}: {detail}"),
         Record::Invitation(_)
@@ -162,6 +165,7 @@ pub fn document(record: &Record) -> Value {
         Record::Receipt(given) => signed_json(&given.signed),
         Record::RollCall(ended) => signed_json(&ended.signed),
         Record::StudyState(body) => plain(body),
+        Record::Withdrawal(body) => plain(body),
         Record::Plan(body) => plain(body),
         Record::Training(body) => plain(body),
         Record::Command(body) => plain(body),
@@ -173,6 +177,13 @@ pub fn document(record: &Record) -> Value {
         | Record::Revocation(_)
         | Record::RosterSignature(_) => members::document(record).unwrap_or_default(),
     }
+}
+
+fn withdrawal(Withdrawn { site, study, versions, remedy, .. }: &Withdrawn) -> String {
+    let versions = in_words(versions);
+    format!(
+        "{site}: withdrawn records are in {versions} of {study} and in what follows; remedy: {remedy}"
+    )
 }
 
 fn plain(body: &impl Serialize) -> Value {

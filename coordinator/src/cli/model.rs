@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use consilium_common::audit::withdrawal::Remedy;
 use consilium_common::ids::{StudyId, Version};
 use consilium_common::study::Study;
 use consilium_common::tensor::file::to_safetensors;
@@ -18,6 +19,7 @@ use super::client::Client;
 use super::output::{self, Format};
 use super::{Connection, Failure, refuse_special, status, study};
 use crate::document::{ModelListDocument, ModelShowDocument};
+use crate::round::Affect;
 
 /// `consilium model …`
 #[derive(Debug, Subcommand)]
@@ -49,6 +51,9 @@ pub(super) struct ExportArgs {
     /// The file; NAME-vN.safetensors if not given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Also if a site asks that this version is not used any more
+    #[arg(long)]
+    retired: bool,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -77,6 +82,9 @@ struct Exported {
     tensors: usize,
     parameters: usize,
     file: PathBuf,
+    /// What withdrawals of consent say of this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affected: Option<Affect>,
 }
 
 fn export(args: &ExportArgs) -> Result<(), Failure> {
@@ -86,11 +94,15 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let layout = study.layout().map_err(Failure::failed)?;
     let vector = decode_model(&model, &layout).map_err(Failure::failed)?;
     drop(model);
-    let metadata = HashMap::from([
+    let affected = document.version.affected;
+    let mut metadata = HashMap::from([
         ("study".to_owned(), document.study.to_string()),
         ("version".to_owned(), document.version.version.to_string()),
         ("model_digest".to_owned(), document.version.model.to_string()),
     ]);
+    if let Some(affect) = affected {
+        metadata.insert("withdrawals".to_owned(), status::affect_text(affect));
+    }
     let bytes = to_safetensors(&layout, &vector, metadata).map_err(Failure::failed)?;
     let file = args.out.clone().unwrap_or_else(|| {
         PathBuf::from(format!("{}-{}.safetensors", document.study, document.version.version))
@@ -104,16 +116,19 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
         tensors: layout.tensors().len(),
         parameters: layout.len(),
         file,
+        affected,
     };
     output::show(args.format, &exported, |exported| {
+        let affected = exported.affected.map(|affect| format!("\n{}", status::affect_text(affect)));
         format!(
-            "exported {} {} ({} tensors, {} parameters, model {}): {}",
+            "exported {} {} ({} tensors, {} parameters, model {}): {}{}",
             exported.study,
             exported.version,
             exported.tensors,
             exported.parameters,
             exported.model,
-            exported.file.display()
+            exported.file.display(),
+            affected.unwrap_or_default()
         )
     })
 }
@@ -124,6 +139,7 @@ async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failur
     let version = if args.best { Some(best(&client, &args.study).await?) } else { args.version };
     let request = Request::ModelShow { study: args.study.clone(), version };
     let document: ModelShowDocument = client.ask(&request).await?;
+    not_retired(args, &document)?;
     let beside = args.out.as_deref().and_then(Path::parent);
     let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
     let folder = tempfile::Builder::new()
@@ -139,6 +155,21 @@ async fn fetch(args: &ExportArgs) -> Result<(ModelShowDocument, Vec<u8>), Failur
     let model =
         blobs.read_verified(document.version.model, document.bytes).map_err(Failure::failed)?;
     Ok((document, model))
+}
+
+/// A version that a site asks to retire leaves only by a word more.
+fn not_retired(args: &ExportArgs, document: &ModelShowDocument) -> Result<(), Failure> {
+    match document.version.affected {
+        Some(affect) if affect.remedy == Remedy::Retire && !args.retired => {
+            Err(Failure::refused(format!(
+                "{} {} is {}: a site asks that it is not used any more; `--retired` exports it all the same",
+                document.study,
+                document.version.version,
+                status::affect_text(affect)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn best(client: &Client, study: &StudyId) -> Result<Version, Failure> {

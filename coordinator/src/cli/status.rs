@@ -16,6 +16,7 @@ use crate::document::{
     BestStatus, QuarantinedSite, RoundStatus, SiteStatus, StatusDocument, StudyStatus,
     VersionStatus,
 };
+use crate::round::Affect;
 
 /// Versions and rounds of a study on one screen.
 const ROWS_MAX: usize = 8;
@@ -123,6 +124,10 @@ pub(super) fn study_text(study: &StudyStatus) -> String {
     if let Some(BestStatus { version, score, .. }) = &study.best {
         text += &format!("\nbest version {version}: {} {score:.4}", study.metric);
     }
+    if study.withdrawals > 0 {
+        let reported = output::count(study.withdrawals, "withdrawal");
+        text += &format!("\n{reported} reported: the versions below say what they affect");
+    }
     let ending = study.approval.filter(|approval| !approval.has_expired());
     if let Some(notice) = ending.and_then(|approval| approval.notice()) {
         text += &format!("\n{notice}");
@@ -178,7 +183,7 @@ fn site_table(sites: &[SiteStatus]) -> String {
 
 pub(super) fn version_table(versions: &[VersionStatus]) -> String {
     let mut table =
-        output::table(&["version", "score", "accuracy", "loss", "round", "committed", "model"]);
+        output::table(&["version", "score", "accuracy", "loss", "round", "committed", "model", ""]);
     for version in versions {
         table.add_row([
             version.version.to_string(),
@@ -190,9 +195,16 @@ pub(super) fn version_table(versions: &[VersionStatus]) -> String {
             version.round.map(|round| round.to_string()).unwrap_or_default(),
             version.wall.map(output::date).unwrap_or_default(),
             version.model.short(),
+            version.affected.map(affect_text).unwrap_or_default(),
         ]);
     }
     table.to_string()
+}
+
+/// What withdrawals say of a version.
+pub(super) fn affect_text(Affect { directly, remedy }: Affect) -> String {
+    let how = if directly { "trained on withdrawn records" } else { "built on withdrawn records" };
+    format!("{how} (remedy: {remedy})")
 }
 
 /// The groups of the newest version that was scored.

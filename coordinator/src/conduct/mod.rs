@@ -21,7 +21,9 @@ pub use addresses::Addresses;
 pub use fetches::{Fetches, Part, RoundBlob};
 pub use quarantine::{Quarantine, Term};
 
-use crate::limits::{CONNECTIONS, HEADS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN};
+use crate::limits::{
+    CONNECTIONS, HEADS, MESSAGES, OLD_OFFERS, READINESS_CHANGES, STREAMS, VAIN, WITHDRAWALS,
+};
 
 /// What a site does, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub enum Deed {
     OldOffer,
     /// Asks how the log stands.
     HeadWanted,
+    /// Reports a withdrawal.
+    Withdrawal,
     /// Sends or asks for something that had to be refused.
     Vain,
 }
@@ -52,6 +56,7 @@ impl Deed {
             Self::Readiness => "accepts and declines studies without end",
             Self::OldOffer => "offers updates of old rounds without end",
             Self::HeadWanted => "asks again and again how the log stands",
+            Self::Withdrawal => "reports withdrawals without end",
             Self::Vain => "goes on sending and asking for what is refused",
         }
     }
@@ -65,6 +70,7 @@ pub struct Conduct {
     readiness: Bucket,
     old_offers: Bucket,
     heads: Bucket,
+    withdrawals: Bucket,
     vain: Bucket,
     streams: Bucket,
     /// What it may fetch.
@@ -81,6 +87,7 @@ impl Conduct {
             readiness: Bucket::new(READINESS_CHANGES, now),
             old_offers: Bucket::new(OLD_OFFERS, now),
             heads: Bucket::new(HEADS, now),
+            withdrawals: Bucket::new(WITHDRAWALS, now),
             vain: Bucket::new(VAIN, now),
             streams: Bucket::new(STREAMS, now),
             fetches: Fetches::new(now),
@@ -95,6 +102,7 @@ impl Conduct {
             Deed::Readiness => &mut self.readiness,
             Deed::OldOffer => &mut self.old_offers,
             Deed::HeadWanted => &mut self.heads,
+            Deed::Withdrawal => &mut self.withdrawals,
             Deed::Vain => &mut self.vain,
         };
         bucket.take(now)
@@ -141,15 +149,15 @@ mod tests {
 
     #[test]
     fn every_flood_is_noticed_within_seconds() {
-        let deeds = [
+        for deed in [
             Deed::Connect,
             Deed::Message,
             Deed::Readiness,
             Deed::OldOffer,
             Deed::HeadWanted,
+            Deed::Withdrawal,
             Deed::Vain,
-        ];
-        for deed in deeds {
+        ] {
             let mut conduct = Conduct::new(Millis(0));
             let until = (0..100_000).find(|n| !conduct.allows(deed, Millis(n / 20)));
             assert!(until.is_some(), "{}", deed.flood());

@@ -18,6 +18,8 @@ use consilium_common::wire::messages::{RunState, TaskKind};
 use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
 
+use crate::round::Affect;
+
 pub use members::{
     ApplicantLine, InvitationLine, InviteDocument, MembersDocument, ProposalDocument,
     RevocationLine, RevokeDocument, RosterSignDocument, SiteLine,
@@ -119,6 +121,9 @@ pub struct StudyStatus {
     pub versions: Vec<VersionStatus>,
     /// The newest rounds, oldest first.
     pub rounds: Vec<RoundStatus>,
+    /// Withdrawals of consent that sites have reported.
+    #[serde(default)]
+    pub withdrawals: usize,
 }
 
 /// The best version of a study.
@@ -184,6 +189,9 @@ pub struct VersionStatus {
     /// The study's own measure for each of its groups, once scored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupRow>,
+    /// What withdrawals of consent say of it: absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affected: Option<Affect>,
 }
 
 /// One round, from its roll call.

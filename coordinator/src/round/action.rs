@@ -141,7 +141,8 @@ impl Action {
                 | Record::Approval(_)
                 | Record::Certificate(_)
                 | Record::Revocation(_)
-                | Record::RosterSignature(_) => "persist-other",
+                | Record::RosterSignature(_)
+                | Record::Withdrawal(_) => "persist-other",
             },
             Self::Send { message, .. } => match **message {
                 Message::Plan(_) => "send-plan",

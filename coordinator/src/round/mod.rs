@@ -37,10 +37,12 @@
 //! `inviting`, `training` (who still owes something), `aggregating` (from the sum to the roll call).
 //! `delivery`: the way of one update from offer to receipt. `terms` and [`Shape`]: what follows from the study.
 //! `open_round`, `site`: what is known of the round and its sites. `cohort`: the rule and back-off.
+//! `affected`: versions that withdrawals concern.
 //! `controls`: what SCAFFOLD's state is made of. `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
 //! [`Setup`]. [`status`]: what screens show. `outbox`: actions on their way.
 
 mod action;
+mod affected;
 mod aggregating;
 mod cohort;
 mod command;
@@ -61,6 +63,7 @@ mod terms;
 mod training;
 
 pub use action::{Action, ActionId, Aggregated, Done, Fault, Head, Prepared, Rules};
+pub use affected::{Affect, Affected};
 pub use command::{Command, CommandError};
 pub use controls::Controls;
 pub use engine::{Engine, SiteMessage};

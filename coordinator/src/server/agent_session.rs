@@ -13,6 +13,7 @@ use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
 use consilium_common::wire::messages::{
     Answer, Heartbeat, LogHead, Message, Refusal, RenewCertificate, StudyAnswer, Welcome,
+    Withdrawal, WithdrawalKept,
 };
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};
@@ -27,6 +28,7 @@ use crate::conduct::Deed;
 use crate::driver::{Event, Handle};
 use crate::limits::GOODBYE_MAX;
 use crate::round::SiteMessage;
+use crate::studies::WithdrawError;
 
 /// A site that is connected and welcome.
 struct Session<'a> {
@@ -243,6 +245,7 @@ impl Session<'_> {
                 self.server.sites.send(self.site, head.into());
                 Ok(())
             }
+            Message::Withdrawal(withdrawal) => self.withdrawal(kind, withdrawal).await,
             Message::Heartbeat(_) => Ok(()),
             Message::Refusal(refusal) => {
                 let Refusal { kind, code, detail } = refusal;
@@ -309,6 +312,24 @@ impl Session<'_> {
         self.counts(Deed::Readiness)?;
         self.tell(&study, event).await;
         Ok(())
+    }
+
+    /// A withdrawal is told to be kept once it stands in the log.
+    async fn withdrawal(&self, kind: u16, withdrawal: Withdrawal) -> Result<(), Broken> {
+        self.counts(Deed::Withdrawal)?;
+        let id = withdrawal.id;
+        match self.server.studies.withdraw(self.site, withdrawal).await {
+            Ok(()) => {
+                self.server.sites.send(self.site, WithdrawalKept { id }.into());
+                Ok(())
+            }
+            Err(error @ WithdrawError::Store(_)) => {
+                // The site says it again at its next connection.
+                tracing::error!(site = %self.site, %error, "a withdrawal is not recorded");
+                Ok(())
+            }
+            Err(error) => self.refuse(kind, error.code(), &error.to_string()),
+        }
     }
 
     /// A kind of a later version that need not be known.

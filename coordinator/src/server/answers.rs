@@ -99,6 +99,7 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
         sites,
         versions: newest.into_iter().rev().cloned().collect(),
         rounds: view.summary.rounds().cloned().collect(),
+        withdrawals: view.summary.affected().len(),
     })
 }
 
@@ -263,7 +264,11 @@ async fn version_status(
     let known = handle.view().summary.version(version).cloned();
     match known {
         Some(known) => Ok(Some(known)),
-        None => committed(server, handle.id(), version).await,
+        None => {
+            let found = committed(server, handle.id(), version).await?;
+            let affected = handle.view().summary.affected().of(version);
+            Ok(found.map(|found| VersionStatus { affected, ..found }))
+        }
     }
 }
 
@@ -292,5 +297,6 @@ async fn committed(
         metrics: std::collections::BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        affected: None,
     }))
 }

@@ -95,6 +95,7 @@ pub(super) fn keys_of(record: &Record) -> Vec<Key> {
         | Record::Approval(_)
         | Record::Certificate(_)
         | Record::Revocation(_)
-        | Record::RosterSignature(_) => Vec::new(),
+        | Record::RosterSignature(_)
+        | Record::Withdrawal(_) => Vec::new(),
     }
 }

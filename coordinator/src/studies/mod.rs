@@ -2,6 +2,7 @@
 //! an operator submits one, found by name, by digest, or by the base that they serve.
 
 mod error;
+mod withdrawals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -33,6 +34,7 @@ use crate::store::{Blobs, Bulk, Store};
 use crate::summary::Summary;
 
 pub use error::SubmitError;
+pub use withdrawals::WithdrawError;
 
 /// What all studies share.
 #[derive(Debug, Clone)]

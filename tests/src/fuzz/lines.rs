@@ -5,8 +5,8 @@ use consilium_agent::lines::{Line, LineReader};
 use consilium_agent::policy::Person;
 use consilium_common::limits::WORKER_LINE_BYTES_MAX;
 use consilium_common::worker::{
-    FailureCode, Holdout, Outcome, Phase, Prediction, Reply, Request, Task, Work, from_line,
-    source, to_line,
+    Census, FailureCode, Holdout, Outcome, Phase, Prediction, Reply, Request, Task, Work,
+    from_line, source, to_line,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,6 +87,8 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         validation: Some(0.2),
         part: Some(source::Part { of: 4, index: 1, split: source::Split::Dirichlet(0.3), seed: 7 }),
         test_path: Some("/data/test.csv".into()),
+        patient: Some("pid".to_owned()),
+        exclude: Some("/data/optout.csv".into()),
         ..source::Source::new(source::SourceKind::Csv, "/data/train.csv".into())
     };
     let task = Task {
@@ -104,6 +106,11 @@ pub(super) fn worker_lines() -> Vec<Vec<u8>> {
         local_out: Some("/t/next-local".into()),
         preparation: Some("/t/preparation".into()),
         correction: Some("/t/correction".into()),
+        census: Some(Census {
+            key: "/s/key".into(),
+            used: "/t/used.set".into(),
+            scored: "/t/scored.set".into(),
+        }),
     };
     let (worker, device) = ("consilium-worker 0.1.0".to_owned(), "cpu".to_owned());
     let outcome = Outcome {

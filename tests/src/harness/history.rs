@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use consilium_common::audit::record::Withdrawn;
 use consilium_common::audit::{Outcome, Record, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::signed::PublicKey;
@@ -21,6 +22,8 @@ pub struct History {
     pub refusals: Vec<(String, String, String)>,
     /// Operators' commands and what came of them.
     pub commands: Vec<(String, String)>,
+    /// Withdrawals that sites reported.
+    pub withdrawals: Vec<Withdrawn>,
     /// Digests of receipts, by study, round and site.
     pub receipts: BTreeMap<(StudyId, Round, SiteId), Digest>,
 }
@@ -40,6 +43,7 @@ impl History {
                 Some(Record::RollCall(ended)) => {
                     history.roll_calls.push(ended.signed.verify(&known, 1)?);
                 }
+                Some(Record::Withdrawal(withdrawn)) => history.withdrawals.push(withdrawn),
                 Some(Record::StudyState(set)) => history.states.push((set.study, set.state)),
                 Some(Record::Refusal(refusal)) => {
                     history.refusals.push((refusal.peer, refusal.code, refusal.detail));

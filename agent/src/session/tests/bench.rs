@@ -61,6 +61,7 @@ pub(super) fn setup() -> Setup {
         data: [name("mnist"), name("ward"), name("other")].into(),
         retained: Vec::new(),
         moment: Moment::default(),
+        withdrawals: Vec::new(),
     }
 }
 
@@ -275,7 +276,9 @@ pub(super) fn id_of(actions: &[Action], wanted: &str) -> ActionId {
         | Action::Push { id, .. }
         | Action::Stop { id }
         | Action::Settle { id, .. } => *id,
-        Action::Connect | Action::Close { .. } | Action::Send { .. } => panic!("no id"),
+        Action::Connect | Action::Close { .. } | Action::Send { .. } | Action::Reported { .. } => {
+            panic!("no id")
+        }
     });
     let id = ids.next();
     assert!(id.is_some() && ids.next().is_none(), "one {wanted} in {actions:?}");

@@ -52,6 +52,7 @@ fn a_fault_that_stays_is_not_tried_again() {
     for (reported, code) in [
         (FailureCode::DataMissing, Code::DataNotReady),
         (FailureCode::DataInvalid, Code::DataNotReady),
+        (FailureCode::OptOutUnreadable, Code::OptOutUnreadable),
         (FailureCode::TooFewExamples, Code::TooFewExamples),
         (FailureCode::ModelMismatch, Code::NotSupported),
         (FailureCode::DeviceMissing, Code::SiteFault),

@@ -13,4 +13,5 @@ mod policy;
 mod status;
 mod studies;
 mod updates;
+mod withdrawals;
 mod world;

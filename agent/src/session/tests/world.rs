@@ -263,7 +263,7 @@ impl World {
                 let pushed = self.connected.then_some(()).ok_or_else(fault);
                 Some((id, Done::Pushed(pushed)))
             }
-            Action::Stop { .. } => None,
+            Action::Stop { .. } | Action::Reported { .. } => None,
             Action::Settle { id, round, counted, .. } => {
                 if counted {
                     self.disk.promote(round);

@@ -1,4 +1,5 @@
 mod local;
+mod patients;
 
 use consilium_common::ids::{Digest, Round};
 use consilium_common::signed::{SecretKey, Signed};

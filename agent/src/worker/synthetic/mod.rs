@@ -112,7 +112,7 @@ impl Trainer {
             Work::Train | Work::TrainAlone | Work::Evaluate => {
                 self.pull(task, &study, &sizes, outcome)
             }
-            Work::Predict => {
+            Work::Predict | Work::Pin => {
                 let message = "the synthetic trainer predicts nothing".to_owned();
                 Err((FailureCode::ModelMismatch, message))
             }

@@ -41,9 +41,10 @@ pub(crate) fn read<T>(
     let of = folder.records.len() as u64;
     for (number, record) in (0_u32..).zip(&folder.records) {
         let class = folder.classes.get(record.class).map_or("", String::as_str);
-        let parsed = parse(&record.path, named(class));
-        let mark = Mark { number, held: false, patient: None, groups: Places::default() };
-        picking.take(mark, parsed, || record.path.display().to_string());
+        let groups = Places::default();
+        let mark = Mark { number, held: false, patient: None, whose: None, groups };
+        let parse = || parse(&record.path, named(class));
+        picking.take(mark, parse, || record.path.display().to_string());
         tick(number, of, link)?;
     }
     let mut rows = picking.finish()?;

@@ -14,6 +14,8 @@
 //!  documents a table's, or a file each         files    pictures in a file each
 //!  folders  files in a folder for each class
 //!  asked    records without labels, for predictions
+//!  patients whose a record is, and who does not take part
+//!  prints   what a source's files are, to who has the key
 //!  groups   which rows are scored apart, pure
 //! ```
 //!
@@ -32,8 +34,10 @@ pub(crate) mod groups;
 pub(crate) mod idx;
 pub(crate) mod images;
 pub(crate) mod label;
+pub(crate) mod patients;
 pub(crate) mod picking;
 pub(crate) mod pictures;
+pub(crate) mod prints;
 pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod select;

@@ -31,6 +31,8 @@ pub(crate) struct Mark<'a> {
     pub(crate) held: bool,
     /// Whose it is, where the study asks.
     pub(crate) patient: Option<&'a str>,
+    /// Whose it is, where the site asks.
+    pub(crate) whose: Option<&'a str>,
     /// Its groups.
     pub(crate) groups: Places,
 }
@@ -53,7 +55,13 @@ pub(crate) struct Picking<'a, T> {
     what: &'static str,
     /// Records of the site, readable or not.
     seen: u64,
-    records: Vec<T>,
+    /// None in the place of a record that was not read: what is dealt and held out of the others must not
+    /// follow from who opted out.
+    records: Vec<Option<T>>,
+    /// Records that were not read.
+    excluded: u64,
+    /// The patient of each record, as the site counts them; empty where it does not.
+    whose: Vec<u32>,
     classes: Vec<u8>,
     /// Whether each of `records` is held out by its place or by what it says.
     held: Vec<bool>,
@@ -78,6 +86,8 @@ impl<'a, T> Picking<'a, T> {
             what,
             seen: 0,
             records: Vec::new(),
+            excluded: 0,
+            whose: Vec::new(),
             classes: Vec::new(),
             held: Vec::new(),
             every: match &job.source.holdout {
@@ -94,26 +104,28 @@ impl<'a, T> Picking<'a, T> {
         })
     }
 
-    /// Takes one of the site's records; `place` names it in its file.
+    /// Takes one of the site's records, which `parse` reads, unless its patient is excluded: then nothing of
+    /// it is read. `place` names it in its file.
     pub(crate) fn take(
         &mut self,
         mark: Mark<'_>,
-        parsed: Result<Parsed<T>, Trouble>,
+        parse: impl FnOnce() -> Result<Parsed<T>, Trouble>,
         place: impl Fn() -> String,
     ) {
+        let take_part = self.job.patients.map_or(Ok(true), |all| all.take_part(mark.whose));
+        let parsed = match take_part {
+            Ok(true) => parse(),
+            Ok(false) => {
+                self.excluded += 1;
+                return self.push(mark, None, 0);
+            }
+            Err(trouble) => Err(trouble),
+        };
         self.seen += 1;
         match parsed {
             Ok(Parsed { record, class }) => {
-                self.records.push(record);
-                self.classes.push(class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0));
-                let by_number = self.every.is_some_and(|every| mark.number.is_multiple_of(every));
-                self.held.push(by_number || mark.held);
-                self.groups.push(mark.groups);
-                if let Some(patient) = mark.patient {
-                    let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
-                    let known = self.known_patients.entry(patient.to_owned());
-                    self.patients.push(*known.or_insert(next));
-                }
+                let class = class.and_then(|class| u8::try_from(class).ok()).unwrap_or(0);
+                self.push(mark, Some(record), class);
             }
             Err(Trouble::Dropped) => {}
             Err(Trouble::Unreadable(why)) => {
@@ -122,6 +134,23 @@ impl<'a, T> Picking<'a, T> {
                     self.named.push(format!("{}: {why}: left out", place()));
                 }
             }
+        }
+    }
+
+    fn push(&mut self, mark: Mark<'_>, record: Option<T>, class: u8) {
+        let is_read = record.is_some();
+        self.records.push(record);
+        self.classes.push(class);
+        let by_number = self.every.is_some_and(|every| mark.number.is_multiple_of(every));
+        self.held.push(by_number || mark.held);
+        self.groups.push(mark.groups);
+        if let Some(patient) = mark.patient {
+            let next = u32::try_from(self.known_patients.len()).unwrap_or(u32::MAX);
+            let known = self.known_patients.entry(patient.to_owned());
+            self.patients.push(*known.or_insert(next));
+        }
+        if let (Some(all), Some(patient)) = (self.job.patients, mark.whose) {
+            self.whose.push(if is_read { all.number_of(patient) } else { 0 });
         }
     }
 
@@ -136,12 +165,21 @@ impl<'a, T> Picking<'a, T> {
         of: impl Fn(&T) -> Option<Of>,
     ) -> Result<Records<T>, Failure> {
         self.within_tolerance()?;
-        let of: Vec<Of> = self.records.iter().filter_map(of).collect();
+        let of = self.users(of);
         let (train, held) = match self.job.source.validation {
             None => self.split(&of)?,
             Some(fraction) => self.validate(self.split(&of)?.0, &of, fraction),
         };
+        let is_read =
+            |number: &u32| self.records.get(*number as usize).is_some_and(Option::is_some);
+        let train: Vec<u32> = train.into_iter().filter(is_read).collect();
+        let held: Vec<u32> = held.into_iter().filter(is_read).collect();
+        if let Some(all) = self.job.patients {
+            let whose = |number: &u32| self.whose.get(*number as usize).copied();
+            all.used(train.iter().filter_map(whose), held.iter().filter_map(whose));
+        }
         let mut findings = std::mem::take(&mut self.named);
+        findings.extend(self.job.patients.and_then(|all| all.finding(self.excluded, self.what)));
         if self.unreadable > findings.len() as u64 {
             let more = self.unreadable - findings.len() as u64;
             findings.push(format!("and {more} more {} that cannot be read", self.what));
@@ -152,13 +190,27 @@ impl<'a, T> Picking<'a, T> {
         };
         let members: Vec<Member> = held.iter().map(&mut member).collect();
         findings.extend(groups::findings(self.job.study, members.iter()));
-        let mut records: Vec<Option<T>> = self.records.into_iter().map(Some).collect();
+        let mut records = self.records;
         let mut pick = |numbers: Vec<u32>| -> Vec<T> {
             let at = |number| records.get_mut(number as usize).and_then(Option::take);
             numbers.into_iter().filter_map(at).collect()
         };
         let (train, holdout) = (pick(train), pick(held));
         Ok(Records { train, holdout, members, findings })
+    }
+
+    /// Whose each record is, where records are users'. One that was not read is nobody's that the others
+    /// know: it is the only one of a user of its own.
+    fn users(&self, of: impl Fn(&T) -> Option<Of>) -> Vec<Of> {
+        let known: Vec<Option<Of>> =
+            self.records.iter().map(|r| r.as_ref().and_then(&of)).collect();
+        let mut next = known.iter().flatten().map(|of| of.user.saturating_add(1)).max();
+        let mut nobody = || {
+            let user = next?;
+            next = user.checked_add(1);
+            Some(Of { user, at: 0.0 })
+        };
+        known.into_iter().filter_map(|of| of.or_else(&mut nobody)).collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of records, for a share")]

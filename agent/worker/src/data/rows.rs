@@ -56,11 +56,12 @@ pub(crate) fn read_of_users<T>(
                     number,
                     held: file == File::Test || place.held.as_ref().is_some_and(is),
                     patient: place.patient.map(text),
+                    whose: place.whose.map(text),
                     groups: Places::read(&groupings, &values),
                 };
                 let which = if file == File::Test { " of the test file" } else { "" };
                 let line = || format!("line {}{which}", row.line());
-                picking.take(mark, parse(&fields), line);
+                picking.take(mark, || parse(&fields), line);
             }
             if number.is_multiple_of(RECORDS_PER_STEP) {
                 link.moved(Phase::Loading, number.into(), 0, || Ok(None))?;
@@ -133,6 +134,11 @@ fn table_of<'a>(job: &Job<'a>) -> Result<&'a Path, Failure> {
     }
 }
 
+/// The tables of the source.
+pub(super) fn tables<'a>(job: &Job<'a>) -> Result<Vec<&'a Path>, Failure> {
+    Ok(files(job)?.into_iter().map(|(_, path)| path).collect())
+}
+
 fn files<'a>(job: &Job<'a>) -> Result<Vec<(File, &'a Path)>, Failure> {
     let (source, main) = (job.source, (File::Main, table_of(job)?));
     let invalid = |message: &str| Err(Failure::new(FailureCode::DataInvalid, message));
@@ -146,7 +152,7 @@ fn files<'a>(job: &Job<'a>) -> Result<Vec<(File, &'a Path)>, Failure> {
     }
 }
 
-fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
+pub(super) fn open(source: &Source, path: &Path) -> Result<Table, Failure> {
     let format = &source.format;
     let is_tsv = source.source == SourceKind::Tsv;
     let delimiter = if is_tsv { Some('\t') } else { format.delimiter };
@@ -166,6 +172,7 @@ struct Standing {
     only: Option<(usize, String)>,
     held: Option<(usize, String)>,
     patient: Option<usize>,
+    whose: Option<usize>,
 }
 
 impl Standing {
@@ -194,12 +201,13 @@ impl Standing {
             only: source.only.as_ref().map(picked).transpose()?,
             held,
             patient: patient.map(|name| find(source.column(name))).transpose()?,
+            whose: job.patients.map(|all| find(all.column())).transpose()?,
         })
     }
 }
 
 /// Where the column that the file calls `name` stands.
-fn column(table: &Table, path: &Path, name: &str) -> Result<usize, Failure> {
+pub(super) fn column(table: &Table, path: &Path, name: &str) -> Result<usize, Failure> {
     let found = table.columns().iter().position(|have| have == name);
     found.ok_or_else(|| missing_column(table, path, name))
 }

@@ -44,16 +44,18 @@ pub(crate) fn read(
     while values.next_rows(RECORDS_PER_STEP.into(), &mut block)? > 0 {
         for record in block.chunks_exact(ranges.len().max(1) * steps as usize) {
             if beside.is_the_sites(number) {
-                let parsed = beside.label(number).and_then(|label| {
+                let parse = || {
+                    let label = beside.label(number)?;
                     let values = ranges.shares(record, &mut repairs)?;
                     let class = label.key(beside.labelled.classes.len());
                     Ok(Parsed { record: Series { values, label }, class })
-                });
-                let patient = beside.patient(number);
+                };
+                let (patient, whose) = (beside.patient(number), beside.whose(number));
                 let held = beside.is_held(number);
                 let groups = beside.groups(number);
-                let mark = Mark { number, held, patient: patient.as_deref(), groups };
-                picking.take(mark, parsed, || format!("record {number}"));
+                let (patient, whose) = (patient.as_deref(), whose.as_deref());
+                let mark = Mark { number, held, patient, whose, groups };
+                picking.take(mark, parse, || format!("record {number}"));
             }
             number = number.saturating_add(1);
         }
@@ -155,6 +157,7 @@ struct Beside<'a> {
     only: Option<(Vec<i64>, &'a str)>,
     held: Option<(Vec<i64>, &'a str)>,
     patients: Option<Vec<i64>>,
+    whose: Option<Vec<i64>>,
     /// The groups of every record, a column after another.
     groups: Vec<Vec<Option<usize>>>,
 }
@@ -201,6 +204,7 @@ impl<'a> Beside<'a> {
             only: source.only.as_ref().map(picked).transpose()?,
             held,
             patients: patient.map(integers).transpose()?,
+            whose: job.patients.map(|all| integers(all.column())).transpose()?,
             groups: groups(job, count)?,
         })
     }
@@ -220,6 +224,10 @@ impl<'a> Beside<'a> {
 
     fn patient(&self, number: u32) -> Option<String> {
         self.patients.as_ref()?.get(number as usize).map(i64::to_string)
+    }
+
+    fn whose(&self, number: u32) -> Option<String> {
+        self.whose.as_ref()?.get(number as usize).map(i64::to_string)
     }
 
     fn groups(&self, number: u32) -> Places {

@@ -17,6 +17,7 @@ use tch::nn::VarStore;
 use crate::data::asked::Questions;
 use crate::data::dataset::Loaded;
 use crate::data::label::Label;
+use crate::data::patients::Patients;
 use crate::failure::Failure;
 use crate::local::Kept;
 use crate::model::Network;
@@ -32,6 +33,8 @@ pub(crate) struct Job<'a> {
     pub(crate) preparation: Option<&'a Preparation>,
     /// What the site kept of the study's last round that counted.
     pub(crate) local: Option<&'a Path>,
+    /// Whose records are, where the files say so and somebody asks.
+    pub(crate) patients: Option<&'a Patients>,
 }
 
 /// One of the families, with its spec.

@@ -84,7 +84,7 @@ fn task(room: &Room, work: Work, text: &str, holdout: Holdout) -> Task {
         Work::Train | Work::TrainAlone | Work::Evaluate => {
             Task { preparation: Some(prepared(room, &task, text)), ..task }
         }
-        Work::Prepare | Work::Check | Work::Predict => task,
+        Work::Prepare | Work::Check | Work::Predict | Work::Pin => task,
     }
 }
 

@@ -206,13 +206,14 @@ impl Room {
                 .then(|| self.folder.path().join("base.safetensors")),
             out: match work {
                 Work::Train | Work::TrainAlone => Some(self.out()),
-                Work::Predict => Some(self.predictions()),
+                Work::Predict | Work::Pin => Some(self.predictions()),
                 Work::Evaluate | Work::Check | Work::Prepare => None,
             },
             local: None,
             local_out: work.trains().then(|| self.folder.path().join("next-local.state")),
             preparation: None,
             correction: None,
+            census: None,
         }
     }
 }

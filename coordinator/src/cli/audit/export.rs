@@ -250,7 +250,8 @@ fn named(log: &Path) -> Result<BTreeMap<Digest, Part>, Failure> {
                 | Record::Approval(_)
                 | Record::Certificate(_)
                 | Record::Revocation(_)
-                | Record::RosterSignature(_),
+                | Record::RosterSignature(_)
+                | Record::Withdrawal(_),
             )
             | None => {}
         }

@@ -49,6 +49,7 @@ fn version(number: u64, score: Option<f64>) -> VersionStatus {
         metrics: BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        affected: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn document() -> ReportDocument {
         sites: vec![site("charite", "ready"), site("st-mary", "ready")],
         versions: Vec::new(),
         rounds: (1..=3).map(round).collect(),
+        withdrawals: 0,
     };
     let signed_by = Vec::new();
     let study = StudyShowDocument { status, text: format!("# <q>\n{DRAFT}"), signed_by };

@@ -20,6 +20,7 @@ use consilium_common::wire::messages::{RunState, TaskKind};
 pub use error::HistoryError;
 
 use super::action::Head;
+use super::affected::Affected;
 use super::controls::Controls;
 use super::resume::{Interrupted, Setup};
 
@@ -63,6 +64,8 @@ pub struct StudyHistory {
     pub evaluated: bool,
     /// Evaluate rounds of the newest version that were abandoned in a row.
     pub evaluations_abandoned: u32,
+    /// Versions that withdrawals affect.
+    pub affected: Affected,
 }
 
 impl History {
@@ -103,6 +106,10 @@ impl History {
             Record::RollCall(ended) => {
                 let roll_call = readable(name, &ended.signed)?;
                 self.known(name, &roll_call.study)?.roll_call(name, &roll_call)
+            }
+            Record::Withdrawal(withdrawn) => {
+                self.known(name, &withdrawn.study)?.affected.add(withdrawn);
+                Ok(())
             }
             // Members are another fold's: `crate::members`.
             Record::Command(_)
@@ -181,6 +188,7 @@ impl History {
             interrupted: None,
             evaluated: false,
             evaluations_abandoned: 0,
+            affected: Affected::default(),
         };
         self.studies.insert(id, history);
         Ok(())

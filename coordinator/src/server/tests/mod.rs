@@ -32,6 +32,7 @@ use crate::document::{CommandDocument, StatusDocument};
 
 mod audit;
 mod given;
+mod withdrawals;
 
 const WAIT: Duration = Duration::from_secs(20);
 

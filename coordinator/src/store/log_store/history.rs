@@ -13,7 +13,13 @@ pub(super) struct History {
     blocks: Blocks,
     offsets: Vec<u64>,
     /// The last proof, by the sizes that it is between: sites that come back together ask for the same.
-    proved: Option<((u64, u64), Vec<Hash>)>,
+    proved: Option<Proved>,
+}
+
+#[derive(Debug)]
+struct Proved {
+    sizes: (u64, u64),
+    proof: Vec<Hash>,
 }
 
 impl History {
@@ -36,21 +42,19 @@ impl History {
         if first > sizes.1 {
             return Ok(None);
         }
-        if let Some((of, proof)) = &self.proved
-            && *of == sizes
-        {
-            return Ok(Some(proof.clone()));
+        if let Some(proved) = self.proved.as_ref().filter(|proved| proved.sizes == sizes) {
+            return Ok(Some(proved.proof.clone()));
         }
         let leaves = |block| self.leaves(block, log);
         let proof = self.blocks.consistency(first, leaves)?;
-        self.proved = Some((sizes, proof.clone()));
+        self.proved = Some(Proved { sizes, proof: proof.clone() });
         Ok(Some(proof))
     }
 
     /// The leaves of a whole block, from the log's file.
     fn leaves(&self, block: u64, log: &Log) -> Result<Vec<Hash>, StoreError> {
         let offset = usize::try_from(block).ok().and_then(|at| self.offsets.get(at));
-        let mut offset = *offset.ok_or(ProofError::Leaves(self.tree().size()))?;
+        let mut offset = *offset.ok_or_else(|| ProofError::Leaves(self.tree().size()))?;
         let mut leaves = Vec::new();
         for _ in 0..BLOCK {
             let (record, next) = log.read_on(offset)?;

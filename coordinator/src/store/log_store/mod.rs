@@ -238,7 +238,9 @@ impl Keeper {
                         self.write(&mut batch, kind, &payload, keys, answer);
                     }
                     Request::Close => closing = true,
-                    question => asked.push(question),
+                    question @ (Request::Find { .. }
+                    | Request::Head { .. }
+                    | Request::Consistency { .. }) => asked.push(question),
                 }
                 let room = batch.len() + asked.len() < GROUP_COMMIT_MAX && !closing;
                 next = if room { queue.try_recv().ok() } else { None };

@@ -157,6 +157,7 @@ impl Site {
             data: studies.iter().map(|terms| terms.study.id().clone()).collect(),
             retained: whole,
             moment: Moment::default(),
+            withdrawals: Vec::new(),
         };
         self.session = Some(Session::open(setup, now));
     }
@@ -244,6 +245,8 @@ impl Site {
                 None => sim.after(1, 10, did(id, Deed::Pushed { went: false })),
             },
             Action::Stop { id } => self.stop(id, sim),
+            // Nobody withdraws here.
+            Action::Reported { .. } => {}
             Action::Settle { id, study, round, counted } => {
                 sim.after(1, 60, did(id, Deed::Settle { study, round, counted }));
             }
