@@ -120,7 +120,10 @@ fn two_histories_cannot_be_told_and_a_person_says_which_one_goes_on() {
 
     // Its head convicts the history that an auditor is shown.
     let folder = world.root().join("export");
-    let _exported = world.operator(&["audit", "export", "--out", folder.to_str().unwrap()]).done();
+    let pinned = world.root().join("ca/issued/coordinator/consortium.toml");
+    let (out, pinned) = (folder.to_str().unwrap(), pinned.to_str().unwrap());
+    let export = ["audit", "export", "--out", out, "--consortium", pinned];
+    let _exported = world.operator(&export).done();
     let audited = |head: &Path| {
         let words = ["audit", "verify", folder.to_str().unwrap(), "--also", head.to_str().unwrap()];
         consilium(world.federation.programs(), &words)

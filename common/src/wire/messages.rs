@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
 use super::reject::Code;
+pub use super::run_state::RunState;
 pub use super::withdrawal::{Withdrawal, WithdrawalKept};
+pub use super::witness::{HeadWanted, LogHead};
 use crate::audit::{Receipt as ReceiptDocument, RollCall as RollCallDocument};
 use crate::ids::{Digest, Round, StudyId, Version};
 use crate::signed::{Signature, Signed};
 use crate::time::{Millis, WallMillis};
-
-pub use super::witness::{HeadWanted, LogHead};
 
 macro_rules! registry {
     ($($number:literal $must_know:literal $kind:ident,)*) => {
@@ -251,34 +251,6 @@ pub struct StudyState {
     pub study: StudyId,
     /// Its state.
     pub state: RunState,
-}
-
-/// Whether rounds of a study run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// Submitted, not started.
-    Submitted,
-    /// Rounds run.
-    Running,
-    /// No new rounds until started again.
-    Paused,
-    /// Ended by an operator.
-    Stopped,
-    /// All rounds of the study are done.
-    Complete,
-}
-
-impl std::fmt::Display for RunState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Submitted => "submitted",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Complete => "complete",
-        })
-    }
 }
 
 /// What the coordinator asks of a site for a round.

@@ -38,5 +38,6 @@ pub mod frame;
 pub mod messages;
 pub mod operator;
 pub mod reject;
+mod run_state;
 mod withdrawal;
 pub mod witness;
