@@ -23,6 +23,7 @@ use crate::ledger::entry::Started;
 use crate::ledger::{Ledger, LedgerError};
 use crate::link::Dialer;
 use crate::renewal::{self, RenewalError};
+use crate::roster::{KeptRosterError, Rosters};
 use crate::rules::{Rules, RulesError};
 use crate::state::{CONTROL_SOCKET, StateError, StateFolder};
 use crate::witness::{Witness, WitnessError};
@@ -45,6 +46,9 @@ pub enum AppError {
     /// What the site keeps of the coordinator's log.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// The roster that this site goes by.
+    #[error(transparent)]
+    Roster(#[from] KeptRosterError),
     /// The site's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -178,7 +182,18 @@ fn assemble(mut config: AgentConfig) -> Result<Shared, AppError> {
     let ledger = begin_ledger(&state, &bundle, &*clock)?;
     let Consortium { name, coordinator_log_key, .. } = &bundle.consortium;
     let witness = Witness::open(state.folder(), &name.to_string(), *coordinator_log_key)?;
-    Ok(Shared::new(Parts { config, rules, bundle, programs, clock, state, ledger, witness }))
+    let rosters = Rosters::open(state.folder(), bundle.consortium.clone())?;
+    Ok(Shared::new(Parts {
+        config,
+        rules,
+        bundle,
+        programs,
+        clock,
+        state,
+        ledger,
+        witness,
+        rosters,
+    }))
 }
 
 /// The rules that agent.toml has now; none if it cannot be read, and those in force stay.

@@ -7,12 +7,14 @@
 //!                              ├── state       what must survive: studies, decisions, updates
 //!                              ├── worker      one child process a task
 //!                              ├── update      worker's result → clip → round → retained
-//!                              └── witness     the coordinator's log must go on from what was seen
+//!                              ├── witness     the coordinator's log must go on from what was seen
+//!                              └── roster      who else belongs, as this site accepted it
 //!   rules: the policy with the keys and the time zone that it names
 //!   control_socket ── the commands of people on this machine (cli)
 //! ```
 //!
-//! Reading order: [`session`], [`policy`], [`config`], [`rules`]; [`state`], [`update`], [`worker`], [`link`], [`witness`];
+//! Reading order: [`session`], [`policy`], [`config`], [`rules`]; [`state`], [`update`], [`worker`], [`link`], [`witness`],
+//! [`roster`];
 //! [`driver`] ties them together, [`renewal`] keeps the certificate good, [`app`] starts it, [`cli`] is what
 //! people type.
 
@@ -29,6 +31,7 @@ pub mod link;
 pub mod policy;
 pub mod renewal;
 pub mod report;
+pub mod roster;
 pub mod rules;
 pub mod session;
 pub mod state;

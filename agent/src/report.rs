@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::AgentConfig;
 use crate::ledger::LedgerStatus;
 use crate::policy::{Decided, Moment, Policy};
+use crate::roster::RosterStatus;
 use crate::session;
 use crate::state::KeptStudy;
 use crate::witness::WitnessStatus;
@@ -120,6 +121,8 @@ pub struct Status {
     pub ledger: LedgerStatus,
     /// What it has seen of the coordinator's log.
     pub witness: WitnessStatus,
+    /// The roster that it goes by, and the one that waits.
+    pub roster: RosterStatus,
     /// Approvals that end within a month or have ended, of studies that are accepted or were.
     pub approvals: Vec<ApprovalRow>,
     /// Why the last attempt to connect failed, or the last connection ended.

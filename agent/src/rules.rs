@@ -8,7 +8,7 @@ use consilium_common::limits::TRANSFER_CHUNK_BYTES;
 use consilium_common::time::Millis;
 use jiff::tz::TimeZone;
 
-use crate::policy::{Moment, Policy, PolicyError, Signers, Window};
+use crate::policy::{AcceptRoster, Moment, Policy, PolicyError, Signers, Window};
 
 /// `[policy]` in force.
 #[derive(Debug)]
@@ -59,6 +59,12 @@ impl Rules {
         Ok(Self { policy: Some(policy), signers, moment })
     }
 
+    /// Who accepts a roster.
+    #[must_use]
+    pub fn accept_roster(&self) -> AcceptRoster {
+        self.policy.as_ref().map_or_else(AcceptRoster::default, |policy| policy.roster)
+    }
+
     /// The rate at which updates may leave, full; none where the policy has no such rule.
     #[must_use]
     pub fn upload(&self, now: Millis) -> Option<Bucket> {
@@ -86,5 +92,5 @@ pub fn moment(policy: &Policy) -> Result<Moment, RulesError> {
         Ok::<_, RulesError>(Window::new(hours, zone))
     });
     let slots = policy.slots.and_then(|slots| usize::try_from(slots).ok());
-    Ok(Moment { window: window.transpose()?, slots })
+    Ok(Moment { window: window.transpose()?, slots, roster: None })
 }

@@ -15,6 +15,8 @@ pub const GROUP_COMMIT_MAX: usize = 1024;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The index's cache: it holds offsets only.
 pub const INDEX_CACHE_BYTES: u64 = 4 << 20;
+/// How often the training of one study may go back to an earlier version: a person says so each time.
+pub const RETRAININGS_MAX: usize = 1_000;
 /// A driver looks at the calendar this often, to say in time that an approval ends. Rounds look too.
 pub const APPROVAL_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Index entries written together while the log is read at start.

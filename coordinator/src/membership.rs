@@ -16,7 +16,7 @@ use consilium_common::wire::reject::Code;
 use crate::authority::{self, Answer, Ask, AuthorityError};
 use crate::limits::RENEWAL_INTERVAL_MIN;
 use crate::members::{Applicant, MemberError, Members};
-use crate::server::sites::Sites;
+use crate::server::sites::{Outbox as _, Sites};
 use crate::store::{Store, StoreError};
 use crate::studies::Studies;
 
@@ -230,6 +230,9 @@ impl Membership {
         if in_force {
             let version = self.members().roster().version();
             tracing::info!(version, by, "a new roster is in force");
+            if let Some(offer) = self.members().roster_offer() {
+                self.sites.broadcast(&offer.into());
+            }
             self.tell_studies().await;
         }
         Ok(in_force)

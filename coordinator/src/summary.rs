@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use consilium_common::audit::record::Withdrawn;
+use consilium_common::audit::record::{Retrained, Withdrawn};
 use consilium_common::audit::{Outcome, RollCall, Status};
 use consilium_common::ids::{Digest, Version};
 use consilium_common::time::WallMillis;
@@ -11,7 +11,7 @@ use consilium_common::update::words::Schema;
 
 use crate::document::{RoundStatus, ScoredSums, VersionStatus};
 use crate::limits::{ROUNDS_SHOWN_MAX, VERSIONS_SHOWN_MAX};
-use crate::round::Affected;
+use crate::round::{Affect, Affected, Lineage};
 
 /// A study's past, in memory.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Summary {
     scored: Option<ScoredSums>,
     head: Head,
     affected: Affected,
+    lineage: Lineage,
 }
 
 /// The newest version of a study.
@@ -46,6 +47,7 @@ fn unscored(version: Version, model: Digest) -> VersionStatus {
         metrics: BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        again: None,
         affected: None,
     }
 }
@@ -62,6 +64,7 @@ impl Summary {
             scored: None,
             head: Head { version, model: initial },
             affected: Affected::default(),
+            lineage: Lineage::default(),
         }
     }
 
@@ -75,13 +78,7 @@ impl Summary {
         self.score_base(call);
         if let Outcome::Committed { version, model, .. } = call.outcome {
             let (round, wall) = (Some(call.round), Some(wall));
-            self.head = Head { version, model };
-            let affected = self.affected.of(version);
-            let made = VersionStatus { round, wall, affected, ..unscored(version, model) };
-            self.versions.insert(version, made);
-            if self.versions.len() > VERSIONS_SHOWN_MAX {
-                self.versions.pop_first();
-            }
+            self.make(VersionStatus { round, wall, ..unscored(version, model) });
         }
         if self.rounds.len() == ROUNDS_SHOWN_MAX {
             self.rounds.pop_front();
@@ -89,11 +86,29 @@ impl Summary {
         self.rounds.push_back(round_status(call, wall));
     }
 
+    /// Training goes on from an earlier version, as was written at `wall`.
+    pub fn go_back(&mut self, retrained: &Retrained, wall: WallMillis) {
+        let Retrained { from, version, model, .. } = *retrained;
+        self.lineage.go_back(version, from);
+        let (wall, again) = (Some(wall), Some(from));
+        self.make(VersionStatus { wall, again, ..unscored(version, model) });
+    }
+
+    /// There is a newest version.
+    fn make(&mut self, made: VersionStatus) {
+        let (version, model) = (made.version, made.model);
+        self.head = Head { version, model };
+        self.versions.insert(version, VersionStatus { affected: self.affect(version), ..made });
+        if self.versions.len() > VERSIONS_SHOWN_MAX {
+            self.versions.pop_first();
+        }
+    }
+
     /// A site reported a withdrawal.
     pub fn withdraw(&mut self, withdrawn: &Withdrawn) {
         self.affected.add(withdrawn);
         for (version, status) in &mut self.versions {
-            status.affected = self.affected.of(*version);
+            status.affected = self.affected.of(*version, &self.lineage);
         }
     }
 
@@ -101,6 +116,26 @@ impl Summary {
     #[must_use]
     pub fn affected(&self) -> &Affected {
         &self.affected
+    }
+
+    /// Which version each is built on.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// What withdrawals say of a version; none if it is not affected.
+    #[must_use]
+    pub fn affect(&self, version: Version) -> Option<Affect> {
+        self.affected.of(version, &self.lineage)
+    }
+
+    /// The version with which a study of so many rounds is complete.
+    #[must_use]
+    pub fn goal(&self, rounds: u64) -> u64 {
+        let version = self.head.version;
+        let beside = version.0.saturating_sub(self.lineage.trainings(version));
+        rounds.saturating_add(beside)
     }
 
     /// A roll call carries the metrics of its base, unless the round came to nothing, or counted.

@@ -206,6 +206,8 @@ impl Samples {
             m::Receipt { signed: self.signed_receipt() }.into(),
             m::RollCall { signed: self.signed_roll_call() }.into(),
             self.head().into(),
+            m::RosterOffer { bytes: b"version = 2".to_vec(), signatures: vec![self.signature()] }
+                .into(),
             m::RenewCertificate { until: wall }.into(),
             m::WithdrawalKept { id: digest(9) }.into(),
             m::Heartbeat { wall }.into(),
@@ -263,6 +265,13 @@ impl Samples {
                 detail: text("in a sentence"),
             }),
             Record::Withdrawal(self.withdrawn()),
+            Record::Retrained(record::Retrained {
+                study: study(),
+                from: Version(3),
+                version: Version(9),
+                model: digest(6),
+                by: text("ada"),
+            }),
         ]
     }
 }

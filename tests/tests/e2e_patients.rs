@@ -11,7 +11,6 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,10 @@ use consilium_common::audit::withdrawal::Remedy;
 use consilium_common::audit::{RollCall, Status};
 use consilium_common::wire::messages::TaskKind;
 use consilium_coordinator::document::{ModelListDocument, VersionStatus};
-use consilium_coordinator::local::{Policy, SiteSpec};
+use consilium_coordinator::local::Policy;
+use consilium_tests::harness::films::{
+    DRAFT, FILMS, NAME, PATIENTS, PICTURES, PLANT, file, is_held, patient, site,
+};
 use consilium_tests::harness::world::name;
 use consilium_tests::harness::{
     Daemon, Said, World, consilium, consilium_agent, wait_for, with_worker,
@@ -29,67 +31,8 @@ use consilium_tests::harness::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const NAME: &str = "films";
-const PATIENTS: usize = 100;
-/// Films of a patient.
-const FILMS: usize = 2;
-/// What only the site's own data may hold.
-const PLANT: &str = "zq-Plant-81f3";
-
-const DRAFT: &str = "\
-[study]\nname = \"films\"\nseed = 3\n\
-[model]\nfamily = \"cnn\"\ninput = { channels = 1, height = 8, width = 8 }\n\
-classes = [\"well\", \"ill\"]\nconv = [{ filters = 2 }]\ndense = []\n\
-[data]\nkind = \"images\"\n\
-[training]\nlearning_rate = 0.01\nrounds = 1000\n\
-[aggregation]\nclip_norm = 5.0\n[cohort]\nmin_sites = 1\n[privacy]\nmode = \"inspectable\"\n";
-
-/// PNG files of 8 × 8 grey pixels: dark ones and bright ones.
-const PICTURES: [&str; 2] = [
-    "89504e470d0a1a0a0000000d4948445200000008000000080800000000e164e1570000000e4944415478da63\
-     d0800206ca180068570a0106cfdb470000000049454e44ae426082",
-    "89504e470d0a1a0a0000000d4948445200000008000000080800000000e164e1570000000e4944415478da63\
-     b803050c943100bcb1370129b3634f0000000049454e44ae426082",
-];
-
 /// Every seventh patient of the first seventy.
 const OUT: [usize; 10] = [0, 7, 14, 21, 28, 35, 42, 49, 56, 63];
-
-fn patient(number: usize) -> String {
-    format!("{PLANT}-{number:03}")
-}
-
-/// Whether a film is held out: some of a patient's are, some are not.
-fn is_held(film: usize) -> bool {
-    film.is_multiple_of(5)
-}
-
-/// Films, a table that lists them with their patients, and nobody who opted out.
-fn site(data: &Path, site: usize) -> SiteSpec {
-    let folder = data.join(site.to_string());
-    fs::create_dir(&folder).unwrap();
-    let mut table = "file,label,pid,part\n".to_owned();
-    for film in 0..PATIENTS * FILMS {
-        let ill = film % 3 == 0;
-        let picture = hex::decode(PICTURES[usize::from(ill)]).unwrap();
-        fs::write(folder.join(file(film)), picture).unwrap();
-        let (label, part) =
-            (["well", "ill"][usize::from(ill)], ["train", "test"][usize::from(is_held(film))]);
-        writeln!(table, "{},{label},{},{part}", file(film), patient(film / FILMS)).unwrap();
-    }
-    fs::write(folder.join("films.csv"), table).unwrap();
-    fs::write(folder.join("optout.csv"), "pid\n").unwrap();
-    let [labels, optout] = ["films.csv", "optout.csv"].map(|name| folder.join(name));
-    let section = format!(
-        "source = \"image-folder\"\npath = {folder:?}\nlabels = {labels:?}\npatient = \"pid\"\n\
-         exclude = {optout:?}\nholdout = {{ column = \"part\", equals = \"test\" }}\n"
-    );
-    SiteSpec { name: name(site), data: vec![(NAME.to_owned(), section)] }
-}
-
-fn file(film: usize) -> String {
-    format!("film{film:04}.png")
-}
 
 /// A command of the agent at the first site, whose daemon runs.
 fn agent(world: &World, words: &[&str]) -> Said {
@@ -293,6 +236,29 @@ fn withdraw(world: &mut World, early: &BTreeMap<u64, Option<u64>>) {
     let _said = consilium(world.federation.programs(), &verified).done();
 }
 
+/// Training goes on from the newest version without withdrawn records, and what comes of it is free of them.
+fn retrain(world: &mut World) {
+    let head = world.history().version(NAME);
+    let back = |from: &str| world.operator(&["study", "retrain", NAME, "--from", from]);
+    back("v2").assert_fails(
+        4,
+        &["withdrawn records are in v2 as well", "the newest version without any is v0"],
+    );
+    back("v99").assert_fails(4, &["no version v99", &format!("v{head}")]);
+    let said = back("v0").done();
+    assert!(said.contains(&format!("goes on from v0, which is v{} now", head + 1)), "{said}");
+    world.kill_and_restart(Daemon::Coordinator);
+    let _said = world.operator(&["study", "start", NAME]).done();
+    world.reaches(NAME, head + 2, 120);
+    rest(world);
+    let shown = affected(world);
+    assert!(shown[&head].is_some() && shown[&(head + 1)].is_none() && shown[&(head + 2)].is_none());
+    let out = world.root().join("free.safetensors");
+    let _said = world.operator(&["model", "export", NAME, "--out", out.to_str().unwrap()]).done();
+    let file = String::from_utf8_lossy(&fs::read(&out).unwrap()).into_owned();
+    assert!(!file.contains("withdrawn"), "the file says nothing of withdrawals");
+}
+
 #[test]
 fn who_opts_out_is_in_no_later_round_and_named_nowhere() {
     if with_worker().is_none() {
@@ -318,7 +284,7 @@ fn who_opts_out_is_in_no_later_round_and_named_nowhere() {
     let listed = OUT.iter().fold("pid,on\n".to_owned(), |text, number| {
         text + &format!("{},2026-11-28\n", patient(*number))
     });
-    fs::write(&optout, listed).unwrap();
+    fs::write(&optout, &listed).unwrap();
     let of_out = |film: &usize| OUT.contains(&(film / FILMS));
     if !watched {
         for film in (0..PATIENTS * FILMS).filter(of_out) {
@@ -352,6 +318,8 @@ fn who_opts_out_is_in_no_later_round_and_named_nowhere() {
     assert_eq!(trace(&world, "nobody"), BTreeMap::new());
 
     withdraw(&mut world, &early);
+    fs::write(&optout, &listed).unwrap();
+    retrain(&mut world);
 
     // The files go with the world.
     world.federation.stop().unwrap();

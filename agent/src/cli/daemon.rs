@@ -20,6 +20,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         | AppError::State(_)
         | AppError::Ledger(_)
         | AppError::Witness(_)
+        | AppError::Roster(_)
         | AppError::Socket { .. }
         | AppError::System(_) => Failure::failed(error),
         AppError::Bundle(_) | AppError::Rules(_) | AppError::OtherSite { .. } => {
@@ -44,6 +45,7 @@ pub(super) async fn asked(state: &Path, request: &Request) -> Result<Reply, Fail
         | Reply::StudyShow(_)
         | Reply::StudyDecided(_)
         | Reply::WitnessAccepted(_)
+        | Reply::Roster(_)
         | Reply::Withdrawn) => Ok(reply),
     }
 }

@@ -15,7 +15,7 @@ use consilium_common::worker::prints::Prints;
 use consilium_io::SystemClock;
 use serde::Serialize;
 
-use super::study::person;
+use super::person;
 use super::version_in_use::find_study;
 use super::workbench::{Job, Workbench, programs};
 use super::{Common, Failure, daemon, output};
@@ -51,7 +51,7 @@ pub(super) struct Pin {
     /// The study: its file, draft or signed, or the name of one that was offered to this site
     study: PathBuf,
     /// Who approves it: a person's name, which stays here
-    #[arg(long, value_name = "PERSON", value_parser = person)]
+    #[arg(long, value_name = "PERSON", value_parser = person::name)]
     by: String,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Withdraw {
     #[arg(long, value_name = "REMEDY")]
     remedy: Remedy,
     /// Who reports it: a person's name, which stays in the site's ledger
-    #[arg(long, value_name = "PERSON", value_parser = person)]
+    #[arg(long, value_name = "PERSON", value_parser = person::name)]
     by: String,
 }
 

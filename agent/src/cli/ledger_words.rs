@@ -4,7 +4,7 @@ use super::output;
 use crate::ledger::Line;
 use crate::ledger::entry::{
     Connected, Contradicted, DataChanged, Disconnected, Entry, HistoryAccepted, Part, Renewing,
-    Sending, Sent, Stands, Withdrew, Word,
+    RosterAccepted, Sending, Sent, Stands, Withdrew, Word,
 };
 use crate::policy::Person;
 
@@ -40,11 +40,8 @@ fn words(entry: &Entry) -> String {
         Entry::Contradicted(Contradicted { kept, told, why }) => {
             format!("the coordinator's log ({told}) does not go on from ours ({kept}): {why}")
         }
-        Entry::HistoryAccepted(accepted) => {
-            let HistoryAccepted { before, now, by, reason, account } = accepted;
-            let before = before.map_or_else(|| "nothing".to_owned(), |before| before.to_string());
-            format!("{by} goes on with {now} in place of {before}: {reason} [{account}]")
-        }
+        Entry::HistoryAccepted(accepted) => history(accepted),
+        Entry::RosterAccepted(accepted) => roster(accepted),
         Entry::Disconnected(Disconnected { connection, reason, said }) => {
             let said = said.iter().map(|(kind, traffic)| {
                 format!("{} {kind} ({})", traffic.messages, output::bytes(traffic.bytes))
@@ -94,6 +91,21 @@ fn decided(word: &Word) -> String {
     };
     let Word { study, digest, by, reason, account, .. } = word;
     format!("{by} {said} {study}@{}: {reason} [{account}]", digest.short())
+}
+
+fn history(accepted: &HistoryAccepted) -> String {
+    let HistoryAccepted { before, now, by, reason, account } = accepted;
+    let before = before.map_or_else(|| "nothing".to_owned(), |before| before.to_string());
+    format!("{by} goes on with {now} in place of {before}: {reason} [{account}]")
+}
+
+fn roster(accepted: &RosterAccepted) -> String {
+    let RosterAccepted { version, digest, change, by, reason, account } = accepted;
+    let words = format!("{by} goes by roster version {version} ({}), {change}", digest.short());
+    match (reason, account) {
+        (Some(reason), Some(account)) => format!("{words}: {reason} [{account}]"),
+        _ => words,
+    }
 }
 
 fn sending(range: &Sending) -> String {

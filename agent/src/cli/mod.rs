@@ -14,10 +14,12 @@ mod ledger;
 mod ledger_words;
 mod local;
 mod output;
+mod person;
 mod policy;
 mod predict;
 mod progress;
 mod results;
+mod roster;
 mod source;
 mod status;
 mod study;
@@ -104,6 +106,9 @@ enum Command {
     /// Show what this site has seen of the coordinator's log, or go on with another one
     #[command(subcommand)]
     Witness(witness::Command),
+    /// Show who else is in the consortium, or accept the next roster
+    #[command(subcommand)]
+    Roster(roster::Command),
     /// Follow patients into rounds and versions, and report withdrawals
     #[command(subcommand)]
     Data(data::Command),
@@ -215,6 +220,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Some(Command::Study(command)) => study::run(&common, command).await,
             Some(Command::Policy(command)) => policy::run(&common, &command),
             Some(Command::Witness(command)) => witness::run(&common, command).await,
+            Some(Command::Roster(command)) => roster::run(&common, command).await,
             Some(Command::Ledger(command)) => ledger::run(&common, &command),
             Some(Command::Data(command)) => data::run(&common, &command).await,
             Some(Command::Check(options)) => check::run(&common, &options).await,

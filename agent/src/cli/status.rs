@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Common, Failure, daemon, output, witness};
+use super::{Common, Failure, daemon, output, roster, witness};
 use crate::control_socket::{Reply, Request};
 use crate::report::Status;
 use crate::session::{ConnectionState, Decision, DeclinedStatus, TaskStatus};
@@ -58,6 +58,7 @@ fn show(status: &Status) {
     }
     output::line(ledger(status));
     output::line(witness::in_words(&status.witness));
+    output::line(roster::in_words(&status.roster));
     if let Some(objection) = &session.last_objection {
         output::line(format!("last objection: {objection}"));
     }

@@ -3,11 +3,10 @@
 
 use clap::{Args, Subcommand};
 use consilium_certs::keys;
-use consilium_common::limits::{PERSON_BYTES_MAX, TEXT_BYTES_MAX};
-use consilium_common::study::is_plain_text;
 use consilium_common::time::Clock;
 use consilium_io::SystemClock;
 
+use super::person::Said;
 use super::{Common, Failure, daemon, output};
 use crate::config::AgentConfig;
 use crate::control_socket::{Reply, Request, Which, Word};
@@ -39,36 +38,12 @@ pub(super) struct Decision {
     /// NAME@DIGEST: these exact bytes; the digest's first 8 digits are enough
     #[arg(value_parser = exact)]
     study: Which,
-    /// Who decides: the person's name
-    #[arg(long, value_name = "PERSON", value_parser = person)]
-    by: String,
-    /// Why, in a sentence
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    reason: String,
+    #[command(flatten)]
+    said: Said,
 }
 
 /// Digits of a digest that nobody types by chance.
 const DIGITS_MIN: usize = 8;
-
-pub(super) fn person(text: &str) -> Result<String, String> {
-    plain(text, PERSON_BYTES_MAX)
-}
-
-pub(super) fn reason(text: &str) -> Result<String, String> {
-    plain(text, TEXT_BYTES_MAX)
-}
-
-/// Words that an auditor reads years later on some terminal.
-fn plain(text: &str, bytes_max: usize) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > bytes_max {
-        return Err(format!("1 to {bytes_max} bytes are accepted"));
-    }
-    if !is_plain_text(text) {
-        return Err("control and direction characters are not accepted".to_owned());
-    }
-    Ok(text.to_owned())
-}
 
 fn which(text: &str) -> Result<Which, String> {
     let (name, digest) = text.split_once('@').unwrap_or((text, ""));
@@ -197,8 +172,8 @@ async fn decide(
     decision: Decision,
     person: Person,
 ) -> Result<(), Failure> {
-    let Decision { study: which, by, reason } = decision;
-    let word = Word { by, reason, account: user() };
+    let Decision { study: which, said } = decision;
+    let word = said.word();
     let request = Request::StudyDecide { which: which.clone(), person, word: word.clone() };
     let row = match daemon::asked(&config.site.state, &request).await {
         Ok(Reply::StudyDecided(row)) => *row,
@@ -231,12 +206,4 @@ fn decide_alone(
     state.studies.decide(kept.digest, decided).map_err(Failure::failed)?;
     let kept = state.studies.get(&kept.digest).unwrap_or(&kept);
     Ok(StudyRow::of(kept, config, config.policy.as_ref()))
-}
-
-/// The account under which somebody decides: the user's name on this machine.
-pub(super) fn user() -> String {
-    ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| "an unnamed user".to_owned())
 }

@@ -1,10 +1,10 @@
 //! `witness show | accept`: what this site has seen of the coordinator's log.
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
-use super::study::{person, reason, user};
+use super::person::Said;
 use super::{Common, Failure, daemon, output};
-use crate::control_socket::{Reply, Request, Word};
+use crate::control_socket::{Reply, Request};
 use crate::witness::WitnessStatus;
 
 #[derive(Debug, Subcommand)]
@@ -15,27 +15,14 @@ pub(super) enum Command {
     ///
     /// For the day on which the consortium's operators bring the coordinator back from an older copy and
     /// say so. Both heads stay in the state folder as evidence, and the decision in the ledger.
-    Accept(Decision),
-}
-
-/// A person's decision; it is written into the site's ledger.
-#[derive(Debug, Args)]
-pub(super) struct Decision {
-    /// Who decides: the person's name
-    #[arg(long, value_name = "PERSON", value_parser = person)]
-    by: String,
-    /// Why, in a sentence
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    reason: String,
+    Accept(Said),
 }
 
 pub(super) async fn run(common: &Common, command: Command) -> Result<(), Failure> {
     let config = common.load()?;
     let request = match command {
         Command::Show => Request::Status,
-        Command::Accept(Decision { by, reason }) => {
-            Request::WitnessAccept { word: Word { by, reason, account: user() } }
-        }
+        Command::Accept(said) => Request::WitnessAccept { word: said.word() },
     };
     let reply = daemon::asked(&config.site.state, &request).await?;
     let witness = if let Reply::Status(status) = reply {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Person;
 use crate::report::{Status, StudyDetail, StudyRow};
+use crate::roster::RosterStatus;
 use crate::witness::WitnessStatus;
 
 /// A request is a line of some hundred bytes.
@@ -45,6 +46,13 @@ pub enum Request {
     },
     /// Go on with the log that the coordinator shows, although it is another one.
     WitnessAccept {
+        /// By whom, and why.
+        word: Word,
+    },
+    /// Go by the roster that waits.
+    RosterAccept {
+        /// Its version.
+        version: u64,
         /// By whom, and why.
         word: Word,
     },
@@ -87,6 +95,8 @@ pub enum Reply {
     StudyDecided(Box<StudyRow>),
     /// To [`Request::WitnessAccept`]: how the site stands as a witness now.
     WitnessAccepted(WitnessStatus),
+    /// To [`Request::RosterAccept`]: the roster that the site goes by now.
+    Roster(RosterStatus),
     /// To [`Request::Withdraw`]: it is kept, and on its way.
     Withdrawn,
     /// The request was understood and is not granted (exit code 4).

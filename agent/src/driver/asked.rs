@@ -42,6 +42,9 @@ impl Driver {
             Request::WitnessAccept { word } => {
                 return self.accept_history(of_account(word, uid), to);
             }
+            Request::RosterAccept { version, word } => {
+                return self.accept_roster(version, of_account(word, uid), to);
+            }
         };
         // The person may have gone.
         let _gone = to.send(reply);
@@ -69,6 +72,7 @@ impl Driver {
             policy: PolicyStatus::of(rules.policy.as_ref(), &rules.moment, shared.clock.wall()),
             ledger: shared.ledger.status(),
             witness: shared.witness.status(),
+            roster: shared.rosters.status(),
             approvals,
             link_trouble: self.link_trouble.clone(),
             session: self.session.status(shared.clock.now()),

@@ -6,7 +6,7 @@
 //! [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its updates.
 //! [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which keeps
 //! the ledger ahead of what leaves. [`connection`]: one connection from dialling to its end.
-//! [`witness`]: what the coordinator's log is held against. [`withdrawing`]: which versions a withdrawal
+//! [`witness`]: what the coordinator's log is held against. [`roster`]: who else belongs. [`withdrawing`]: which versions a withdrawal
 //! affects, to the coordinator. [`approval`]: studies whose approval ends. [`asked`]: answers to people.
 
 mod approval;
@@ -17,6 +17,7 @@ mod gate;
 mod local;
 mod patients;
 mod pinned;
+mod roster;
 pub mod shared;
 mod study;
 mod task;
@@ -72,6 +73,8 @@ enum Event {
     Done(Box<Finished>),
     /// A person decided, durably.
     Decided { digest: Digest, reply: Reply, to: oneshot::Sender<Reply> },
+    /// The site goes by another roster, durably.
+    RosterAccepted,
     /// A person reported a withdrawal, durably.
     Withdrawn { withdrawal: Withdrawal, to: oneshot::Sender<Reply> },
 }
@@ -162,10 +165,9 @@ impl Driver {
     /// Puts rules in force and judges every kept study by them; a millisecond each, and nothing that
     /// people decide meanwhile can come in between.
     fn judge_again(&mut self, rules: Rules) {
-        let moment = rules.moment.clone();
         self.shared.put_in_force(rules);
-        let known = study::known(&self.shared);
-        self.session.handle_policy(moment, known, self.shared.clock.now());
+        self.look_at_rosters();
+        self.hold_plans_again();
     }
 
     /// Does what the session asks for.
@@ -247,6 +249,9 @@ impl Driver {
             Event::Lost { generation, reason } => self.lost(generation, reason),
             Event::Heard { generation, message } => {
                 if self.is_current(generation) && self.is_witnessed(&message) {
+                    if let Message::RosterOffer(offer) = *message {
+                        return self.take_roster(offer);
+                    }
                     connection::note(&message);
                     self.renew_if_asked(&message);
                     if matches!(*message, Message::Plan(_)) {
@@ -267,6 +272,7 @@ impl Driver {
                 note_fault(&done);
                 self.session.handle_done(id, done, now);
             }
+            Event::RosterAccepted => self.hold_plans_again(),
             Event::Withdrawn { withdrawal, to } => {
                 self.session.handle_withdrawal(withdrawal, now);
                 // The person may have gone.

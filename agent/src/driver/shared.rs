@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::config::AgentConfig;
 use crate::ledger::Ledger;
 use crate::link::Dialer;
+use crate::roster::Rosters;
 use crate::rules::Rules;
 use crate::session::Judged;
 use crate::state::{Cache, KeptStudy, StateFolder};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// What this site has seen of the coordinator's log.
     pub witness: Witness,
+    /// The consortium's roster as this site goes by it.
+    pub rosters: Rosters,
     /// Studies without the operators' signatures that this run has written into it.
     pub unsigned: AtomicUsize,
 }
@@ -75,13 +78,16 @@ pub struct Parts {
     pub ledger: Ledger,
     /// What this site has seen of the coordinator's log.
     pub witness: Witness,
+    /// The consortium's roster as this site goes by it.
+    pub rosters: Rosters,
 }
 
 impl Shared {
     /// Everything of one daemon.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, rules, bundle, programs, clock, state, ledger, witness } = parts;
+        let Parts { config, rules, bundle, programs, clock, state, ledger, witness, rosters } =
+            parts;
         Self {
             upload: Mutex::new(rules.upload(clock.now())),
             rules: RwLock::new(Arc::new(rules)),
@@ -90,6 +96,7 @@ impl Shared {
             state: Mutex::new(state),
             ledger,
             witness,
+            rosters,
             unsigned: AtomicUsize::new(0),
             bundle,
             bundle_folder: config.site.certificates(),

@@ -50,7 +50,7 @@ pub(super) fn setup(shared: &Shared) -> Setup {
         studies: known(shared),
         data: shared.config.data.keys().cloned().collect(),
         retained,
-        moment: shared.rules().moment.clone(),
+        moment: super::Driver::moment(shared),
         withdrawals,
     }
 }

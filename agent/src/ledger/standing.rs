@@ -50,6 +50,7 @@ impl Standing {
             | Entry::Renewing(_)
             | Entry::Contradicted(_)
             | Entry::HistoryAccepted(_)
+            | Entry::RosterAccepted(_)
             | Entry::Withdrew(_)
             | Entry::DataChanged(_)
             | Entry::Fetched(_)

@@ -54,6 +54,9 @@ pub fn advice(code: Code) -> &'static str {
         Code::ApprovalExpired => {
             "the study's ethics approval has ended: the operators sign a version with the new one"
         }
+        Code::RosterNotAccepted => {
+            "look at the roster with `consilium-agent roster show`, then `roster accept VERSION`"
+        }
         Code::OutsideHours => "[policy] hours in agent.toml; the agent takes part when they open",
         Code::StudyMismatch => "the study has a new version: look at `consilium-agent study list`",
         Code::TooFewExamples | Code::DataNotReady => {

@@ -35,7 +35,7 @@ pub use approval::{Decided, Said, decide};
 pub use findings::{Finding, Verdict};
 pub use hours::{Hours, Window};
 pub use moment::{Decline, Moment};
-pub use rules::{Accept, Policy, PolicyError, Signers};
+pub use rules::{Accept, AcceptRoster, Policy, PolicyError, Signers};
 
 /// What the policy says of a study.
 #[derive(Debug, Clone, PartialEq, Eq)]

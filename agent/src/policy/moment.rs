@@ -1,5 +1,5 @@
-//! The rules of the moment, which a plan is held against when it comes: the hours, and whether a slot
-//! is free. What is under way is carried to its end.
+//! The rules of the moment, which a plan is held against when it comes: the roster, the hours, and whether a
+//! slot is free. What is under way is carried to its end.
 
 use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::reject::Code;
@@ -10,6 +10,8 @@ use super::hours::Window;
 pub const BUSY_AGAIN: Millis = Millis::from_secs(60);
 /// And never sooner than this.
 const BUSY_AGAIN_MIN: Millis = Millis::from_secs(1);
+/// A plan that waits for a person is asked for again after this; sooner once the person has decided.
+const PERSON_AGAIN: Millis = Millis::from_secs(600);
 
 /// The rules of the moment. Without any, plans are taken on at all times and wait for one another.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +20,8 @@ pub struct Moment {
     pub window: Option<Window>,
     /// Tasks at once, a plan beyond these being declined.
     pub slots: Option<usize>,
+    /// Why plans wait for a person's word on the roster, if they do.
+    pub roster: Option<String>,
 }
 
 /// Why a plan is not taken on now.
@@ -36,6 +40,17 @@ impl Moment {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.slots.unwrap_or(1).max(1)
+    }
+
+    /// Whether the site goes by the roster of whoever takes part.
+    ///
+    /// # Errors
+    /// A person has to accept it first.
+    pub fn check_roster(&self) -> Result<(), Decline> {
+        let Some(sentence) = self.roster.clone() else {
+            return Ok(());
+        };
+        Err(Decline { code: Code::RosterNotAccepted, retry_after: PERSON_AGAIN, sentence })
     }
 
     /// Whether a plan that comes at `wall` comes outside the hours.
@@ -100,11 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn a_roster_that_waits_for_a_person_is_a_reason() {
+        assert_eq!(Moment::default().check_roster(), Ok(()));
+        let moment = Moment { roster: Some("why".to_owned()), ..Moment::default() };
+        let decline = moment.check_roster().unwrap_err();
+        assert_eq!((decline.code, &*decline.sentence), (Code::RosterNotAccepted, "why"));
+    }
+
+    #[test]
     fn outside_the_hours_the_next_opening_is_said() {
         assert_eq!(Moment::default().check_hours(WallMillis(0)), Ok(()));
         let hours: super::super::hours::Hours = "20:00-06:00 UTC".parse().unwrap();
         let window = Some(Window::new(hours, jiff::tz::TimeZone::UTC));
-        let moment = Moment { window, slots: None };
+        let moment = Moment { window, ..Moment::default() };
         assert_eq!(moment.check_hours(WallMillis(0)), Ok(()));
         let noon = WallMillis(12 * 3_600_000);
         let decline = moment.check_hours(noon).unwrap_err();

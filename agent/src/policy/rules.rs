@@ -29,6 +29,9 @@ pub struct Policy {
     /// Whether a person accepts each study.
     #[serde(default)]
     pub accept: Accept,
+    /// Whether a person accepts each roster.
+    #[serde(default)]
+    pub roster: AcceptRoster,
     /// Studies that may run here.
     #[serde(default)]
     pub studies: Vec<StudyId>,
@@ -115,6 +118,17 @@ pub enum Accept {
     Manual,
     /// The policy itself.
     WithinPolicy,
+}
+
+/// Who accepts a roster of the consortium.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcceptRoster {
+    /// The signatures of k of n operators are enough.
+    #[default]
+    Signed,
+    /// A person as well, with `consilium-agent roster accept`; plans are declined until then.
+    Manual,
 }
 
 /// Why no study is accepted under this policy, and the daemon does not start.

@@ -117,8 +117,11 @@ impl Session {
                 self.memory.last_objection = Some(text);
             }
             Message::WithdrawalKept(kept) => self.withdrawals.kept(kept.id, out),
-            // Other heads, and when to renew, are the driver's alone.
-            Message::Heartbeat(_) | Message::LogHead(_) | Message::RenewCertificate(_) => {}
+            // Other heads, rosters, and when to renew, are the driver's alone.
+            Message::Heartbeat(_)
+            | Message::LogHead(_)
+            | Message::RosterOffer(_)
+            | Message::RenewCertificate(_) => {}
             Message::Welcome(_)
             | Message::HeadWanted(_)
             | Message::Hello(_)

@@ -72,6 +72,7 @@ impl Session {
         if is_under_way {
             return Ok(());
         }
+        self.moment.check_roster()?;
         self.moment.check_hours(wall)?;
         let running = self.tasks.iter().filter(|task| task.plan().study != *study);
         let queued = self.queue.plans().iter().filter(|plan| plan.study != *study);

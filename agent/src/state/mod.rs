@@ -11,6 +11,7 @@
 //! STATE/withdrawals/   what the coordinator's log does not have yet               → withdrawals.rs
 //! STATE/ledger/       the site's own record of what left, and why                    → crate::ledger
 //! STATE/witness/      the head of the coordinator's log that this site has seen      → crate::witness
+//! STATE/roster/       who belongs to the consortium, as this site accepted it        → crate::roster
 //! STATE/cache/        base models by digest; may be lost, verified before use      → cache.rs
 //! STATE/tasks/        private folders of running workers; swept at start
 //! STATE/set-aside/    files that could not be read: nothing is deleted unread

@@ -74,6 +74,7 @@ records! {
     14 Revocation(Revoked), "An operator put a site out for good.";
     15 RosterSignature(RosterSigned), "An operator signed the next roster, and others have to.";
     60 Withdrawal(Withdrawn), "A site reported which versions a withdrawal of consent affects.";
+    62 Retrained(Retrained), "Training goes on from an earlier version, which is the newest again.";
 }
 
 /// Kept bytes of the roster and its signatures (the document type lives with the certificates).
@@ -270,4 +271,18 @@ pub struct Withdrawn {
     pub versions: Vec<VersionRange>,
     /// What the site asks for.
     pub remedy: Remedy,
+}
+/// Training goes on from an earlier version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retrained {
+    /// Which study.
+    pub study: StudyId,
+    /// The earlier version.
+    pub from: Version,
+    /// The number under which it is the newest.
+    pub version: Version,
+    /// Its model's digest.
+    pub model: Digest,
+    /// The operator.
+    pub by: String,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
 use super::reject::Code;
+pub use super::roster::RosterOffer;
 pub use super::run_state::RunState;
 pub use super::withdrawal::{Withdrawal, WithdrawalKept};
 pub use super::witness::{HeadWanted, LogHead};
@@ -86,6 +87,7 @@ registry! {
     71 true Receipt,
     72 true RollCall,
     73 true LogHead,
+    74 false RosterOffer,
     80 false RenewCertificate,
     120 false WithdrawalKept,
     128 false Heartbeat,

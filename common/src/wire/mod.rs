@@ -10,6 +10,7 @@
 //!                                                      how much of the log I have witnessed
 //!     ◄───────────────────────────────── Welcome        the log's head and that it goes on from there
 //!                                                      (or Refused, then the connection closes)
+//!     ◄────────────────────────────── RosterOffer       who belongs, signed by the operators
 //!     ◄─────────────────────────────── StudyOffer       for each running study; bytes by digest
 //!   StudyAnswer ───────────────────────────►           accepted | pending | refused (code)
 //!     ◄───────────────────────────────────── Plan       round, task, base, preparation, time left
@@ -38,6 +39,7 @@ pub mod frame;
 pub mod messages;
 pub mod operator;
 pub mod reject;
+mod roster;
 mod run_state;
 mod withdrawal;
 pub mod witness;

@@ -103,6 +103,13 @@ pub enum Request {
     },
     /// The signed head of the log, and the name under which the log up to it can be fetched.
     AuditExport,
+    /// Make an earlier version of a study the newest again, from which training goes on.
+    StudyRetrain {
+        /// Which study.
+        study: StudyId,
+        /// Which version.
+        from: Version,
+    },
 }
 
 /// How a request ended.

@@ -121,6 +121,9 @@ codes! {
         /// The site has lost the control variate that the coordinator's is made of.
         ControlLost = 48, "control-lost";
 
+        /// A person at the site has not accepted the consortium's newest roster yet.
+        RosterNotAccepted = 49, "roster-not-accepted";
+
         /// The site cannot know whose records must not be read.
         OptOutUnreadable = 55, "opt-out-unreadable";
 

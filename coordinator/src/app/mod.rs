@@ -323,6 +323,12 @@ fn summarise(
         let first = || Summary::new(Schema::of(&known.study), known.head.model);
         summaries.entry(withdrawn.study.clone()).or_insert_with(first).withdraw(withdrawn);
     }
+    // Before it there was a round: a study's first version is its newest.
+    if let Record::Retrained(retrained) = record
+        && let Some(summary) = summaries.get_mut(&retrained.study)
+    {
+        summary.go_back(retrained, wall);
+    }
     let Record::RollCall(ended) = record else {
         return;
     };

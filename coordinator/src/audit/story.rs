@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_certs::consortium::Consortium;
 use consilium_certs::roster::Roster;
 use consilium_common::audit::record::{
-    PlanMade, RosterSet, RoundEnded, StudySubmitted, TrainingBegun,
+    PlanMade, Retrained, RosterSet, RoundEnded, StudySubmitted, TrainingBegun,
 };
 use consilium_common::audit::{Receipt, Record, RollCall};
-use consilium_common::ids::StudyId;
+use consilium_common::ids::{Digest, StudyId, Version};
 use consilium_common::limits::STUDIES_MAX;
 use consilium_common::signed::{PublicKey, Signed};
 use consilium_common::study::Study;
@@ -36,6 +36,8 @@ pub(super) struct Story<'a> {
     history: History,
     roster: Option<Roster>,
     known: BTreeMap<StudyId, Known>,
+    /// Each study's models, by version.
+    models: BTreeMap<StudyId, Vec<Digest>>,
     /// Studies of which a record did not fit: what follows of them would only say so again.
     broken: BTreeSet<StudyId>,
     recompute: Option<Recompute>,
@@ -51,6 +53,7 @@ impl<'a> Story<'a> {
             history: History::new(),
             roster: None,
             known: BTreeMap::new(),
+            models: BTreeMap::new(),
             broken: BTreeSet::new(),
             recompute: kept.map(Recompute::new),
             at: At { record: 0, offset: 0 },
@@ -79,6 +82,7 @@ impl<'a> Story<'a> {
             Record::Receipt(given) => self.receipt(&given.signed, &record),
             Record::RollCall(ended) => self.roll_call(ended, &record),
             Record::Withdrawal(withdrawn) => self.follow(&withdrawn.study, &record),
+            Record::Retrained(retrained) => self.gone_back(retrained, &record),
             Record::Command(_) | Record::Refusal(_) => self.verdict.right(Check::Order, 1),
             Record::Invitation(_)
             | Record::EnrolRequest(_)
@@ -107,7 +111,10 @@ impl<'a> Story<'a> {
             return self.verdict.missing(Check::Order, BROKE_OFF);
         }
         match self.history.apply(record) {
-            Ok(()) => self.verdict.right(Check::Order, 1),
+            Ok(()) => {
+                self.verdict.right(Check::Order, 1);
+                self.note_version(study);
+            }
             Err(error) => {
                 self.wrong(Check::Order, error.to_string());
                 if self.broken.len() < STUDIES_MAX {
@@ -115,6 +122,28 @@ impl<'a> Story<'a> {
                 }
             }
         }
+    }
+
+    /// Remembers the model of a version that is new.
+    fn note_version(&mut self, study: &StudyId) {
+        let Some(known) = self.history.study(study) else { return };
+        let (version, model) = (known.head.version.0, known.head.model);
+        let models = self.models.entry(study.clone()).or_default();
+        if models.len() as u64 == version {
+            models.push(model);
+        }
+    }
+
+    /// Training goes on from an earlier version: with that one's model, and no other.
+    fn gone_back(&mut self, retrained: &Retrained, record: &Record) {
+        let Retrained { study, from, model, .. } = retrained;
+        let models = self.models.get(study).filter(|_| !self.broken.contains(study));
+        let was = |Version(at): Version| models?.get(usize::try_from(at).ok()?);
+        if let Some(was) = was(*from).filter(|was| *was != model) {
+            let what = format!("it goes on from {from} with model {model}, which was {was}");
+            self.looked(Check::Plans, vec![what]);
+        }
+        self.follow(study, record);
     }
 
     fn roster(&mut self, set: &RosterSet, record: &Record) {

@@ -195,10 +195,17 @@ pub(super) fn version_table(versions: &[VersionStatus]) -> String {
             version.round.map(|round| round.to_string()).unwrap_or_default(),
             version.wall.map(output::date).unwrap_or_default(),
             version.model.short(),
-            version.affected.map(affect_text).unwrap_or_default(),
+            remark(version),
         ]);
     }
     table.to_string()
+}
+
+/// What else is to be known of a version.
+fn remark(version: &VersionStatus) -> String {
+    let again = version.again.map(|from| format!("{from} again"));
+    let affected = version.affected.map(affect_text);
+    again.into_iter().chain(affected).collect::<Vec<_>>().join("; ")
 }
 
 /// What withdrawals say of a version.

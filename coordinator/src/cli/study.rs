@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use consilium_certs::consortium::{CONSORTIUM_FILE, Consortium};
 use consilium_certs::signed_file::SignedFileError;
 use consilium_certs::{keys, signed_file};
-use consilium_common::ids::{Digest, StudyId};
+use consilium_common::ids::{Digest, StudyId, Version};
 use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
@@ -22,7 +22,8 @@ use super::client::Client;
 use super::output::{self, Format};
 use super::{Connection, Failure, model, status};
 use crate::document::{
-    CommandDocument, InitialDocument, StudyLine, StudyListDocument, StudyShowDocument,
+    CommandDocument, InitialDocument, RetrainDocument, StudyLine, StudyListDocument,
+    StudyShowDocument,
 };
 
 const RESOLVED: &str = ".study.toml";
@@ -50,6 +51,22 @@ pub(super) enum StudyCommand {
     Pause(OneStudy),
     /// Abandon the open round and end the study.
     Stop(OneStudy),
+    /// Go on training from an earlier version, which becomes the newest again.
+    ///
+    /// For versions that are not to be built on any more: because records that went into them were withdrawn,
+    /// or because they are spoilt. The study must be paused or complete, with no round open. The versions in
+    /// between stay where they are; the strategy's state begins anew. `study start` then runs rounds.
+    Retrain {
+        /// Its name.
+        study: StudyId,
+        /// The version to go on from, such as v4.
+        #[arg(long, value_name = "VERSION")]
+        from: Version,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Every study in a line.
     List {
         #[command(flatten)]
@@ -100,6 +117,11 @@ pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
         StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
         StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
         StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
+        StudyCommand::Retrain { study, from, connection, format } => {
+            let request = Request::StudyRetrain { study, from };
+            let gone_back: RetrainDocument = ask(&connection, &request)?;
+            output::show(format, &gone_back, retrain_text)
+        }
         StudyCommand::List { connection, format } => {
             let list: StudyListDocument = ask(&connection, &Request::StudyList)?;
             output::show(format, &list, |list| study_table(&list.studies))
@@ -302,6 +324,13 @@ fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<()
         };
         format!("study {} is {}{ends}", changed.study, changed.state)
     })
+}
+
+fn retrain_text(RetrainDocument { study, from, version, state, .. }: &RetrainDocument) -> String {
+    format!(
+        "{study} goes on from {from}, which is {version} now, and is {state}: `consilium study start \
+         {study}` runs rounds"
+    )
 }
 
 fn study_table(studies: &[StudyLine]) -> String {

@@ -189,6 +189,9 @@ pub struct VersionStatus {
     /// The study's own measure for each of its groups, once scored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupRow>,
+    /// The earlier version that it is again, where training went back to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Version>,
     /// What withdrawals of consent say of it: absent where none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affected: Option<Affect>,
@@ -233,6 +236,21 @@ pub struct CommandDocument {
     /// Digest of the signed study.
     pub digest: Digest,
     /// Its state now.
+    pub state: RunState,
+}
+
+/// Answer to `study retrain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrainDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// The version from which training goes on.
+    pub from: Version,
+    /// The number under which it is the newest.
+    pub version: Version,
+    /// Its digest.
+    pub model: Digest,
+    /// The study's state now.
     pub state: RunState,
 }
 

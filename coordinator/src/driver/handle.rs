@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use consilium_common::audit::record::{Completion, PlanMade};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::study::Study;
+use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::{RunState, StudyOffer, StudyState};
 use consilium_common::wire::reject::Code;
 use tokio::sync::{mpsc, oneshot};
@@ -157,6 +158,13 @@ impl Handle {
     /// What can be seen. Hold it for a moment only.
     pub fn view(&self) -> MutexGuard<'_, View> {
         self.0.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what is known of the study's past, for the handle that follows this one.
+    #[must_use]
+    pub fn take_summary(&self) -> Summary {
+        let empty = Summary::new(Schema::of(self.study()), self.digest());
+        std::mem::replace(&mut self.view().summary, empty)
     }
 
     /// Tells the driver; waits while its queue is full.

@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_certs::consortium::Consortium;
 use consilium_certs::roster::Roster;
 use consilium_common::audit::Record;
-use consilium_common::audit::record::{Approved, Certified, EnrolAsked, Invited, Revoked};
+use consilium_common::audit::record::{
+    Approved, Certified, EnrolAsked, Invited, Revoked, RosterSet,
+};
 use consilium_common::enrol::{
     Approval, EnrolRequest, Fingerprint, RenewRequest, Revocation, Secret,
 };
@@ -26,6 +28,7 @@ use consilium_common::ids::{ConsortiumId, Digest, SiteId};
 use consilium_common::limits::{INVITATION_LENGTH, INVITATIONS_MAX};
 use consilium_common::signed::{PublicKey, Signed};
 use consilium_common::time::WallMillis;
+use consilium_common::wire::messages::RosterOffer;
 
 pub use error::MemberError;
 pub use next_roster::Proposal;
@@ -66,6 +69,8 @@ struct Invitation {
 pub struct Members {
     consortium: Consortium,
     roster: Roster,
+    /// As the operators signed it; none before the log's first.
+    signed: Option<RosterSet>,
     invitations: BTreeMap<Digest, Invitation>,
     applicants: BTreeMap<SiteId, Applicant>,
     revoked: BTreeMap<PublicKey, Revocation>,
@@ -79,6 +84,7 @@ impl Members {
         Self {
             consortium,
             roster,
+            signed: None,
             invitations: BTreeMap::new(),
             applicants: BTreeMap::new(),
             revoked: BTreeMap::new(),
@@ -97,7 +103,7 @@ impl Members {
                 if let Ok(roster) = Roster::verified(&signed, &self.consortium)
                     && roster.version() >= self.roster.version()
                 {
-                    self.roster = roster;
+                    (self.roster, self.signed) = (roster, Some(set.clone()));
                     self.signatures = next_roster::Signatures::default();
                 }
             }
@@ -157,6 +163,13 @@ impl Members {
     #[must_use]
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// The same as sites hear it; none before the log has one.
+    #[must_use]
+    pub fn roster_offer(&self) -> Option<RosterOffer> {
+        let RosterSet { bytes, signatures } = self.signed.clone()?;
+        Some(RosterOffer { bytes, signatures })
     }
 
     /// Those whose keys came by enrolment, by name.

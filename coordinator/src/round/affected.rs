@@ -1,5 +1,5 @@
-//! Which versions of a study a withdrawal affects: those that the patient's records went into, and every
-//! later one, because each version is built on the one before. A fold of the log's records; pure.
+//! Which versions of a study a withdrawal affects: those that the patient's records went into, and all that
+//! are built on one of them ([`Lineage`]). A fold of the log's records; pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +7,8 @@ use consilium_common::audit::record::Withdrawn;
 use consilium_common::audit::withdrawal::{Remedy, VersionRange, merged};
 use consilium_common::ids::{Digest, SiteId, Version};
 use serde::{Deserialize, Serialize};
+
+use super::lineage::Lineage;
 
 /// What withdrawals say of one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,17 +54,19 @@ impl Affected {
         *known = merged(known.iter().chain(&withdrawn.versions).copied());
     }
 
-    /// What they say of a version; none if it is not affected.
+    /// What they say of a version; none if it is not affected. One that is an earlier version again is
+    /// what that one is.
     #[must_use]
-    pub fn of(&self, version: Version) -> Option<Affect> {
-        let begun = |ranges: &[VersionRange]| ranges.first().is_some_and(|r| r.first <= version);
-        let asked = self.direct.iter().filter(|(_, ranges)| begun(ranges));
+    pub fn of(&self, version: Version, lineage: &Lineage) -> Option<Affect> {
+        let line: Vec<VersionRange> = lineage.of(version).collect();
+        let meets = |range: &VersionRange| {
+            line.iter().any(|part| part.first <= range.last && range.first <= part.last)
+        };
+        let asked = self.direct.iter().filter(|(_, ranges)| ranges.iter().any(meets));
         let remedy = asked.map(|(remedy, _)| *remedy).max()?;
-        let directly = self
-            .direct
-            .values()
-            .flatten()
-            .any(|range| (range.first..=range.last).contains(&version));
+        let made = lineage.origin(version);
+        let mut direct = self.direct.values().flatten();
+        let directly = direct.any(|range| (range.first..=range.last).contains(&made));
         Some(Affect { directly, remedy })
     }
 }
@@ -86,10 +90,11 @@ mod tests {
     #[test]
     fn every_version_from_the_first_on_is_affected_and_the_most_that_is_asked_holds() {
         let mut all = Affected::default();
-        assert_eq!(all.of(Version(3)), None);
+        let line = Lineage::default();
+        assert_eq!(all.of(Version(3), &line), None);
         all.add(&withdrawn(1, &[2, 3, 6], Remedy::None));
         let affect = |directly, remedy| Some(Affect { directly, remedy });
-        let of = |all: &Affected, version| all.of(Version(version));
+        let of = |all: &Affected, version| all.of(Version(version), &line);
         assert_eq!(of(&all, 1), None);
         assert_eq!(of(&all, 2), affect(true, Remedy::None));
         assert_eq!(of(&all, 4), affect(false, Remedy::None));
@@ -99,7 +104,19 @@ mod tests {
         assert_eq!(of(&all, 3), affect(true, Remedy::None));
         assert_eq!(of(&all, 4), affect(true, Remedy::Retire));
         assert_eq!(of(&all, 6), affect(true, Remedy::Retire));
-        let site = "st-mary".parse().unwrap();
+        let site: SiteId = "st-mary".parse().unwrap();
         assert!(all.knows(&site, Digest([2; 32])) && !all.knows(&site, Digest([3; 32])));
+    }
+    #[test]
+    fn a_version_from_which_training_went_back_before_them_is_not_affected() {
+        let (mut all, mut line) = (Affected::default(), Lineage::default());
+        all.add(&withdrawn(1, &[3, 4], Remedy::Retrain));
+        line.go_back(Version(6), Version(2));
+        line.go_back(Version(9), Version(4));
+        let of = |version| all.of(Version(version), &line);
+        let affect = |directly| Some(Affect { directly, remedy: Remedy::Retrain });
+        assert_eq!([2, 6, 7, 8].map(of), [None; 4], "v6 is v2 again");
+        assert_eq!([5, 10].map(of), [affect(false); 2]);
+        assert_eq!(of(9), affect(true), "v9 is v4 again");
     }
 }

@@ -79,8 +79,11 @@ pub struct Engine {
     pub(super) controls: Controls,
     /// What the scores in the log say.
     pub(super) best: Best,
-    /// The newest version when this file of the study was submitted: early stopping counts from here.
+    /// The newest version when this file of the study was submitted, or training went back: early stopping
+    /// counts from here.
     pub(super) begun: Version,
+    /// Of the numbers of its versions: those on which the newest is not built.
+    pub(super) beside: u64,
     /// What the sites counted before the first round, once they have.
     pub(super) preparation: Option<Digest>,
     pub(super) next_round: Round,

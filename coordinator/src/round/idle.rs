@@ -72,7 +72,7 @@ impl Engine {
     /// rounds go on.
     fn completion(&self) -> Option<Completion> {
         let training = &self.terms.study.training;
-        if self.version.0 >= training.rounds {
+        if self.version.0.saturating_sub(self.beside) >= training.rounds {
             return Some(Completion::Rounds);
         }
         let (most, best) = (training.early_stopping?, self.best.get()?);

@@ -37,7 +37,7 @@
 //! `inviting`, `training` (who still owes something), `aggregating` (from the sum to the roll call).
 //! `delivery`: the way of one update from offer to receipt. `terms` and [`Shape`]: what follows from the study.
 //! `open_round`, `site`: what is known of the round and its sites. `cohort`: the rule and back-off.
-//! `affected`: versions that withdrawals concern.
+//! `affected`: versions that withdrawals concern. `lineage`: which version each is built on.
 //! `controls`: what SCAFFOLD's state is made of. `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
 //! [`Setup`]. [`status`]: what screens show. `outbox`: actions on their way.
 
@@ -52,6 +52,7 @@ mod engine;
 pub mod history;
 mod idle;
 mod inviting;
+mod lineage;
 mod open_round;
 mod outbox;
 mod resume;
@@ -68,6 +69,7 @@ pub use command::{Command, CommandError};
 pub use controls::Controls;
 pub use engine::{Engine, SiteMessage};
 pub use history::{History, HistoryError, StudyHistory};
+pub use lineage::Lineage;
 pub use resume::{Interrupted, Setup};
 pub use shape::Shape;
 pub use status::Status;

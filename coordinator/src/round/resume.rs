@@ -43,8 +43,10 @@ pub struct Setup {
     pub controls: Controls,
     /// The best version, from the roll calls.
     pub best: Best,
-    /// The newest version when the study's file was submitted.
+    /// The newest version when the study's file was submitted, or training went back.
     pub begun: Version,
+    /// Rounds of training that are in the newest version.
+    pub trained: u64,
     /// Digest of the preparation, once the sites have counted.
     pub preparation: Option<Digest>,
     /// The newest version was scored.
@@ -117,6 +119,7 @@ impl Engine {
             controls: setup.controls,
             best: setup.best,
             begun: setup.begun,
+            beside: setup.version.0.saturating_sub(setup.trained),
             preparation: setup.preparation,
             next_round: setup.next_round,
             attempts: Attempts {

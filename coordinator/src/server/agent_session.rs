@@ -76,6 +76,7 @@ pub(super) async fn run(
     if let Some(until) = server.certificate.end_of(&*carrier) {
         server.sites.send(&site, RenewCertificate { until }.into());
     }
+    session.offer_roster();
     session.offer_studies();
 
     let ended = tokio::select! {
@@ -162,6 +163,14 @@ async fn gone(server: &Server, site: &SiteId, studies: BTreeSet<StudyId>) {
 }
 
 impl Session<'_> {
+    /// Before the studies: a site that accepts rosters itself holds their plans against it.
+    fn offer_roster(&self) {
+        let offer = self.server.membership.members().roster_offer();
+        if let Some(offer) = offer {
+            self.server.sites.send(self.site, offer.into());
+        }
+    }
+
     fn offer_studies(&self) {
         for study in self.server.studies.all() {
             self.server.sites.send(self.site, study.offer().clone().into());

@@ -89,7 +89,7 @@ async fn study_status(server: &Server, handle: &Handle) -> Result<StudyStatus, F
         task: open.then_some(now.task),
         version: head.version,
         model: head.model,
-        rounds_goal: handle.study().training.rounds,
+        rounds_goal: view.summary.goal(handle.study().training.rounds),
         metric: handle.study().evaluation.metric,
         best,
         remaining_ms: now.remaining_ms,
@@ -180,7 +180,7 @@ pub(super) fn study_list(server: &Server) -> StudyListDocument {
             digest: handle.digest(),
             state: view.state,
             version: view.summary.head().version,
-            rounds_goal: study.training.rounds,
+            rounds_goal: view.summary.goal(study.training.rounds),
             purpose: study.header.purpose.clone(),
         }
     };
@@ -265,9 +265,14 @@ async fn version_status(
     match known {
         Some(known) => Ok(Some(known)),
         None => {
-            let found = committed(server, handle.id(), version).await?;
-            let affected = handle.view().summary.affected().of(version);
-            Ok(found.map(|found| VersionStatus { affected, ..found }))
+            let (made, again, affected) = {
+                let summary = &handle.view().summary;
+                let lineage = summary.lineage();
+                (lineage.origin(version), lineage.again(version), summary.affect(version))
+            };
+            let found = committed(server, handle.id(), made).await?;
+            let round = found.as_ref().and_then(|found| found.round).filter(|_| again.is_none());
+            Ok(found.map(|found| VersionStatus { version, round, again, affected, ..found }))
         }
     }
 }
@@ -297,6 +302,7 @@ async fn committed(
         metrics: std::collections::BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        again: None,
         affected: None,
     }))
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use consilium_certs::identity::{Identity, Role};
 use consilium_common::audit::Record;
-use consilium_common::audit::record;
+use consilium_common::audit::record::{self, Retrained};
 use consilium_common::bucket::Bucket;
-use consilium_common::ids::StudyId;
+use consilium_common::ids::{StudyId, Version};
 use consilium_common::signed::Signed;
 use consilium_common::study::Study;
 use consilium_common::wire::codec;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, answers, distribute, expiry, exports, member_requests, sites};
-use crate::document::CommandDocument;
+use crate::document::{CommandDocument, RetrainDocument};
 use crate::driver::{Event, Handle};
 use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, OPERATOR_STREAMS, TRANSFER_IDLE_MAX};
 use crate::round::Command;
@@ -204,6 +204,7 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
         Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,
+        Request::StudyRetrain { study, from } => retrain(server, identity, study, from).await,
     }
 }
 
@@ -252,6 +253,29 @@ async fn order(
     };
     let outcome = outcome.await;
     changed(server, identity, format!("study {verb} {study}"), outcome, state).await
+}
+
+/// Training goes on from an earlier version.
+async fn retrain(
+    server: &Server,
+    identity: &Identity,
+    study: StudyId,
+    from: Version,
+) -> Result<Vec<u8>, Fault> {
+    let outcome = async {
+        let by = commander(identity)?;
+        answers::find(server, &study)?;
+        let gone_back = server.studies.retrain(&study, from, &by).await;
+        gone_back.map_err(|error| match error.is_refusal() {
+            true => Fault::refused(error),
+            false => Fault::failed(error),
+        })
+    };
+    let outcome = outcome.await;
+    let words = format!("study retrain {study} --from {from}");
+    note(server, identity, words, outcome.as_ref().map(drop)).await?;
+    let Retrained { study, from, version, model, .. } = outcome?;
+    json(&RetrainDocument { study, from, version, model, state: RunState::Paused })
 }
 
 /// Records a command that was done or not. Done, the study has the new `state` in the log by then:

@@ -2,6 +2,7 @@
 //! an operator submits one, found by name, by digest, or by the base that they serve.
 
 mod error;
+mod retrain;
 mod withdrawals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use crate::store::{Blobs, Bulk, Store};
 use crate::summary::Summary;
 
 pub use error::SubmitError;
+pub use retrain::RetrainError;
 pub use withdrawals::WithdrawError;
 
 /// What all studies share.
@@ -240,16 +242,25 @@ impl Studies {
             record: "StudySubmitted",
             study: study.id().clone(),
         })?;
-        let empty = Summary::new(Schema::of(&study), history.head.model);
         let summary = self.get(study.id()).map(|old| {
-            let mut summary = std::mem::replace(&mut old.view().summary, empty);
+            let mut summary = old.take_summary();
             summary.succeed(Schema::of(&study));
             summary
         });
-        self.common.sites.forget_answers(study.id());
-        let handle = self.begin(&history, summary)?;
-        self.common.sites.broadcast(&handle.offer().clone().into());
-        self.common.sites.broadcast(&handle.state_message().into());
+        Ok(self.begin_anew(&history, summary)?)
+    }
+
+    /// Starts the driver of a study whose earlier one has ended; sites are asked again what they say of it.
+    fn begin_anew(
+        &self,
+        history: &StudyHistory,
+        summary: Option<Summary>,
+    ) -> Result<Handle, StudyError> {
+        let sites = &self.common.sites;
+        sites.forget_answers(history.study.id());
+        let handle = self.begin(history, summary)?;
+        sites.broadcast(&handle.offer().clone().into());
+        sites.broadcast(&handle.state_message().into());
         Ok(handle)
     }
 

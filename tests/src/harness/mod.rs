@@ -4,6 +4,7 @@
 //! ```text
 //!  world      a federation in a folder of its own, its studies, and waiting for it
 //!  draft      study files as an operator would write them
+//!  films      a hospital's pictures, patients and their opt-outs
 //!  history    the coordinator's log, read as an auditor would: the oracle
 //!  reference  the models that a history must have led to, computed apart
 //!  hostile    a site with a valid certificate that is no agent, and `attacks`, by name
@@ -28,6 +29,7 @@ pub mod attacks;
 pub mod chaos;
 pub mod command;
 pub mod draft;
+pub mod films;
 pub mod history;
 pub mod hostile;
 pub mod memory;

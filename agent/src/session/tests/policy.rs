@@ -14,7 +14,8 @@ const HOUR: u64 = 3_600_000;
 /// From 20:00 to 06:00 UTC, by day or by night.
 fn nightly() -> Moment {
     let hours: Hours = "20:00-06:00 UTC".parse().unwrap();
-    Moment { window: Some(Window::new(hours, TimeZone::UTC)), slots: None }
+    let window = Some(Window::new(hours, TimeZone::UTC));
+    Moment { window, ..Moment::default() }
 }
 
 fn with(moment: Moment) -> Setup {

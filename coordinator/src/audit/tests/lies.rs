@@ -4,7 +4,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "all records but those that are changed")]
 
-use consilium_common::audit::record::{PlanMade, ReceiptGiven, RosterSet, RoundEnded};
+use consilium_common::audit::record::{PlanMade, ReceiptGiven, Retrained, RosterSet, RoundEnded};
 use consilium_common::audit::{Outcome, Receipt, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, Version};
 use consilium_common::time::Millis;
@@ -86,6 +86,30 @@ fn plans_that_were_made_up_are_found() {
     assert_told(&plan(2, |plan| plan.round = Round(5)), "rounds are missing");
     assert_told(&plan(1, |plan| plan.control = Some(Digest([9; 32]))), "corrects by");
     assert_told(&plan(1, |plan| plan.preparation = Some(Digest([9; 32]))), "preparation");
+}
+
+/// The true history, and then training goes on from v1 with this model.
+fn gone_back(model: Digest) -> Vec<String> {
+    let made = made(&Script { sites: 2, rounds: 2, parameters: 3 });
+    let (study, by) = (crate::local::made::STUDY.parse().unwrap(), "ada".to_owned());
+    let (from, version) = (Version(1), Version(3));
+    let mut records = made.records.clone();
+    records.push(Record::Retrained(Retrained { study, from, version, model, by }));
+    texts(&signed_again(&made, &records))
+}
+
+#[test]
+fn a_return_to_a_version_with_another_model_is_found() {
+    let made = made(&Script { sites: 2, rounds: 2, parameters: 3 });
+    let first = made.records.iter().find_map(|record| match record {
+        Record::RollCall(ended) => match ended.signed.parse_unverified().unwrap().outcome {
+            Outcome::Committed { model, .. } => Some(model),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(gone_back(first.unwrap()), Vec::<String>::new());
+    assert_told(&gone_back(Digest([9; 32])), "goes on from v1 with model");
 }
 
 #[test]

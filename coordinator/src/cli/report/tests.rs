@@ -49,6 +49,7 @@ fn version(number: u64, score: Option<f64>) -> VersionStatus {
         metrics: BTreeMap::new(),
         operating_point: None,
         groups: Vec::new(),
+        again: None,
         affected: None,
     }
 }

@@ -94,6 +94,16 @@ pub enum HistoryError {
         "study {0} has versions of another layout: a changed model needs a study of its own name"
     )]
     LayoutChanged(StudyId),
+    /// Training cannot go on from an earlier version.
+    #[error("study {study} cannot go back to {from}: {why}")]
+    GoBack {
+        /// Which study.
+        study: StudyId,
+        /// The version to go on from.
+        from: Version,
+        /// What stands in the way, and what to do.
+        why: String,
+    },
     /// More studies than are served.
     #[error("there are {STUDIES_MAX} studies already, which is the most that is served")]
     TooManyStudies,

@@ -6,7 +6,7 @@ mod error;
 use std::collections::{BTreeMap, BTreeSet};
 
 use consilium_common::audit::record::{
-    Completion, PlanMade, RosterSet, StudySubmitted, TrainingBegun,
+    Completion, PlanMade, Retrained, RosterSet, StudySubmitted, TrainingBegun,
 };
 use consilium_common::audit::{Outcome, Receipt, Record, RollCall};
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
@@ -22,7 +22,9 @@ pub use error::HistoryError;
 use super::action::Head;
 use super::affected::Affected;
 use super::controls::Controls;
+use super::lineage::Lineage;
 use super::resume::{Interrupted, Setup};
+use crate::limits::RETRAININGS_MAX;
 
 /// All that a log says.
 #[derive(Debug, Clone, Default)]
@@ -50,8 +52,10 @@ pub struct StudyHistory {
     pub head: Head,
     /// The best version that was scored with the study's metric.
     pub best: Best,
-    /// The newest version when this file of the study was submitted.
+    /// The newest version when this file of the study was submitted, or training went back.
     pub begun: Version,
+    /// Which version each is built on.
+    pub lineage: Lineage,
     /// Under SCAFFOLD: what the head's state is made of.
     pub controls: Controls,
     /// What the roll calls' sums mean.
@@ -111,6 +115,7 @@ impl History {
                 self.known(name, &withdrawn.study)?.affected.add(withdrawn);
                 Ok(())
             }
+            Record::Retrained(retrained) => self.known(name, &retrained.study)?.go_back(retrained),
             // Members are another fold's: `crate::members`.
             Record::Command(_)
             | Record::Refusal(_)
@@ -176,6 +181,7 @@ impl History {
             },
             best: Best::new(study.evaluation.metric),
             begun: Version(0),
+            lineage: Lineage::default(),
             controls: Controls::default(),
             schema: Schema::of(&study),
             study,
@@ -216,6 +222,7 @@ impl StudyHistory {
             controls: self.controls.clone(),
             best: self.best,
             begun: self.begun,
+            trained: self.lineage.trainings(self.head.version),
             preparation: self.head.preparation,
             evaluated: self.evaluated,
             evaluations_abandoned: self.evaluations_abandoned,
@@ -259,6 +266,52 @@ impl StudyHistory {
         self.completion = None;
         self.evaluated = false;
         self.evaluations_abandoned = 0;
+        Ok(())
+    }
+
+    /// Training goes on from an earlier version, which is the newest one again, when an operator starts it.
+    /// Whatever else was learnt since (the strategy's state, which version is best) is left behind. What the
+    /// sites counted stays in force, because the version was trained on it; before v0's first round they
+    /// count anew.
+    fn go_back(&mut self, retrained: &Retrained) -> Result<(), HistoryError> {
+        let Retrained { study, from, version, model, by } = retrained;
+        let refuse =
+            |why: String| Err(HistoryError::GoBack { study: study.clone(), from: *from, why });
+        let head = self.head.version;
+        if let Some(open) = &self.interrupted {
+            let round = open.plan.round;
+            return refuse(format!(
+                "its round {round} is open: pause the study and wait for its end"
+            ));
+        }
+        match self.state {
+            RunState::Submitted | RunState::Paused | RunState::Complete => {}
+            RunState::Running => return refuse("it is running: pause it first".to_owned()),
+            RunState::Stopped => {
+                return refuse("it was stopped for good: submit its next version first".to_owned());
+            }
+        }
+        if *from == head {
+            return refuse(
+                "that is its newest version, from which it goes on in any case".to_owned(),
+            );
+        }
+        if *from > head || *version != head.next() {
+            return refuse(format!("its newest version is {head}"));
+        }
+        if self.lineage.len() >= RETRAININGS_MAX {
+            return refuse(format!("it went back {RETRAININGS_MAX} times, which is the most"));
+        }
+        self.lineage.go_back(*version, *from);
+        (self.head.version, self.head.model, self.head.strategy_state) = (*version, *model, None);
+        if self.lineage.origin(*from) == Version(0) {
+            self.head.preparation = None;
+        }
+        self.controls.clear();
+        (self.best, self.begun) = (Best::new(self.best.metric()), *version);
+        (self.evaluated, self.evaluations_abandoned) = (false, 0);
+        (self.state, self.completion) = (RunState::Paused, None);
+        self.state_by.clone_from(by);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The fold over records, and each way in which a record does not fit.
 
-use consilium_common::audit::record::{RoundEnded, StudyStateSet};
+use consilium_common::audit::record::{Retrained, RoundEnded, StudyStateSet};
 use consilium_common::audit::{Entry, Status};
 use consilium_common::time::Millis;
 use consilium_common::wire::reject::Code;
@@ -135,12 +135,7 @@ fn an_open_round_is_interrupted_with_its_receipts_until_its_roll_call() {
         accepted: vec![],
         remaining: Millis(7),
     });
-    let running = Record::StudyState(StudyStateSet {
-        study: demo(),
-        state: RunState::Running,
-        by: "olga".to_owned(),
-        completion: None,
-    });
+    let running = state(RunState::Running);
     let open =
         [submission(str::to_owned), running, plan(1), training, receipt(1, 4), receipt(1, 4)];
     let study = history(&open).study(&demo()).unwrap().clone();
@@ -291,6 +286,69 @@ fn a_strategy_goes_on_from_its_state_and_another_one_begins_anew() {
     assert_eq!(state(&history), Some(Digest([6; 32])));
     history.apply(&version(3, "fedyogi")).unwrap();
     assert_eq!(state(&history), None);
+}
+
+fn state(state: RunState) -> Record {
+    let by = "olga".to_owned();
+    Record::StudyState(StudyStateSet { study: demo(), state, by, completion: None })
+}
+
+fn retrained(version: u64, from: u64) -> Record {
+    let (version, from) = (Version(version), Version(from));
+    let (model, by) = (Digest([4; 32]), "olga".to_owned());
+    Record::Retrained(Retrained { study: demo(), from, version, model, by })
+}
+
+/// Three versions of a study that prepares, complete.
+fn three_versions() -> Vec<Record> {
+    let mut records = vec![submission(preparing), state(RunState::Running), plan(1)];
+    records.push(roll_call(1, TaskKind::Prepare, prepared()));
+    for version in 1..=3 {
+        records.push(plan_with(version + 1, Some(5)));
+        records.push(roll_call(version + 1, TaskKind::Train, committed(version)));
+    }
+    records.push(state(RunState::Complete));
+    records
+}
+
+#[test]
+fn training_goes_back_to_an_earlier_version_under_the_next_number() {
+    let mut history = history(&three_versions());
+    history.apply(&retrained(4, 1)).unwrap();
+    let study = history.study(&demo()).unwrap();
+    let head = (study.head.version, study.head.model, study.head.strategy_state);
+    assert_eq!(head, (Version(4), Digest([4; 32]), None));
+    assert_eq!((study.state, study.begun, study.best.get()), (RunState::Paused, Version(4), None));
+    assert_eq!(study.head.preparation, Some(Digest([5; 32])), "v1 was trained on it");
+    assert_eq!(study.setup(BTreeSet::new(), key()).trained, 1);
+    let rounds = [plan_with(5, Some(5)), roll_call(5, TaskKind::Train, committed(5))];
+    rounds.iter().for_each(|record| history.apply(record).unwrap());
+    history.apply(&state(RunState::Paused)).unwrap();
+    history.apply(&retrained(6, 0)).unwrap();
+    let study = history.study(&demo()).unwrap();
+    assert_eq!(study.head.preparation, None, "the sites count anew");
+    assert_eq!(study.setup(BTreeSet::new(), key()).trained, 0);
+}
+
+#[test]
+fn training_that_cannot_go_back_is_told_why() {
+    let records = three_versions();
+    let why = |more: &[Record], bad: &Record| {
+        let told = error(&[&records[..], more].concat(), bad).to_string();
+        assert!(told.starts_with("study demo cannot go back to v"), "{told}");
+        told
+    };
+    assert!(why(&[], &retrained(4, 3)).contains("from which it goes on in any case"));
+    assert!(why(&[], &retrained(4, 4)).contains("its newest version is v3"));
+    assert!(why(&[], &retrained(5, 1)).contains("its newest version is v3"));
+    assert!(why(&[state(RunState::Running)], &retrained(4, 1)).contains("pause it first"));
+    assert!(why(&[state(RunState::Stopped)], &retrained(4, 1)).contains("stopped for good"));
+    let open = [state(RunState::Paused), plan_with(5, Some(5))];
+    assert!(why(&open, &retrained(4, 1)).contains("round 5 is open"));
+    let mut full = records.clone();
+    full.extend((0..RETRAININGS_MAX as u64).map(|n| retrained(4 + n, 1)));
+    let told = error(&full, &retrained(4 + RETRAININGS_MAX as u64, 1)).to_string();
+    assert!(told.contains("which is the most"), "{told}");
 }
 
 #[test]

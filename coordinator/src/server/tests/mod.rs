@@ -175,6 +175,8 @@ impl Agent {
     async fn welcome(&mut self) {
         self.hello(SystemClock::open().wall()).await;
         assert!(matches!(self.hear().await, Message::Welcome(_)));
+        let Message::RosterOffer(roster) = self.hear().await else { panic!("a roster is due") };
+        assert_eq!(roster.signatures.len(), 1);
     }
 }
 
