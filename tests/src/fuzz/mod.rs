@@ -10,6 +10,7 @@
 //!  study         drafts, resolved studies, signature files
 //!  log           records, log files whole and torn, the checkpoint's file
 //!  state         what an agent keeps: updates, studies, decisions
+//!  ledger        a site's record, its export, Merkle proofs
 //!  model         models, preparations, safetensors, layouts
 //!  certificates  certificates, PEM, keys, consortium, roster, names
 //!  config        agent.toml and consilium.toml
@@ -31,6 +32,7 @@ mod config;
 pub mod corpus;
 mod documents;
 mod frames;
+mod ledger;
 mod lines;
 mod log;
 mod model;
@@ -84,6 +86,9 @@ pub const TARGETS: &[Target] = &[
     target("retained", state::retained, state::retained_ones),
     target("local-state", state::local_state, state::local_states),
     target("kept-study", state::kept_study, state::kept_studies),
+    target("ledger-line", ledger::line, ledger::lines),
+    target("ledger-export", ledger::exported, ledger::exports),
+    target("proof", ledger::proof, ledger::proofs),
     target("model", model::model, model::models),
     target("preparation", model::preparation, model::preparations),
     target("safetensors", model::safetensors, model::safetensors_files),
