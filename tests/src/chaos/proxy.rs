@@ -95,6 +95,8 @@ struct Inner {
     order: u64,
     /// Where the agent's packets came from last: answers go there.
     agent: Option<SocketAddr>,
+    /// What came in since somebody asked for it, both ways.
+    record: Option<Vec<u8>>,
     /// Towards the coordinator. Another one is another port, as after a NAT's lapse.
     upstream: Arc<UdpSocket>,
     stopped: bool,
@@ -138,6 +140,7 @@ impl Proxy {
             waiting: BinaryHeap::new(),
             order: 0,
             agent: None,
+            record: None,
             upstream: Arc::new(socket()),
             stopped: false,
         };
@@ -176,6 +179,17 @@ impl Proxy {
         let mut inner = self.shared.inner();
         inner.upstream = Arc::new(socket());
         inner.tally.rebound += 1;
+    }
+
+    /// Keeps all bytes from here on, as whoever listens on the wire would.
+    pub fn record(&self) {
+        self.shared.inner().record = Some(Vec::new());
+    }
+
+    /// The bytes that were kept, both ways.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<u8> {
+        self.shared.inner().record.clone().unwrap_or_default()
     }
 
     /// What became of the datagrams so far.
@@ -277,6 +291,9 @@ impl Shared {
 
 impl Inner {
     fn take(&mut self, direction: Direction, bytes: &[u8]) {
+        if let Some(record) = &mut self.record {
+            record.extend(bytes);
+        }
         let Weather { loss, duplicate, reorder, delay, mtu, partition } = self.weather;
         if bytes.len() > mtu {
             self.tally.too_large += 1;
