@@ -186,6 +186,23 @@ fn a_hospital_joins_by_a_token_and_takes_part_and_is_put_out_while_a_round_runs(
     wait_for("the others to be back", 20, || (connected(&town) == 2).then_some(()));
     assert!(town.members().revoked.iter().any(|one| one.reason == reason));
     drop(again);
+
+    // Invited anew it is a new member: with a key, a state folder and a ledger of its own.
+    let token = town.invite("newcomer");
+    let state = town.world.root().join("sites/newcomer/state");
+    std::fs::rename(state.join("identity"), state.join("old-identity")).unwrap();
+    let words = ["enroll", &token, "--no-wait"];
+    town.agent(&config, &words)
+        .assert_fails(4, &["the record of an identity", "keep it as an archive"]);
+    std::fs::rename(&state, state.with_extension("old")).unwrap();
+    let _first = town.agent(&config, &words).done();
+    let seen = waiting_fingerprint(&town, "newcomer").unwrap();
+    let _approved =
+        town.world.operator(&["site", "approve", "newcomer", "--fingerprint", &seen]).done();
+    let _enrolled = town.agent(&config, &words).done();
+    let back = start(&town, "newcomer", &config);
+    wait_for("three sites again", 20, || (connected(&town) == 3).then_some(()));
+    drop(back);
     town.stop();
 }
 

@@ -139,8 +139,12 @@ fn trace(common: &Common, patient: &str, study: Option<&StudyId>) -> Result<(), 
 }
 
 fn show(document: &Document) {
-    if document.rounds.is_empty() {
+    if document.rounds.is_empty() && document.unknown.is_empty() {
         output::line("no round of this site used records of a patient of this name");
+    } else if document.rounds.is_empty() {
+        output::line(
+            "no round of this site is known to have used records of a patient of this name",
+        );
     } else {
         let mut table = output::table(&["study", "round", "records", "base", "version", "counted"]);
         for row in &document.rounds {
@@ -163,7 +167,8 @@ fn show(document: &Document) {
         };
         output::line(format!(
             "of {} rounds it is not known: their records do not say whose they are (the first is {study} \
-             round {round}); name the column by `patient` in [data.{study}]",
+             round {round}). Where the files have a column that does, name it by `patient` in \
+             [data.{study}]; pictures need a table of `labels` with it",
             document.unknown.len()
         ));
     }
@@ -223,6 +228,15 @@ struct Report {
     remedy: Remedy,
     /// Rounds whose end is not known yet.
     open: Vec<Round>,
+    /// Rounds whose records did not say whose they are.
+    unknown: Vec<Round>,
+}
+
+impl Report {
+    /// Nobody can say that the patient is in no version.
+    fn is_open_question(&self) -> bool {
+        self.versions.is_empty() && !self.unknown.is_empty()
+    }
 }
 
 async fn withdraw(common: &Common, options: &Withdraw) -> Result<(), Failure> {
@@ -242,6 +256,7 @@ async fn withdraw(common: &Common, options: &Withdraw) -> Result<(), Failure> {
             .filter(|(_, round, _)| open(round))
             .map(|(_, round, _)| round.round)
             .collect(),
+        unknown: trace.unknown.iter().filter(|(of, _)| of == study).map(|(_, at)| *at).collect(),
     };
     if !report.versions.is_empty() {
         let mut id = [0; 32];
@@ -253,9 +268,14 @@ async fn withdraw(common: &Common, options: &Withdraw) -> Result<(), Failure> {
         report.id = Some(id);
     }
     if common.json {
-        return output::json(&report);
+        output::json(&report)?;
+    } else {
+        show_report(&report);
     }
-    show_report(&report);
+    if report.is_open_question() {
+        let told = "whether the patient is in a version is not known: nothing is reported";
+        return Err(Failure::Failed(told.to_owned()));
+    }
     Ok(())
 }
 
@@ -279,8 +299,16 @@ async fn report_to(config: &AgentConfig, withdrawal: Withdrawal, by: &str) -> Re
 }
 
 fn show_report(report: &Report) {
-    let Report { id, study, versions, remedy, open } = report;
+    let Report { id, study, versions, remedy, open, unknown } = report;
+    if let Some(first) = unknown.first() {
+        output::line(format!(
+            "of {} rounds of {study} it is not known whose records they used (the first is round {first}). If \
+             the patient may be among them, tell the consortium's operators",
+            unknown.len()
+        ));
+    }
     match id {
+        None if report.is_open_question() => return,
         None => output::line(format!(
             "no version of {study} was trained on records of a patient of this name: nothing is reported"
         )),
@@ -296,7 +324,10 @@ fn show_report(report: &Report) {
             rounds.join(", ")
         ));
     }
-    output::line("records of a patient are used until the list that `exclude` names has them");
+    output::line(format!(
+        "the patient's records go on being used until the file that `exclude` in [data.{study}] names lists \
+         the patient"
+    ));
 }
 
 /// The patient, from the command line or standard input.

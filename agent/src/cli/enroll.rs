@@ -16,7 +16,8 @@ use consilium_io::SystemClock;
 use serde::Serialize;
 
 use super::{Common, Failure, output};
-use crate::config::Endpoint;
+use crate::config::{AgentConfig, Endpoint};
+use crate::ledger::LEDGER;
 use crate::link::enrol::{AskError, ask};
 use crate::link::{Dialer, LinkError};
 
@@ -56,13 +57,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         )));
     }
     let bundle = config.site.certificates();
-    if bundle.join("tls.pem").exists() {
-        return Err(Failure::Refused(format!(
-            "{} holds an identity already: the daemon renews its certificate by itself. Move the folder \
-             away to enrol anew",
-            bundle.display()
-        )));
-    }
+    refuse_a_second_identity(&config, &bundle)?;
     let endpoint: Endpoint = token.coordinator.parse().map_err(Failure::Usage)?;
     if endpoint != config.site.coordinator {
         output::line(format!(
@@ -102,7 +97,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
     output::line(match &report.certificate_until {
         Some(until) => format!(
             "enrolled as {} of {}: keys and certificate (until {until}, renewed by the daemon) are in \
-             {}\nnext: `consilium-agent check`, then `consilium-agent run`",
+             {}\nnext: `consilium-agent run`; then `consilium-agent check`, once a study is offered",
             report.site,
             report.consortium,
             bundle.display()
@@ -110,6 +105,38 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         None => "not approved yet: run the same command again later".to_owned(),
     });
     Ok(())
+}
+
+/// One identity a state folder: its ledger is signed by a key that the next one does not have.
+fn refuse_a_second_identity(config: &AgentConfig, bundle: &Path) -> Result<(), Failure> {
+    if bundle.join("tls.pem").exists() {
+        return Err(Failure::Refused(format!(
+            "{} holds an identity already: the daemon renews its certificate by itself. {}",
+            bundle.display(),
+            to_enrol_anew(config)
+        )));
+    }
+    if config.site.state.join(LEDGER).exists() {
+        return Err(Failure::Refused(format!(
+            "{} is the record of an identity that this site had. {}",
+            config.site.state.join(LEDGER).display(),
+            to_enrol_anew(config)
+        )));
+    }
+    Ok(())
+}
+
+/// A site that was put out and is invited again is a new member, with records of its own.
+fn to_enrol_anew(config: &AgentConfig) -> String {
+    let (state, bundle) = (config.site.state.display(), config.site.certificates());
+    let both = match bundle.starts_with(&config.site.state) {
+        true => String::new(),
+        false => format!(" and {}", bundle.display()),
+    };
+    format!(
+        "Only if an operator has invited this site anew, after its key was put out: move {state}{both} away, \
+         keep it as an archive, and enrol again"
+    )
 }
 
 /// A token is a secret: on a command line, other users of the machine see it.

@@ -258,11 +258,8 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         let have = format!("{} of {}", part.index, part.of);
         return Some(("part", have, "`index` counts from 0 and stays below `of`"));
     }
-    let nameless = matches!(source.source, SourceKind::Synthetic | SourceKind::Idx);
-    if source.exclude.is_some() && nameless {
-        let need =
-            "records of this source do not say whose they are: nobody can be excluded from it";
-        return Some(("exclude", "given".to_owned(), need));
+    if let Some(told) = senseless_of_patients(source) {
+        return Some(told);
     }
     if source.on_change.is_some() && source.source == SourceKind::Synthetic {
         let need = "a synthetic source has no files that could change";
@@ -299,6 +296,22 @@ fn senseless(source: &Source) -> Option<(&'static str, String, &'static str)> {
         | SourceKind::Text
         | SourceKind::Synthetic => None,
     }
+}
+
+/// What is wrong with what is said of patients.
+fn senseless_of_patients(source: &Source) -> Option<(&'static str, String, &'static str)> {
+    let nameless = matches!(source.source, SourceKind::Synthetic | SourceKind::Idx);
+    if source.exclude.is_some() && nameless {
+        let need =
+            "records of this source do not say whose they are: nobody can be excluded from it";
+        return Some(("exclude", "given".to_owned(), need));
+    }
+    if source.patient.is_some() && nameless {
+        let need =
+            "records of this source never say whose they are: pictures need a table of `labels`";
+        return Some(("patient", "given".to_owned(), need));
+    }
+    None
 }
 
 #[cfg(test)]

@@ -89,6 +89,17 @@ fn a_senseless_value_is_refused_with_what_to_write() {
 }
 
 #[test]
+fn a_source_that_never_says_whose_a_record_is_names_no_patients() {
+    for (field, value) in [("patient", "pid"), ("exclude", "optout.csv")] {
+        let error = refusal("holdout = 0.2", &format!("holdout = 0.2\n{field} = {value:?}"));
+        assert!(
+            error.contains(&format!("`data.mnist.{field}` is given: records of this")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_part_lies_among_its_parts() {
     let part = "holdout = 0.2\npart = { of = 4, index = 4, split = \"iid\", seed = 1 }";
     let error = refusal("holdout = 0.2", part);

@@ -46,7 +46,7 @@ impl Driver {
             let notice = kept.study.governance.approval(wall)?.notice()?;
             Some((study::name(kept), notice))
         };
-        let notices: Vec<_> = self.shared.state().studies.iter().filter_map(notice).collect();
+        let notices: Vec<_> = self.shared.state().studies.newest().filter_map(notice).collect();
         for (study, notice) in notices {
             tracing::warn!(study, "{notice}");
         }

@@ -151,14 +151,14 @@ pub(crate) fn said(word: Word, at: WallMillis) -> Said {
     Said { by, reason, account, at }
 }
 
-/// Approvals that end soon or have ended.
+/// Approvals that end soon or have ended, of each study's newest version.
 fn approvals(studies: &Studies, wall: WallMillis) -> Vec<ApprovalRow> {
     let row = |kept: &KeptStudy| {
         let approval = kept.study.governance.approval(wall)?;
         approval.notice()?;
         Some(ApprovalRow { study: kept.study.id().clone(), digest: kept.digest, approval })
     };
-    studies.iter().filter_map(row).collect()
+    studies.newest().filter_map(row).collect()
 }
 
 /// Every kept study, in the order of names and versions.

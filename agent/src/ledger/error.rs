@@ -18,7 +18,8 @@ pub enum LedgerError {
     Io(#[from] IoError),
     /// Its signed head.
     #[error(
-        "the site's ledger: {0}. Put back the site's own key, or bring the folder back from a copy"
+        "the site's ledger: {0}. Put back the site's own key, or bring the folder back from a copy. If the \
+         site was enrolled anew under another key: keep this state folder as an archive, and begin an empty one"
     )]
     Head(#[from] CheckpointFileError),
     /// The head is gone.

@@ -125,6 +125,16 @@ impl Studies {
             state: None,
         });
         entry.offer = Some(offer.clone());
+        let (study, version) = (offer.study.clone(), offer.version);
+        for older in self.known.values_mut() {
+            if older.study == study && older.version < version {
+                // The coordinator runs the newest file alone.
+                (older.offer, older.state, older.judge_again) = (None, None, None);
+            }
+        }
+        let Some(entry) = self.known.get_mut(&digest) else {
+            return;
+        };
         if entry.needs_judging() {
             entry.judge(offer, out);
         } else if let Some(decision) = entry.decision() {
@@ -289,7 +299,7 @@ impl Studies {
 
     pub(super) fn told_state(&mut self, told: &StudyState) {
         for entry in self.known.values_mut() {
-            if entry.study == told.study {
+            if entry.study == told.study && entry.offer.is_some() {
                 entry.state = Some(told.state);
             }
         }

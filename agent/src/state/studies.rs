@@ -109,6 +109,15 @@ impl Studies {
         self.known.values()
     }
 
+    /// The newest version of each, in the order of digests.
+    pub fn newest(&self) -> impl Iterator<Item = &KeptStudy> {
+        let follows = |one: &KeptStudy, other: &KeptStudy| {
+            let (one, other) = (&one.study, &other.study);
+            one.id() == other.id() && one.header.version > other.header.version
+        };
+        self.iter().filter(move |kept| !self.iter().any(|one| follows(one, kept)))
+    }
+
     /// Keeps a study whose signatures hold. An earlier decision on the same digest stays.
     ///
     /// # Errors

@@ -85,9 +85,7 @@ pub enum AuthorityError {
     )]
     None,
     /// Nobody listens, or the connection broke off.
-    #[error(
-        "the issuing CA at {path} does not answer ({source}): is `consilium ca serve` running?"
-    )]
+    #[error("the issuing CA at {path} does not answer ({source}): {}", unreachable_advice(source))]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -100,6 +98,13 @@ pub enum AuthorityError {
     /// It refused.
     #[error("the issuing CA refuses: {0}")]
     Refused(String),
+}
+
+fn unreachable_advice(source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return "put this user into the socket's group, which is that of the user of `consilium ca serve`";
+    }
+    "is `consilium ca serve` running?"
 }
 
 /// Asks the CA that listens on `socket`.

@@ -34,6 +34,14 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let told = format!(
+            "there is no folder {}: make it, so that only this user writes there",
+            folder.display()
+        );
+        return Err(io::Error::new(ErrorKind::NotFound, told));
+    }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
     Ok(listener)

@@ -174,11 +174,18 @@ fn not_retired(args: &ExportArgs, document: &ModelShowDocument) -> Result<(), Fa
 
 async fn best(client: &Client, study: &StudyId) -> Result<Version, Failure> {
     let list: ModelListDocument = client.ask(&Request::ModelList { study: study.clone() }).await?;
-    list.best.ok_or_else(|| {
+    let best = list.best.ok_or_else(|| {
         Failure::refused(format!(
             "no version of study {study} was scored yet: there is no best one"
         ))
-    })
+    })?;
+    if best == Version(0) {
+        return Err(Failure::refused(format!(
+            "the best version of study {study} that was scored so far is v0, the model before any training: wait \
+             for a round more, or ask for it by `--version v0`"
+        )));
+    }
+    Ok(best)
 }
 
 /// A bar on a terminal, nothing elsewhere.

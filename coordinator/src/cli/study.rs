@@ -11,8 +11,10 @@ use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::signed::{SecretKey, Signed};
 use consilium_common::study::Study;
 use consilium_common::tensor::flat::encode_model;
+use consilium_common::time::Clock as _;
 use consilium_common::wire::messages::RunState;
 use consilium_common::wire::operator::Request;
+use consilium_io::SystemClock;
 use consilium_io::disk::{create_folder, read_safetensors, read_text};
 use consilium_io::net::transfer::Source;
 use serde::Serialize;
@@ -172,6 +174,7 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
     };
     let target = folder.join(format!("{}{RESOLVED}", study.id()));
     let (id, version) = (study.id().clone(), study.header.version);
+    let governance = study.governance.clone();
     if study.initial.is_some() {
         if args.start.is_some() {
             let told = "--start goes with a draft: this study is signed with the model that it has";
@@ -191,6 +194,10 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
         }
     }
     let signed: Signed<Study> = signed_file::sign(&target, &key).map_err(Failure::failed)?;
+    let approval = governance.approval(SystemClock::open().wall());
+    if let Some(notice) = approval.and_then(|approval| approval.notice()) {
+        output::notice(&notice);
+    }
     let document = SignedStudy {
         study: id,
         version,
@@ -256,6 +263,7 @@ fn submit(
         client.close().await;
         answer
     })?;
+    changed.notice.iter().for_each(|notice| output::notice(notice));
     output::show(format, &changed, |changed| {
         let study = format!("{} ({})", changed.study, changed.digest);
         if changed.state == RunState::Submitted {
@@ -317,6 +325,7 @@ fn refuse_a_sites_key(file: &Path, key: &SecretKey) -> Result<(), Failure> {
 
 fn change(one: &OneStudy, request: impl FnOnce(StudyId) -> Request) -> Result<(), Failure> {
     let changed: CommandDocument = ask(&one.connection, &request(one.study.clone()))?;
+    changed.notice.iter().for_each(|notice| output::notice(notice));
     output::show(one.format, &changed, |changed| {
         let ends = match changed.state {
             RunState::Paused => "; a round that is open goes on to its end",

@@ -237,6 +237,9 @@ pub struct CommandDocument {
     pub digest: Digest,
     /// Its state now.
     pub state: RunState,
+    /// What people should know of its approval by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// Answer to `study retrain`.

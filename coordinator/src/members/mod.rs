@@ -108,6 +108,8 @@ impl Members {
                 }
             }
             Record::Invitation(Invited { site, token, until, .. }) => {
+                // A token that was mislaid is of no use to whoever finds it.
+                self.forget_invitations(site);
                 let (site, until) = (site.clone(), *until);
                 self.invitations.insert(*token, Invitation { site, until, spent: None });
             }
@@ -118,6 +120,7 @@ impl Members {
                     && applicant.signed.digest() == word.request
                 {
                     applicant.approval = Some(signed.clone());
+                    self.forget_invitations(&word.site);
                 }
             }
             Record::Certificate(Certified { site, chain, until }) => {
@@ -132,12 +135,18 @@ impl Members {
                     if self.applicants.get(&word.site).is_some_and(of_key) {
                         self.applicants.remove(&word.site);
                     }
+                    self.forget_invitations(&word.site);
                     self.revoked.insert(word.site_key, word);
                 }
             }
             Record::RosterSignature(signed) => self.signatures.take(signed),
             _ => {}
         }
+    }
+
+    /// The site's tokens that were not used work no more.
+    fn forget_invitations(&mut self, site: &SiteId) {
+        self.invitations.retain(|_, one| one.site != *site || one.spent.is_some());
     }
 
     fn asked(&mut self, token: Digest, signed: &Signed<EnrolRequest>) {

@@ -235,3 +235,20 @@ fn the_log_alone_says_all_of_it_again() {
     let (_, applicant) = again.applicants().next().unwrap();
     assert_eq!((applicant.until, applicant.chain.is_some()), (Some(until), true));
 }
+
+#[test]
+fn tokens_that_were_not_used_are_over_when_the_site_has_another_is_in_or_is_out() {
+    let mut town = Town::new();
+    let (first, second) = (town.invite("newcomer", 7), town.invite("newcomer", 8));
+    let asked = request("newcomer", 2);
+    assert!(matches!(town.ask(&first, &asked), Err(MemberError::Token)), "the newer one counts");
+    assert_eq!(town.members.invited(town.now).count(), 1);
+    assert!(town.ask(&second, &asked).unwrap());
+    let third = town.invite("newcomer", 9);
+    town.approve(&asked, 101).unwrap();
+    assert!(town.ask(&third, &request("newcomer", 3)).is_err(), "it is in");
+    town.revoke("newcomer", 2, 101).unwrap();
+    assert!(town.ask(&third, &request("newcomer", 3)).is_err(), "and out");
+    let fourth = town.invite("newcomer", 10);
+    assert!(town.ask(&fourth, &request("newcomer", 3)).unwrap(), "until it is invited anew");
+}

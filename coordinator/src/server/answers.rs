@@ -140,6 +140,8 @@ fn site_status(server: &Server, study: &StudyId, site: &round::status::SiteStatu
         _ if term.is_some() => "quarantined",
         ("absent", true, Some(_)) => "declined",
         ("absent", true, None) => "connected",
+        // What it was doing goes on when it is back.
+        ("invited" | "working", false, _) => "away",
         (state, _, _) => state,
     };
     let did = term.as_ref().map(|term| term.code);

@@ -289,7 +289,9 @@ async fn changed(
 ) -> Result<Vec<u8>, Fault> {
     note(server, identity, command, outcome.as_ref().map(drop)).await?;
     let study = outcome?;
-    json(&CommandDocument { study: study.id().clone(), digest: study.digest(), state })
+    let approval = study.study().governance.approval(server.clock.wall());
+    let notice = approval.and_then(|approval| approval.notice());
+    json(&CommandDocument { study: study.id().clone(), digest: study.digest(), state, notice })
 }
 
 /// Records a command. What it caused was queued before, so it is durable when this returns.
