@@ -6,6 +6,7 @@ use consilium_certs::keys::{self, KeyError};
 use consilium_common::bucket::{Bucket, Rate};
 use consilium_common::limits::TRANSFER_CHUNK_BYTES;
 use consilium_common::time::Millis;
+use consilium_common::wire::messages::Published;
 use jiff::tz::TimeZone;
 
 use crate::policy::{AcceptRoster, Moment, Policy, PolicyError, Signers, Window};
@@ -92,5 +93,10 @@ pub fn moment(policy: &Policy) -> Result<Moment, RulesError> {
         Ok::<_, RulesError>(Window::new(hours, zone))
     });
     let slots = policy.slots.and_then(|slots| usize::try_from(slots).ok());
-    Ok(Moment { window: window.transpose()?, slots, roster: None })
+    let published = match (&policy.hours, policy.publish_hours) {
+        (_, false) => Published::Nothing,
+        (None, true) => Published::AnyTime,
+        (Some(hours), true) => Published::Daily(hours.to_string()),
+    };
+    Ok(Moment { window: window.transpose()?, slots, published, roster: None })
 }

@@ -9,7 +9,7 @@
 //! 5. [`wire`]: the protocol, written out; [`worker`]: the one between daemon and worker
 //! 6. [`audit`]: receipts, roll calls, the log's records and tree
 //! 7. [`enrol`]: how a site comes to a certificate and loses it
-//! 8. [`config`]: files that people write; [`planted`]: bugs that tests switch on
+//! 8. [`config`]: files that people write; [`hours`]: daily hours of a time zone; [`planted`]: bugs that tests switch on
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod bucket;
 pub mod config;
 pub mod enrol;
 mod hex_array;
+pub mod hours;
 pub mod ids;
 pub mod le;
 pub mod limits;

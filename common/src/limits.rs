@@ -19,6 +19,8 @@ pub const CONFIG_BYTES_MAX: usize = 256 << 10;
 
 /// Versions of one study: decades of daily rounds, and a number that screens can show.
 pub const ROUNDS_MAX: u64 = 1_000_000;
+/// Bytes of a site's hours as they are published.
+pub const HOURS_BYTES_MAX: usize = 128;
 /// Sites in one roster: bounds roll calls, status and the sum of weights.
 pub const SITES_MAX: usize = 1024;
 /// Studies side by side at one coordinator.

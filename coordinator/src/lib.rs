@@ -11,7 +11,8 @@
 //!
 //! Reading order: [`round`] (what a round is), [`aggregate`] (the sum), [`driver`] (what moves it),
 //! [`store`], [`stage`], [`studies`], [`members`] (who belongs) and its edge [`membership`], [`authority`]
-//! (the issuing CA), [`certificate`] (our own), [`conduct`] (what is no agent's behaviour), [`given`] (models that operators bring),
+//! (the issuing CA), [`certificate`] (our own), [`conduct`] (what is no agent's behaviour), [`planning`] (when
+//! rounds can begin), [`given`] (models that operators bring),
 //! [`server`], [`document`] (what operators are told), [`app`], [`audit`] (the log from outside), [`cli`].
 //! [`local`] runs a whole federation on one machine, for the demonstration and the tests.
 
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod local;
 pub mod members;
 pub mod membership;
+pub mod planning;
 pub mod round;
 pub mod server;
 pub mod stage;

@@ -160,6 +160,8 @@ impl Samples {
             m::UpdateOffer { study: study(), round, digest: digest(4), bytes: 4_152 }.into(),
             m::TaskFailed { study: study(), round, code: Code::WorkerFailed }.into(),
             m::HeadWanted { witnessed: 300 }.into(),
+            m::PublishedHours { hours: m::Published::Daily("20:00-06:00 Europe/Berlin".into()) }
+                .into(),
             m::Withdrawal {
                 id: digest(9),
                 study: study(),

@@ -8,7 +8,6 @@
 //!
 //! * [`rules`]: `[policy]`, field by field
 //! * [`findings`]: what each rule says of a study
-//! * [`hours`]: daily hours of a time zone
 //! * [`moment`]: what a plan is held against
 //!
 //! The edge (`crate::rules`) loads the operators' keys and the zone, keeps what people decided, and
@@ -17,13 +16,13 @@
 pub mod approval;
 pub mod findings;
 mod governance;
-pub mod hours;
 pub mod moment;
 pub mod rules;
 
 #[cfg(test)]
 mod tests;
 
+pub use consilium_common::hours::{Hours, Window};
 use consilium_common::signed::Signed;
 use consilium_common::study::Study;
 use consilium_common::time::WallMillis;
@@ -33,7 +32,6 @@ use serde::{Deserialize, Serialize};
 
 pub use approval::{Decided, Said, decide};
 pub use findings::{Finding, Verdict};
-pub use hours::{Hours, Window};
 pub use moment::{Decline, Moment};
 pub use rules::{Accept, AcceptRoster, Policy, PolicyError, Signers};
 

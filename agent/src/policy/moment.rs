@@ -1,10 +1,11 @@
 //! The rules of the moment, which a plan is held against when it comes: the roster, the hours, and whether a
 //! slot is free. What is under way is carried to its end.
 
+use consilium_common::hours::Window;
 use consilium_common::time::{Millis, WallMillis};
+use consilium_common::wire::messages::Published;
 use consilium_common::wire::reject::Code;
 
-use super::hours::Window;
 
 /// A plan that finds no slot is asked for again after this, where nothing tells when one is free.
 pub const BUSY_AGAIN: Millis = Millis::from_secs(60);
@@ -20,6 +21,8 @@ pub struct Moment {
     pub window: Option<Window>,
     /// Tasks at once, a plan beyond these being declined.
     pub slots: Option<usize>,
+    /// What the coordinator is told of that.
+    pub published: Published,
     /// Why plans wait for a person's word on the roster, if they do.
     pub roster: Option<String>,
 }
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn outside_the_hours_the_next_opening_is_said() {
         assert_eq!(Moment::default().check_hours(WallMillis(0)), Ok(()));
-        let hours: super::super::hours::Hours = "20:00-06:00 UTC".parse().unwrap();
+        let hours: consilium_common::hours::Hours = "20:00-06:00 UTC".parse().unwrap();
         let window = Some(Window::new(hours, jiff::tz::TimeZone::UTC));
         let moment = Moment { window, ..Moment::default() };
         assert_eq!(moment.check_hours(WallMillis(0)), Ok(()));

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use consilium_common::config::nearest;
+use consilium_common::hours::Hours;
 use consilium_common::ids::{Digest, SiteId, StudyId};
 use consilium_common::limits::{APPROVERS_MAX, SIGNATURES_MAX};
 use consilium_common::signed::PublicKey;
@@ -12,7 +13,6 @@ use consilium_common::study::{Mode, ModelSpec, Strategy};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::hours::Hours;
 
 /// Tasks at once at most: each has a worker with a model, its records and a share of the machine.
 pub const SLOTS_MAX: u32 = 16;
@@ -80,6 +80,9 @@ pub struct Policy {
     /// When plans are taken on.
     #[serde(default)]
     pub hours: Option<Hours>,
+    /// Whether the coordinator is told `hours`, or that there are none: operators plan rounds by that.
+    #[serde(default)]
+    pub publish_hours: bool,
     /// Tasks at once: a plan that finds no slot is declined. Without it one task runs at a time, and
     /// the plans of other studies wait for it.
     #[serde(default)]

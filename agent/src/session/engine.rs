@@ -124,6 +124,7 @@ impl Session {
             | Message::RenewCertificate(_) => {}
             Message::Welcome(_)
             | Message::HeadWanted(_)
+            | Message::PublishedHours(_)
             | Message::Hello(_)
             | Message::StudyAnswer(_)
             | Message::PlanAnswer(_)
@@ -153,9 +154,17 @@ impl Session {
         }
         self.shelf.offer_all(now, &mut self.out);
         self.withdrawals.say_all(now, &mut self.out);
+        if self.moment.published != Published::Nothing {
+            self.publish_hours(now);
+        }
         for task in &mut self.tasks {
             task.welcomed(&mut self.out);
         }
+    }
+
+    fn publish_hours(&mut self, now: Millis) {
+        let hours = self.moment.published.clone();
+        self.out.send(PublishedHours { hours }, now);
     }
 
     /// A fetch, a worker or a push moved.
@@ -211,7 +220,10 @@ impl Session {
     /// The site's policy was read again: what plans are held against, and what the edge says of the
     /// studies that are kept. What is no longer accepted stops; what is under way otherwise goes on.
     pub fn handle_policy(&mut self, moment: Moment, known: Vec<KnownStudy>, now: Millis) {
-        self.moment = moment;
+        let before = std::mem::replace(&mut self.moment, moment).published;
+        if before != self.moment.published {
+            self.publish_hours(now);
+        }
         let declined = self.memory.forget_declines();
         let withdrawn = self.studies.rejudged(known, &declined, now, &mut self.out);
         for (study, code) in withdrawn {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
 use super::reject::Code;
+pub use super::hours::{Published, PublishedHours};
 pub use super::roster::RosterOffer;
 pub use super::run_state::RunState;
 pub use super::withdrawal::{Withdrawal, WithdrawalKept};
@@ -76,6 +77,7 @@ registry! {
     5 true UpdateOffer,
     6 true TaskFailed,
     7 true HeadWanted,
+    8 false PublishedHours,
     60 false Withdrawal,
     64 true Welcome,
     65 true Refused,

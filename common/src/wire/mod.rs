@@ -12,6 +12,7 @@
 //!                                                      (or Refused, then the connection closes)
 //!     ◄────────────────────────────── RosterOffer       who belongs, signed by the operators
 //!     ◄─────────────────────────────── StudyOffer       for each running study; bytes by digest
+//!   PublishedHours ────────────────────────►           when plans are taken on, if the site says so
 //!   StudyAnswer ───────────────────────────►           accepted | pending | refused (code)
 //!     ◄───────────────────────────────────── Plan       round, task, base, preparation, time left
 //!   PlanAnswer ────────────────────────────►           accepted | declined (code)
@@ -36,6 +37,7 @@
 pub mod codec;
 pub mod enrol;
 pub mod frame;
+mod hours;
 pub mod messages;
 pub mod operator;
 pub mod reject;

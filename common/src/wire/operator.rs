@@ -110,6 +110,11 @@ pub enum Request {
         /// Which version.
         from: Version,
     },
+    /// When the sites of a study take plans on, as far as they publish it.
+    StudyPlan {
+        /// Which study.
+        study: StudyId,
+    },
 }
 
 /// How a request ended.

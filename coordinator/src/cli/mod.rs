@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod model;
 pub mod output;
+mod plan;
 mod report;
 mod roster;
 mod rotation;

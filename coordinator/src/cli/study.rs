@@ -53,6 +53,11 @@ pub(super) enum StudyCommand {
     Pause(OneStudy),
     /// Abandon the open round and end the study.
     Stop(OneStudy),
+    /// When rounds can begin, by the hours that sites publish.
+    ///
+    /// Only beginnings are planned: a round that is under way when hours end is carried to its end. Where no time has
+    /// enough sites, it says which sites have none in common (exit code 1).
+    Plan(super::plan::PlanArgs),
     /// Go on training from an earlier version, which becomes the newest again.
     ///
     /// For versions that are not to be built on any more: because records that went into them were withdrawn,
@@ -119,6 +124,7 @@ pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
         StudyCommand::Start(one) => change(&one, |study| Request::StudyStart { study }),
         StudyCommand::Pause(one) => change(&one, |study| Request::StudyPause { study }),
         StudyCommand::Stop(one) => change(&one, |study| Request::StudyStop { study }),
+        StudyCommand::Plan(args) => super::plan::run(&args),
         StudyCommand::Retrain { study, from, connection, format } => {
             let request = Request::StudyRetrain { study, from };
             let gone_back: RetrainDocument = ask(&connection, &request)?;

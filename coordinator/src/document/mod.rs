@@ -5,7 +5,7 @@
 
 mod members;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consilium_common::audit::record::Completion;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
@@ -255,6 +255,34 @@ pub struct RetrainDocument {
     pub model: Digest,
     /// The study's state now.
     pub state: RunState,
+}
+
+/// Answer to `study plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDocument {
+    /// Which study.
+    pub study: StudyId,
+    /// Sites that a round needs.
+    pub min_sites: u32,
+    /// Sites without which none begins.
+    pub required: BTreeSet<SiteId>,
+    /// The coordinator's calendar clock.
+    pub wall: WallMillis,
+    /// Sites that may take part, by name.
+    pub sites: Vec<PlanSite>,
+}
+
+/// A site in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanSite {
+    /// Its name.
+    pub site: SiteId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Why it does not take part in the study, if it said so.
+    pub declined: Option<Code>,
+    /// Its hours as it writes them, `any time`, or absent where it publishes none.
+    pub hours: Option<String>,
 }
 
 /// Answer to the offer of a v0 that a study was given.

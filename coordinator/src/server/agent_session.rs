@@ -12,7 +12,7 @@ use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
 use consilium_common::wire::messages::{
-    Answer, Heartbeat, LogHead, Message, Refusal, RenewCertificate, StudyAnswer, Welcome,
+    Answer, Heartbeat, LogHead, Message, Published, Refusal, RenewCertificate, StudyAnswer, Welcome,
     Withdrawal, WithdrawalKept,
 };
 use consilium_common::wire::reject::Code;
@@ -27,6 +27,7 @@ use super::{PROGRAM, Server, blobs, expiry, greeting};
 use crate::conduct::Deed;
 use crate::driver::{Event, Handle};
 use crate::limits::GOODBYE_MAX;
+use crate::planning::Open;
 use crate::round::SiteMessage;
 use crate::studies::WithdrawError;
 
@@ -255,6 +256,7 @@ impl Session<'_> {
                 Ok(())
             }
             Message::Withdrawal(withdrawal) => self.withdrawal(kind, withdrawal).await,
+            Message::PublishedHours(published) => self.hours(kind, &published.hours),
             Message::Heartbeat(_) => Ok(()),
             Message::Refusal(refusal) => {
                 let Refusal { kind, code, detail } = refusal;
@@ -338,6 +340,18 @@ impl Session<'_> {
                 Ok(())
             }
             Err(error) => self.refuse(kind, error.code(), &error.to_string()),
+        }
+    }
+
+    /// When the site takes plans on: hostile text like all that comes.
+    fn hours(&self, kind: u16, published: &Published) -> Result<(), Broken> {
+        self.counts(Deed::Readiness)?;
+        match Open::of(published) {
+            Ok(hours) => {
+                self.server.sites.publishes(self.site, hours);
+                Ok(())
+            }
+            Err(why) => self.refuse(kind, Code::Malformed, &why),
         }
     }
 

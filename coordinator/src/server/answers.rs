@@ -11,7 +11,8 @@ use super::operator_session::Fault;
 use super::{PROGRAM, Server};
 use crate::conduct::Term;
 use crate::document::{
-    BestStatus, CoordinatorStatus, ModelListDocument, ModelShowDocument, QuarantinedSite,
+    BestStatus, CoordinatorStatus, ModelListDocument, ModelShowDocument, PlanDocument, PlanSite,
+    QuarantinedSite,
     ReportDocument, SiteStatus, StatusDocument, StudyLine, StudyListDocument, StudyShowDocument,
     StudyStatus, VersionStatus,
 };
@@ -199,6 +200,27 @@ pub(super) async fn study_show(
         status: study_status(server, &handle).await?,
         text: study_text(server, &handle).await?,
         signed_by: signatures.iter().map(|signature| signature.key.to_string()).collect(),
+    })
+}
+
+/// Who takes plans on, and when, of all that may take part.
+pub(super) fn plan(server: &Server, study: &StudyId) -> Result<PlanDocument, Fault> {
+    let handle = find(server, study)?;
+    let cohort = &handle.study().cohort;
+    let site = |site: SiteId| {
+        let contact = server.sites.contact(&site).unwrap_or_default();
+        let declined = match contact.answers.get(study) {
+            Some(Answer::Declined { code, .. }) => Some(*code),
+            Some(Answer::Accepted) | None => None,
+        };
+        PlanSite { site, connected: contact.connected, declined, hours: contact.hours.text() }
+    };
+    Ok(PlanDocument {
+        study: study.clone(),
+        min_sites: cohort.min_sites,
+        required: cohort.required.iter().cloned().collect(),
+        wall: server.clock.wall(),
+        sites: server.membership.belonging().into_iter().map(site).collect(),
     })
 }
 

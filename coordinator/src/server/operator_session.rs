@@ -204,6 +204,7 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
         Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
         Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,
+        Request::StudyPlan { study } => json(&answers::plan(server, &study)?),
         Request::StudyRetrain { study, from } => retrain(server, identity, study, from).await,
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::broken::{Blame, Broken};
 use super::guard::Guard;
+use crate::planning::Open;
 
 /// Where drivers put messages for sites.
 pub trait Outbox: Send + Sync + fmt::Debug {
@@ -31,7 +32,7 @@ pub trait Outbox: Send + Sync + fmt::Debug {
 pub struct SessionId(u64);
 
 /// What the status screen says of a site's connection.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contact {
     /// Connected now.
     pub connected: bool,
@@ -41,6 +42,8 @@ pub struct Contact {
     pub traffic: Traffic,
     /// Its word on studies, since it connected.
     pub answers: BTreeMap<StudyId, Answer>,
+    /// When it takes plans on, by what it said last.
+    pub hours: Open,
 }
 
 /// The sites' connections.
@@ -63,6 +66,8 @@ struct Site {
     last: Option<Millis>,
     /// Of sessions that are over.
     traffic: Traffic,
+    /// What its newest connection published.
+    hours: Open,
 }
 
 #[derive(Debug)]
@@ -144,6 +149,8 @@ impl Sites {
         let id = SessionId(desk.sessions);
         let entry = desk.sites.entry(site.clone()).or_default();
         entry.last = Some(now);
+        // Whoever does not say it again does not publish it any more.
+        entry.hours = Open::Unknown;
         let older = entry.session.replace(Session {
             id,
             outbox,
@@ -157,6 +164,13 @@ impl Sites {
             older.ready
         });
         Arrival { id, queue, replaced }
+    }
+
+    /// A site publishes when it takes plans on.
+    pub(super) fn publishes(&self, site: &SiteId, hours: Open) {
+        if let Some(entry) = self.desk().sites.get_mut(site) {
+            entry.hours = hours;
+        }
     }
 
     /// A session is over. Returns the studies it was ready for, unless a newer one took over.
@@ -244,6 +258,7 @@ impl Sites {
             last: entry.last,
             traffic: plus(entry.traffic, now),
             answers: session.map(|session| session.answers.clone()).unwrap_or_default(),
+            hours: entry.hours.clone(),
         })
     }
 }

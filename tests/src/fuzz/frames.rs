@@ -153,6 +153,7 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         Request::Report { study: study() },
         Request::InitialOffer { signed: documents::signed_study() },
         Request::AuditExport,
+        Request::StudyPlan { study: study() },
         Request::StudyRetrain { study: study(), from: consilium_common::ids::Version(2) },
     ];
     let ends =

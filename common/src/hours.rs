@@ -4,10 +4,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use consilium_common::time::{Millis, WallMillis};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+
+use crate::time::{Millis, WallMillis};
 
 const MINUTES_OF_A_DAY: u16 = 24 * 60;
 const MINUTE: u64 = 60_000;
@@ -138,7 +139,9 @@ impl Window {
         Some(Opening { after: Millis(opens.0.saturating_sub(wall.0)), at: self.show(opens) })
     }
 
-    fn is_open(&self, wall: WallMillis) -> bool {
+    /// Whether it is open at `wall`.
+    #[must_use]
+    pub fn is_open(&self, wall: WallMillis) -> bool {
         // A clock beyond the calendar's end is no time at which anything runs.
         timestamp(wall).is_some_and(|at| {
             let local = self.zone.to_datetime(at);
