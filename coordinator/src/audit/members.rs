@@ -35,7 +35,8 @@ pub(super) fn faults(record: &Record, pinned: &Consortium) -> Option<Vec<String>
         | Record::RollCall(_)
         | Record::Command(_)
         | Record::Refusal(_)
-        | Record::Withdrawal(_) => return None,
+        | Record::Withdrawal(_)
+        | Record::Proposal(_) => return None,
     };
     Some(told.into_iter().collect())
 }
@@ -76,7 +77,8 @@ pub(super) fn sentence(record: &Record) -> Option<String> {
         | Record::RollCall(_)
         | Record::Command(_)
         | Record::Refusal(_)
-        | Record::Withdrawal(_) => return None,
+        | Record::Withdrawal(_)
+        | Record::Proposal(_) => return None,
     })
 }
 
@@ -100,7 +102,8 @@ pub(super) fn document(record: &Record) -> Option<Value> {
         | Record::RollCall(_)
         | Record::Command(_)
         | Record::Refusal(_)
-        | Record::Withdrawal(_) => return None,
+        | Record::Withdrawal(_)
+        | Record::Proposal(_) => return None,
     })
 }
 

@@ -4,11 +4,12 @@ use std::fmt::Display;
 
 use consilium_certs::roster::Roster;
 use consilium_common::audit::record::{
-    Command, PlanMade, Refusal, RosterSet, StudyStateSet, StudySubmitted, TrainingBegun, Withdrawn,
+    Command, PlanMade, Proposed, Refusal, RosterSet, StudyStateSet, StudySubmitted, TrainingBegun,
+    Withdrawn,
 };
 use consilium_common::audit::withdrawal::in_words;
 use consilium_common::audit::{Outcome, Receipt, Record, RollCall, Status};
-use consilium_common::ids::{SiteId, StudyId};
+use consilium_common::ids::{Digest, SiteId, StudyId};
 use consilium_common::signed::{Document, Signature, Signed};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ pub fn study_of(record: &Record) -> Option<StudyId> {
         Record::Receipt(given) => Some(given.signed.parse_unverified().ok()?.study),
         Record::RollCall(ended) => Some(ended.signed.parse_unverified().ok()?.study),
         Record::Withdrawal(withdrawn) => Some(withdrawn.study.clone()),
+        Record::Proposal(proposed) => Some(proposed.study.clone()),
         Record::Roster(_) | Record::Command(_) | Record::Refusal(_) => None,
         Record::Invitation(_)
         | Record::EnrolRequest(_)
@@ -51,6 +53,7 @@ pub fn sentence(record: &Record) -> String {
         Record::Receipt(given) => read(&given.signed, receipt),
         Record::RollCall(ended) => read(&ended.signed, roll_call),
         Record::Withdrawal(withdrawn) => withdrawal(withdrawn),
+        Record::Proposal(proposed) => proposal(proposed),
         Record::Command(Command { by, command, outcome }) => format!("{by}: {command}: {outcome}"),
         Record::Refusal(Refusal { peer, code, detail }) => format!("{peer}: {code}: {detail}"),
         Record::Invitation(_)
@@ -166,6 +169,10 @@ pub fn document(record: &Record) -> Value {
         Record::RollCall(ended) => signed_json(&ended.signed),
         Record::StudyState(body) => plain(body),
         Record::Withdrawal(body) => plain(body),
+        Record::Proposal(Proposed { by, study, version, text, at }) => json!({
+            "by": by, "study": study, "version": version, "at": at, "digest": Digest::of(text),
+            "text": String::from_utf8_lossy(text),
+        }),
         Record::Plan(body) => plain(body),
         Record::Training(body) => plain(body),
         Record::Command(body) => plain(body),
@@ -184,6 +191,11 @@ fn withdrawal(Withdrawn { site, study, versions, remedy, .. }: &Withdrawn) -> St
     format!(
         "{site}: withdrawn records are in {versions} of {study} and in what follows; remedy: {remedy}"
     )
+}
+
+fn proposal(Proposed { by, study, version, text, .. }: &Proposed) -> String {
+    let digest = Digest::of(text);
+    format!("researcher {by} proposed study {study} version {version} ({digest}), signed by nobody")
 }
 
 fn plain(body: &impl Serialize) -> Value {

@@ -142,7 +142,8 @@ impl Action {
                 | Record::Certificate(_)
                 | Record::Revocation(_)
                 | Record::RosterSignature(_)
-                | Record::Withdrawal(_) => "persist-other",
+                | Record::Withdrawal(_)
+                | Record::Proposal(_) => "persist-other",
             },
             Self::Send { message, .. } => match **message {
                 Message::Plan(_) => "send-plan",

@@ -96,6 +96,7 @@ pub(super) fn keys_of(record: &Record) -> Vec<Key> {
         | Record::Certificate(_)
         | Record::Revocation(_)
         | Record::RosterSignature(_)
-        | Record::Withdrawal(_) => Vec::new(),
+        | Record::Withdrawal(_)
+        | Record::Proposal(_) => Vec::new(),
     }
 }

@@ -153,6 +153,9 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         Request::Report { study: study() },
         Request::InitialOffer { signed: documents::signed_study() },
         Request::AuditExport,
+        Request::StudyPropose { text: documents::signed_study().bytes },
+        Request::StudyProposals,
+        Request::StudyProposal { study: study(), by: "rosa".parse().ok() },
     ];
     let ends =
         [End::Done, End::Refused { message: "no".into() }, End::Failed { message: "x".into() }];

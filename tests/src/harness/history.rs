@@ -68,7 +68,8 @@ impl History {
                     | Record::Approval(_)
                     | Record::Certificate(_)
                     | Record::Revocation(_)
-                    | Record::RosterSignature(_),
+                    | Record::RosterSignature(_)
+                    | Record::Proposal(_),
                 )
                 | None => {}
             }

@@ -251,7 +251,8 @@ fn named(log: &Path) -> Result<BTreeMap<Digest, Part>, Failure> {
                 | Record::Certificate(_)
                 | Record::Revocation(_)
                 | Record::RosterSignature(_)
-                | Record::Withdrawal(_),
+                | Record::Withdrawal(_)
+                | Record::Proposal(_),
             )
             | None => {}
         }

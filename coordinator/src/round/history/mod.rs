@@ -2,6 +2,7 @@
 //! an index can be checked.
 
 mod error;
+mod proposals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::{RunState, TaskKind};
 
 pub use error::HistoryError;
+use proposals::Proposals;
+pub use proposals::proposal_over;
 
 use super::action::Head;
 use super::affected::Affected;
@@ -29,6 +32,7 @@ use super::resume::{Interrupted, Setup};
 pub struct History {
     roster: Option<RosterSet>,
     studies: BTreeMap<StudyId, StudyHistory>,
+    proposals: Proposals,
 }
 
 /// What a log says of one study.
@@ -111,6 +115,7 @@ impl History {
                 self.known(name, &withdrawn.study)?.affected.add(withdrawn);
                 Ok(())
             }
+            Record::Proposal(proposed) => self.propose(proposed),
             // Members are another fold's: `crate::members`.
             Record::Command(_)
             | Record::Refusal(_)
