@@ -196,6 +196,7 @@ fn renewal(role: &Role) -> String {
         Role::Site(name) => format!("consilium ca issue site {name}"),
         Role::Operator(name) => format!("consilium ca issue operator {name}"),
         Role::Auditor(name) => format!("consilium ca issue auditor {name}"),
+        Role::Researcher(name) => format!("consilium ca issue researcher {name}"),
         Role::Coordinator => "consilium ca issue coordinator".to_owned(),
     }
 }

@@ -23,6 +23,8 @@ pub enum Role {
     Operator(OperatorId),
     /// Somebody who reads what was recorded.
     Auditor(OperatorId),
+    /// Somebody who proposes studies, and sees those that list them.
+    Researcher(OperatorId),
     /// The coordinator itself.
     Coordinator,
 }
@@ -33,13 +35,14 @@ impl fmt::Display for Role {
             Self::Site(name) => write!(f, "site/{name}"),
             Self::Operator(name) => write!(f, "operator/{name}"),
             Self::Auditor(name) => write!(f, "auditor/{name}"),
+            Self::Researcher(name) => write!(f, "researcher/{name}"),
             Self::Coordinator => f.write_str("coordinator"),
         }
     }
 }
 
 /// Consortium and role; as text `consilium://CONSORTIUM/site/NAME`, `…/operator/NAME`,
-/// `…/auditor/NAME` or `…/coordinator`.
+/// `…/auditor/NAME`, `…/researcher/NAME` or `…/coordinator`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     /// Whose member this is.
@@ -82,7 +85,8 @@ pub enum IdentityError {
     },
     /// Nothing, or something unknown, where the role is expected.
     #[error(
-        "{0:?} has no known role: expected site/NAME, operator/NAME, auditor/NAME or coordinator"
+        "{0:?} has no known role: expected site/NAME, operator/NAME, auditor/NAME, researcher/NAME or \
+         coordinator"
     )]
     UnknownRole(String),
     /// A role without its name.
@@ -150,6 +154,7 @@ impl FromStr for Identity {
             "site" => Role::Site(name()?.parse().map_err(bad_name)?),
             "operator" => Role::Operator(name()?.parse().map_err(bad_name)?),
             "auditor" => Role::Auditor(name()?.parse().map_err(bad_name)?),
+            "researcher" => Role::Researcher(name()?.parse().map_err(bad_name)?),
             "coordinator" => Role::Coordinator,
             _ => return Err(IdentityError::UnknownRole(shown())),
         };
@@ -222,6 +227,7 @@ mod tests {
             "consilium://thorax/site/st-mary",
             "consilium://thorax/operator/ada",
             "consilium://thorax/auditor/grace",
+            "consilium://thorax/researcher/rosa",
             "consilium://thorax/coordinator",
         ] {
             let identity: Identity = uri.parse().unwrap();

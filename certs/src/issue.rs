@@ -6,6 +6,7 @@
 //! | site | `site/NAME` | `tls.key tls.pem root.pem site.key site.pub consortium.toml` |
 //! | operator | `operator/NAME` | `tls.key tls.pem root.pem operator.key operator.pub` |
 //! | auditor | `auditor/NAME` | `tls.key tls.pem root.pem consortium.toml` |
+//! | researcher | `researcher/NAME` | `tls.key tls.pem root.pem consortium.toml` |
 //! | coordinator | `coordinator` | `tls.key tls.pem root.pem log.key log.pub consortium.toml` |
 
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub struct Issued {
     pub serial: String,
     /// When the certificate is good.
     pub validity: Validity,
-    /// The signing key that goes with it (site, operator, log); auditors have none.
+    /// The signing key that goes with it (site, operator, log); auditors and researchers have none.
     pub key: Option<PublicKey>,
     /// A file whose secret is at its machine and not in the bundle: copying the rest over there
     /// renews the certificate.
@@ -109,8 +110,30 @@ impl Ca {
         length: Millis,
         now: WallMillis,
     ) -> Result<Issued, CaError> {
+        self.issue_unsigning(Role::Auditor(name.clone()), length, now)
+    }
+
+    /// Issues a researcher's bundle.
+    ///
+    /// # Errors
+    /// As [`Ca::issue_auditor`].
+    pub fn issue_researcher(
+        &mut self,
+        name: &OperatorId,
+        length: Millis,
+        now: WallMillis,
+    ) -> Result<Issued, CaError> {
+        self.issue_unsigning(Role::Researcher(name.clone()), length, now)
+    }
+
+    /// The bundle of somebody who signs nothing.
+    fn issue_unsigning(
+        &self,
+        role: Role,
+        length: Millis,
+        now: WallMillis,
+    ) -> Result<Issued, CaError> {
         self.consortium.require_operators()?;
-        let role = Role::Auditor(name.clone());
         let folder = self.bundle(&role)?;
         let issued = self.issue_tls(folder, role, &[], (length, now), None)?;
         self.consortium.store(&issued.folder.join(CONSORTIUM_FILE))?;
@@ -302,8 +325,16 @@ mod tests {
         let long = ca.issue_auditor(&"eve".parse().unwrap(), Millis(DAY.0 * 9999), NOW);
         assert!(matches!(long, Err(CaError::TooLong { .. })));
         let auditor = ca.issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
-        assert_eq!(auditor.identity.to_string(), "consilium://thorax/auditor/eve");
-        assert_eq!(names(&auditor.folder), ["consortium.toml", "root.pem", "tls.key", "tls.pem"]);
+        let rosa = "rosa".parse().unwrap();
+        let researcher = ca.issue_researcher(&rosa, PERSON_LENGTH, NOW).unwrap();
+        for (issued, role) in [(&auditor, "auditor/eve"), (&researcher, "researcher/rosa")] {
+            assert_eq!(issued.identity.to_string(), format!("consilium://thorax/{role}"));
+            let files = ["consortium.toml", "root.pem", "tls.key", "tls.pem"];
+            assert_eq!(
+                (names(&issued.folder), issued.key),
+                (files.map(str::to_owned).to_vec(), None)
+            );
+        }
     }
 
     #[test]

@@ -62,7 +62,9 @@ pub(crate) fn leaf(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![match identity.role {
         Role::Coordinator => ExtendedKeyUsagePurpose::ServerAuth,
-        Role::Site(_) | Role::Operator(_) | Role::Auditor(_) => ExtendedKeyUsagePurpose::ClientAuth,
+        Role::Site(_) | Role::Operator(_) | Role::Auditor(_) | Role::Researcher(_) => {
+            ExtendedKeyUsagePurpose::ClientAuth
+        }
     }];
     let uri = identity.to_string();
     let uri = Ia5String::try_from(uri.as_str()).map_err(|_| ProfileError::Host(uri))?;

@@ -26,7 +26,7 @@ pub use rustls::ClientConfig;
 
 /// Agents speak this (DESIGN.md §7).
 pub const ALPN_AGENT: &[u8] = b"consilium/1";
-/// Operators and auditors speak this.
+/// Operators, auditors and researchers speak this.
 pub const ALPN_OPERATOR: &[u8] = b"consilium-op/1";
 
 /// Sites without a certificate, or with one that has run out, speak this (DESIGN.md §7).
@@ -119,8 +119,9 @@ pub fn enrol_config(pinned: &Pinned, clock: Arc<dyn Clock>) -> Result<Arc<Client
     Ok(Arc::new(config))
 }
 
-/// The end of a site, an operator or an auditor: the ALPN follows from the role. The peer must be
-/// the coordinator of our consortium, and have the host name that is connected to.
+/// The end of a site, or of a person who is an operator, an auditor or a researcher: the ALPN follows
+/// from the role. The peer must be the coordinator of our consortium, and have the host name that is
+/// connected to.
 ///
 /// # Errors
 /// `us` is a coordinator's bundle, or rustls refuses it.
@@ -130,12 +131,12 @@ pub fn client_config(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let alpn = match us.identity.role {
         Role::Site(_) => ALPN_AGENT,
-        Role::Operator(_) | Role::Auditor(_) => ALPN_OPERATOR,
+        Role::Operator(_) | Role::Auditor(_) | Role::Researcher(_) => ALPN_OPERATOR,
         Role::Coordinator => {
             return Err(TlsError::WrongBundle {
                 found: us.identity.to_string(),
                 what: "connect to a coordinator",
-                expected: "a site, an operator or an auditor",
+                expected: "a site, an operator, an auditor or a researcher",
             });
         }
     };
@@ -196,11 +197,10 @@ pub fn admit(peer: &Identity, alpn: Option<&[u8]>) -> Result<Door, PeerError> {
     };
     let refuse = |expected| Err(PeerError::WrongRole { found: peer.to_string(), expected });
     match (door, &peer.role) {
-        (Door::Agent, Role::Site(_)) | (Door::Operator, Role::Operator(_) | Role::Auditor(_)) => {
-            Ok(door)
-        }
+        (Door::Agent, Role::Site(_))
+        | (Door::Operator, Role::Operator(_) | Role::Auditor(_) | Role::Researcher(_)) => Ok(door),
         (Door::Agent, _) => refuse("a site"),
-        (Door::Operator, _) => refuse("an operator or auditor"),
+        (Door::Operator, _) => refuse("an operator, auditor or researcher"),
     }
 }
 

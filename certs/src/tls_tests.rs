@@ -14,6 +14,7 @@ use crate::credentials::Credentials;
 use crate::enrolling::Pinned;
 use crate::fixture::{NOW, SetClock, Town, credentials, later};
 use crate::handshake::{HandshakeProblem, Problem, Whose};
+use crate::issue::PERSON_LENGTH;
 use crate::tls::{
     ALPN_AGENT, ALPN_ENROL, ALPN_OPERATOR, Door, PeerError, TlsError, admit, client_config,
     enrol_config, fingerprint_of, peer_identity, server_config,
@@ -125,6 +126,18 @@ fn an_operator_comes_through_the_operators_door() {
     assert!(ends.is_good());
     let peer = peer_identity(ends.server.peer_certificates()).unwrap();
     assert_eq!(admit(&peer, ends.server.alpn_protocol()), Ok(Door::Operator));
+}
+
+#[test]
+fn a_researcher_comes_through_the_operators_door_and_no_other() {
+    let mut town = Town::new("thorax");
+    let rosa = town.ca.issue_researcher(&"rosa".parse().unwrap(), PERSON_LENGTH, NOW).unwrap();
+    let ends = meet(&credentials(&rosa), &credentials(&town.coordinator));
+    assert!(ends.is_good(), "{:?} {:?}", ends.client_error, ends.server_error);
+    let peer = peer_identity(ends.server.peer_certificates()).unwrap();
+    assert_eq!(admit(&peer, ends.server.alpn_protocol()), Ok(Door::Operator));
+    let refused = admit(&peer, Some(ALPN_AGENT)).unwrap_err().to_string();
+    assert!(refused.contains("researcher/rosa"), "{refused}");
 }
 
 #[test]

@@ -103,7 +103,8 @@ name_type!(
     ConsortiumId, "consortium"
 );
 name_type!(
-    /// A person or program that signs and commands on the consortium's behalf.
+    /// A person or program with a certificate of their own: an operator, who signs and commands on the
+    /// consortium's behalf, an auditor or a researcher.
     OperatorId, "operator"
 );
 

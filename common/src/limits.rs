@@ -120,6 +120,8 @@ pub const LEDGER_UNSIGNED_MAX: usize = 256;
 pub const APPROVERS_MAX: usize = 8;
 /// The name of a person who decides, with title and function.
 pub const PERSON_BYTES_MAX: usize = 128;
+/// Researchers that one study lists.
+pub const RESEARCHERS_MAX: usize = 64;
 /// How long before a study's approval ends both sides say so.
 pub const APPROVAL_NOTICE: Millis = Millis::from_secs(30 * 24 * 3600);
 

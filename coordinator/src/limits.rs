@@ -60,6 +60,24 @@ pub const EXPORTS_MAX: usize = 8;
 /// Requests that one operator's connection may have open.
 pub const OPERATOR_REQUESTS_MAX: usize = 8;
 
+/// Open proposals of one researcher.
+pub const PROPOSALS_EACH_MAX: usize = 16;
+/// Open proposals of all researchers: their texts are kept in memory, 64 MiB if each were as long as can be.
+pub const PROPOSALS_MAX: usize = 256;
+/// A proposal that nobody submits is over after this: a name that is never taken up must not hold a place
+/// for good.
+pub const PROPOSAL_LENGTH: Millis = Millis::from_secs(90 * 24 * 3600);
+/// v0 of a proposal is worked out and held against what it names up to this many parameters (64 MiB, a
+/// second): a study that nobody has signed must not cost more. That of a larger one is when it is submitted.
+pub const PROPOSAL_PARAMETERS_MAX: usize = 1 << 24;
+/// Records that one researcher makes the log grow by, proposals and refused commands: a few at once, then
+/// one a minute.
+pub const RESEARCHER_RECORDS: Rate = Rate::new(32, 1, Millis::from_secs(60));
+/// Researchers of whom that is counted; more than any CA issues by hand.
+pub const RESEARCHERS_COUNTED_MAX: usize = 1024;
+/// Models that researchers were shown and may still fetch, beside those that are in memory.
+pub const MODELS_SHOWN_MAX: usize = 64;
+
 /// Roll calls of a study kept in memory for status; older ones are in the log.
 pub const ROUNDS_SHOWN_MAX: usize = 20;
 /// Versions of a study kept in memory for `model list`; older ones are in the log.

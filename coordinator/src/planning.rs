@@ -48,7 +48,10 @@ impl Open {
 
     fn daily(text: &str) -> Result<Self, String> {
         if text.len() > HOURS_BYTES_MAX {
-            return Err(format!("hours of {} bytes, at most {HOURS_BYTES_MAX} are read", text.len()));
+            return Err(format!(
+                "hours of {} bytes, at most {HOURS_BYTES_MAX} are read",
+                text.len()
+            ));
         }
         let hours: Hours = text.parse()?;
         let zone = TimeZone::get(hours.zone())
@@ -150,7 +153,8 @@ pub fn outlook(
     }
     let end = start.saturating_add(minutes * MINUTE);
     let ends = all.iter().skip(1).map(|(at, _)| *at).chain([end]);
-    let spans: Vec<Span> = all.iter().zip(ends).map(|((at, open), end)| span(sites, *at, end, open)).collect();
+    let spans: Vec<Span> =
+        all.iter().zip(ends).map(|((at, open), end)| span(sites, *at, end, open)).collect();
     let mut closest: Option<&Span> = None;
     for span in &spans {
         let nearer = |known: &&Span| rule.nearness(&known.open) < rule.nearness(&span.open);
@@ -189,7 +193,12 @@ mod tests {
     }
 
     /// Spans of a day from noon on: hours after noon, and how many sites.
-    fn day(of: &[(&str, &str)], min_sites: usize, required: &[&str], unknown: bool) -> (Vec<(u64, u64, usize)>, Outlook) {
+    fn day(
+        of: &[(&str, &str)],
+        min_sites: usize,
+        required: &[&str],
+        unknown: bool,
+    ) -> (Vec<(u64, u64, usize)>, Outlook) {
         let required = required.iter().map(|name| name.parse().unwrap()).collect();
         let rule = Rule { min_sites, required: &required };
         let outlook = outlook(&sites(of), &rule, unknown, (NOON, 1));
@@ -201,9 +210,10 @@ mod tests {
     #[test]
     fn nights_of_two_zones_meet_where_both_are_open() {
         // Berlin is an hour ahead of UTC in November, New York five behind.
-        let two = [("charite", "20:00-06:00 Europe/Berlin"), ("mayo", "18:00-23:00 America/New_York")];
+        let two =
+            [("charite", "20:00-06:00 Europe/Berlin"), ("mayo", "18:00-23:00 America/New_York")];
         assert_eq!(day(&two, 2, &[], false).0, [(11, 16 + 1, 2)]);
-        assert_eq!(day(&two, 1, &[], false).0, [(7, 11, 1), (11, 17, 2), ]);
+        assert_eq!(day(&two, 1, &[], false).0, [(7, 11, 1), (11, 17, 2),]);
         let more = [two[0], two[1], ("ueno", "any time")];
         assert_eq!(day(&more, 2, &[], false).0, [(7, 11, 2), (11, 17, 3)]);
         assert_eq!(day(&more, 2, &["mayo"], false).0, [(11, 17, 3)]);
@@ -253,10 +263,16 @@ mod tests {
     #[test]
     fn a_month_of_many_sites_is_bounded_and_beyond_it_nothing_is_planned() {
         let many: BTreeMap<SiteId, Open> = (0..64)
-            .map(|n| (format!("s{n:02}").parse().unwrap(), Open::read(Some("20:00-06:00 Europe/Berlin")).unwrap()))
+            .map(|n| {
+                (
+                    format!("s{n:02}").parse().unwrap(),
+                    Open::read(Some("20:00-06:00 Europe/Berlin")).unwrap(),
+                )
+            })
             .collect();
         let required = BTreeSet::new();
-        let outlook = outlook(&many, &Rule { min_sites: 64, required: &required }, false, (NOON, u16::MAX));
+        let outlook =
+            outlook(&many, &Rule { min_sites: 64, required: &required }, false, (NOON, u16::MAX));
         assert_eq!(outlook.spans.len(), usize::from(DAYS_MAX));
     }
 }

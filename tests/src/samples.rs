@@ -7,7 +7,7 @@ use consilium_common::audit::{
     Checkpoint, Entry, Outcome, Receipt as ReceiptDocument, Record, RollCall as RollCallDocument,
     Status, record,
 };
-use consilium_common::ids::{Digest, IdError, Round, SiteId, StudyId, Version};
+use consilium_common::ids::{Digest, IdError, OperatorId, Round, SiteId, StudyId, Version};
 use consilium_common::signed::{SecretKey, Signature, Signed};
 use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages as m;
@@ -19,6 +19,7 @@ use consilium_common::wire::reject::Code;
 pub struct Samples {
     study: StudyId,
     sites: [SiteId; 2],
+    researcher: OperatorId,
     key: SecretKey,
 }
 
@@ -37,6 +38,7 @@ impl Samples {
         Ok(Self {
             study: "mnist".parse()?,
             sites: ["st-mary".parse()?, "charite".parse()?],
+            researcher: "rosa".parse()?,
             key: SecretKey::from_seed(&[7; 32]),
         })
     }
@@ -111,6 +113,16 @@ impl Samples {
             study: self.study.clone(),
             versions: ranges_of([2, 3, 7].map(Version)),
             remedy: Remedy::Retrain,
+        }
+    }
+
+    fn proposed(&self) -> record::Proposed {
+        record::Proposed {
+            by: self.researcher.clone(),
+            study: self.study.clone(),
+            version: 2,
+            text: b"format = 1".to_vec(),
+            at: WallMillis(1_795_000_000_000),
         }
     }
 
@@ -274,6 +286,7 @@ impl Samples {
                 model: digest(6),
                 by: text("ada"),
             }),
+            Record::Proposal(self.proposed()),
         ]
     }
 }

@@ -366,6 +366,7 @@ async fn no_certificate_but_the_right_one_opens_a_door() {
     for (what, uri) in [
         ("an operator at the agents' door", "consilium://local/operator/ada"),
         ("an auditor at the agents' door", "consilium://local/auditor/eve"),
+        ("a researcher at the agents' door", "consilium://local/researcher/rosa"),
         ("a coordinator at the agents' door", "consilium://local/coordinator"),
     ] {
         door.refuses(what, names(&[uri]), a, "wrong-role").await;

@@ -69,7 +69,10 @@ fn a_plan_says_when_rounds_can_begin_or_whose_hours_do_not_meet() {
     rules(&mut world, 1, (day, ""));
     wait_for("the hours to be taken back", 30, || published(&world).contains(&None).then_some(()));
     let said = plan(&world);
-    assert!(said.out.contains("publish no hours and are counted as closed; if they are open"), "{said:?}");
+    assert!(
+        said.out.contains("publish no hours and are counted as closed; if they are open"),
+        "{said:?}"
+    );
     world.operator(&["study", "plan", "none"]).assert_fails(4, &["no study none"]);
     world.operator(&["study", "plan", ONE, "--days", "99"]).assert_fails(2, &["31"]);
     world.stop();

@@ -6,7 +6,6 @@ use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::messages::Published;
 use consilium_common::wire::reject::Code;
 
-
 /// A plan that finds no slot is asked for again after this, where nothing tells when one is free.
 pub const BUSY_AGAIN: Millis = Millis::from_secs(60);
 /// And never sooner than this.

@@ -13,7 +13,6 @@ use consilium_common::study::{Mode, ModelSpec, Strategy};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-
 /// Tasks at once at most: each has a worker with a model, its records and a share of the machine.
 pub const SLOTS_MAX: u32 = 16;
 /// Slower uploads would look like a lost connection.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use consilium_common::ids::{Digest, Round, SiteId, StudyId};
 use consilium_common::time::{Millis, WallMillis};
-use consilium_common::wire::messages::{Hello, Message, SitePhase, Welcome, Withdrawal};
+use consilium_common::wire::messages::{
+    Hello, Message, Published, PublishedHours, SitePhase, Welcome, Withdrawal,
+};
 use consilium_common::wire::reject::Code;
 
 use super::action::{Action, ActionId, Done, Judged};

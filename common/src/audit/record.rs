@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::withdrawal::{Remedy, VersionRange};
 use super::{Receipt, RollCall};
 use crate::enrol::{Approval, EnrolRequest, Revocation};
-use crate::ids::{Digest, Round, SiteId, StudyId, Version};
+use crate::ids::{Digest, OperatorId, Round, SiteId, StudyId, Version};
 use crate::signed::{Signature, Signed};
 use crate::study::Study;
 use crate::time::{Millis, WallMillis};
@@ -74,6 +74,7 @@ records! {
     14 Revocation(Revoked), "An operator put a site out for good.";
     15 RosterSignature(RosterSigned), "An operator signed the next roster, and others have to.";
     60 Withdrawal(Withdrawn), "A site reported which versions a withdrawal of consent affects.";
+    61 Proposal(Proposed), "A researcher proposed a study, which nobody has signed.";
     62 Retrained(Retrained), "Training goes on from an earlier version, which is the newest again.";
 }
 
@@ -285,4 +286,19 @@ pub struct Retrained {
     pub model: Digest,
     /// The operator.
     pub by: String,
+}
+/// A study that a researcher proposed, as the coordinator checked it. Its name and version stand beside the
+/// text, so that an old proposal is no riddle to a later release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposed {
+    /// The researcher.
+    pub by: OperatorId,
+    /// Name of the study.
+    pub study: StudyId,
+    /// Version of its file.
+    pub version: u64,
+    /// The resolved text, without signatures.
+    pub text: Vec<u8>,
+    /// When it came, by the coordinator's clock.
+    pub at: WallMillis,
 }

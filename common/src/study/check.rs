@@ -1,12 +1,14 @@
 //! What must hold between the fields of a study, and what is parsed but not built yet.
 
+use std::collections::BTreeSet;
+
 use super::sections::{Codec, Metric, Mode, Share, Strategy};
 use super::strategy::Use;
 use super::training::Optimizer;
 use super::{ModelSpec, Normalize, Objective, Study};
 use crate::config::ConfigError;
 use crate::ids::Digest;
-use crate::limits::{EXAMPLES_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
+use crate::limits::{EXAMPLES_MAX, RESEARCHERS_MAX, SITES_MAX, TEXT_BYTES_MAX, WEIGHT_SUM_MAX};
 use crate::tensor::layout::LayoutError;
 
 /// Why a study was refused.
@@ -82,6 +84,7 @@ impl Study {
             return range("study.version", 0, "versions count from 1");
         }
         self.check_texts()?;
+        self.check_researchers()?;
         self.governance.check()?;
         self.check_built()?;
         self.check_data()?;
@@ -115,6 +118,18 @@ impl Study {
                 let have = format!("text with {}", bad.escape_unicode());
                 return range(field, have, "control and direction characters are not accepted");
             }
+        }
+        Ok(())
+    }
+
+    fn check_researchers(&self) -> Result<(), StudyError> {
+        let (field, listed) = ("study.researchers", &self.header.researchers);
+        if listed.len() > RESEARCHERS_MAX {
+            let need = format!("at most {RESEARCHERS_MAX} are accepted");
+            return range(field, format!("a list of {}", listed.len()), &need);
+        }
+        if listed.iter().collect::<BTreeSet<_>>().len() != listed.len() {
+            return range(field, "a list", "a researcher stands there twice");
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config::duration;
-use crate::ids::{SiteId, StudyId};
+use crate::ids::{OperatorId, SiteId, StudyId};
 use crate::time::Millis;
 
 /// `[study]`
@@ -26,6 +26,9 @@ pub struct Header {
     /// Where all of the study's own randomness starts (v0, order of batches).
     #[serde(default)]
     pub seed: u64,
+    /// Researchers who see the study at the coordinator and may propose its next version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub researchers: Vec<OperatorId>,
 }
 
 /// `[aggregation]`: from deltas to the next version.

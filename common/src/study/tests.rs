@@ -1,5 +1,5 @@
 use super::*;
-use crate::limits::CLASSES_MAX;
+use crate::limits::{CLASSES_MAX, RESEARCHERS_MAX};
 use crate::signed::{SecretKey, Signed, SignedError};
 
 const MNIST: &str = r#"
@@ -412,5 +412,26 @@ fn histograms_of_more_classes_than_a_roll_call_holds_are_refused() {
         // What is no model at all is told before its sums are named.
         let error = study(10_000, "auc", objective).unwrap_err();
         assert!(error.contains("to 64 labels are accepted"), "{error}");
+    }
+}
+
+#[test]
+fn researchers_are_listed_once_by_name_and_studies_without_any_are_signed_as_before() {
+    let listed = |names: &str| with("seed = 7", &format!("seed = 7\nresearchers = {names}"));
+    let study = listed("[\"rosa\", \"emmy\"]").unwrap().resolve().unwrap();
+    let text = study.to_text().unwrap();
+    assert!(text.contains("researchers = [\"rosa\", \"emmy\"]"), "{text}");
+    assert_eq!(Study::parse(text.as_bytes()).unwrap(), study);
+    let none = with("", "").unwrap().resolve().unwrap().to_text().unwrap();
+    assert!(!none.contains("researchers"), "{none}");
+    assert_eq!(listed("[]").unwrap().resolve().unwrap().to_text().unwrap(), none);
+    let many: Vec<String> = (0..=RESEARCHERS_MAX).map(|n| format!("r{n}")).collect();
+    for (names, said) in [
+        ("[\"rosa\", \"rosa\"]".to_owned(), "a researcher stands there twice"),
+        ("[\"Rosa L.\"]".to_owned(), "name \"Rosa L.\" is not valid"),
+        (format!("{many:?}"), "at most 64 are accepted"),
+    ] {
+        let error = listed(&names).unwrap_err().to_string();
+        assert!(error.contains(said), "{names}: {error}");
     }
 }

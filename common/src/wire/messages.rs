@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
 use super::frame::{FLAG_MUST_KNOW, Frame};
-use super::reject::Code;
 pub use super::hours::{Published, PublishedHours};
+use super::reject::Code;
 pub use super::roster::RosterOffer;
 pub use super::run_state::RunState;
 pub use super::withdrawal::{Withdrawal, WithdrawalKept};

@@ -1,11 +1,11 @@
-//! Operators' requests, ALPN `consilium-op/1`: one stream a request, one frame up; down come
-//! `Part` frames (a JSON document in pieces) and one `End`. Model files and the log are fetched by
-//! digest on blob streams, as agents do, and the v0 that a study was given is pushed on one.
+//! Requests of operators, auditors and researchers, ALPN `consilium-op/1`: one stream a request, one frame
+//! up; down come `Part` frames (a JSON document in pieces) and one `End`. Model files and the log are
+//! fetched by digest on blob streams, as agents do, and the v0 that a study was given is pushed on one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::enrol::{Approval, Revocation};
-use crate::ids::{Digest, SiteId, StudyId, Version};
+use crate::ids::{Digest, OperatorId, SiteId, StudyId, Version};
 use crate::signed::{Signature, Signed};
 use crate::study::Study;
 
@@ -18,7 +18,7 @@ pub const KIND_END: u16 = 258;
 /// JSON bytes in one `Part`.
 pub const PART_BYTES: usize = 256 << 10;
 
-/// What an operator asks. A variant's position is its number: new ones go last.
+/// What an operator, auditor or researcher asks. A variant's position is its number: new ones go last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// The state of everything, or of one study.
@@ -114,6 +114,20 @@ pub enum Request {
     StudyPlan {
         /// Which study.
         study: StudyId,
+    },
+    /// A researcher's study, for operators to sign and submit.
+    StudyPropose {
+        /// The resolved study, unsigned.
+        text: Vec<u8>,
+    },
+    /// Every open proposal in a line.
+    StudyProposals,
+    /// One open proposal with its text.
+    StudyProposal {
+        /// Of which study.
+        study: StudyId,
+        /// By which researcher; may be absent where only one has proposed it.
+        by: Option<OperatorId>,
     },
 }
 

@@ -36,7 +36,8 @@ pub(super) fn faults(record: &Record, pinned: &Consortium) -> Option<Vec<String>
         | Record::Command(_)
         | Record::Refusal(_)
         | Record::Withdrawal(_)
-        | Record::Retrained(_) => return None,
+        | Record::Retrained(_)
+        | Record::Proposal(_) => return None,
     };
     Some(told.into_iter().collect())
 }
@@ -78,7 +79,8 @@ pub(super) fn sentence(record: &Record) -> Option<String> {
         | Record::Command(_)
         | Record::Refusal(_)
         | Record::Withdrawal(_)
-        | Record::Retrained(_) => return None,
+        | Record::Retrained(_)
+        | Record::Proposal(_) => return None,
     })
 }
 
@@ -103,7 +105,8 @@ pub(super) fn document(record: &Record) -> Option<Value> {
         | Record::Command(_)
         | Record::Refusal(_)
         | Record::Withdrawal(_)
-        | Record::Retrained(_) => return None,
+        | Record::Retrained(_)
+        | Record::Proposal(_) => return None,
     })
 }
 

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use consilium_certs::consortium::Consortium;
 use consilium_certs::roster::Roster;
 use consilium_common::audit::record::{
-    PlanMade, Retrained, RosterSet, RoundEnded, StudySubmitted, TrainingBegun,
+    PlanMade, Proposed, Retrained, RosterSet, RoundEnded, StudySubmitted, TrainingBegun,
 };
 use consilium_common::audit::{Receipt, Record, RollCall};
 use consilium_common::ids::{Digest, StudyId, Version};
 use consilium_common::limits::STUDIES_MAX;
-use consilium_common::signed::{PublicKey, Signed};
+use consilium_common::signed::{Document, PublicKey, Signed};
 use consilium_common::study::Study;
 use consilium_common::update::words::Schema;
 use consilium_io::disk::RecordRef;
@@ -83,6 +83,7 @@ impl<'a> Story<'a> {
             Record::RollCall(ended) => self.roll_call(ended, &record),
             Record::Withdrawal(withdrawn) => self.follow(&withdrawn.study, &record),
             Record::Retrained(retrained) => self.gone_back(retrained, &record),
+            Record::Proposal(proposed) => self.proposed(proposed, &record),
             Record::Command(_) | Record::Refusal(_) => self.verdict.right(Check::Order, 1),
             Record::Invitation(_)
             | Record::EnrolRequest(_)
@@ -209,6 +210,21 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// A proposal: its text is the study that the record names, and it fits what was submitted before. It
+    /// has no consequence, so one that does not fit ends no study's story.
+    fn proposed(&mut self, proposed: &Proposed, record: &Record) {
+        if self.broken.contains(&proposed.study) {
+            return self.verdict.missing(Check::Order, BROKE_OFF);
+        }
+        let mut told = Vec::new();
+        match Study::parse(&proposed.text) {
+            Ok(study) => told.extend(not_as_recorded(&study, proposed)),
+            Err(error) => told.push(format!("a proposal cannot be read: {error}")),
+        }
+        told.extend(self.history.apply(record).err().map(|error| error.to_string()));
+        self.looked(Check::Order, told);
+    }
+
     fn plan(&mut self, plan: &PlanMade, record: &Record) {
         let known = self.known.get(&plan.study).filter(|_| !self.broken.contains(&plan.study));
         if let (Some(known), Some(study)) = (known, self.history.study(&plan.study)) {
@@ -298,4 +314,16 @@ impl<'a> Story<'a> {
             Said::Wrong(what) => self.wrong(Check::Sums, what),
         }
     }
+}
+
+/// What a proposal's record says otherwise than its text.
+fn not_as_recorded(study: &Study, proposed: &Proposed) -> Option<String> {
+    let Proposed { by, study: name, version, .. } = proposed;
+    let (id, own) = (study.id(), study.header.version);
+    if (id, own) != (name, *version) {
+        let told = format!("its text is study {id} version {own}");
+        return Some(format!("a proposal of study {name} version {version}: {told}"));
+    }
+    let lists = study.header.researchers.contains(by);
+    (!lists).then(|| format!("a proposal of study {name} by {by}, whom its text does not list"))
 }

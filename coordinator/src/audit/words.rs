@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use consilium_certs::roster::Roster;
 use consilium_common::audit::record::{
-    Command, PlanMade, Refusal, Retrained, RosterSet, StudyStateSet, StudySubmitted, TrainingBegun,
-    Withdrawn,
+    Command, PlanMade, Proposed, Refusal, Retrained, RosterSet, StudyStateSet, StudySubmitted,
+    TrainingBegun, Withdrawn,
 };
 use consilium_common::audit::withdrawal::in_words;
 use consilium_common::audit::{Outcome, Receipt, Record, RollCall, Status};
-use consilium_common::ids::{SiteId, StudyId};
+use consilium_common::ids::{Digest, SiteId, StudyId};
 use consilium_common::signed::{Document, Signature, Signed};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ pub fn study_of(record: &Record) -> Option<StudyId> {
         Record::RollCall(ended) => Some(ended.signed.parse_unverified().ok()?.study),
         Record::Withdrawal(withdrawn) => Some(withdrawn.study.clone()),
         Record::Retrained(retrained) => Some(retrained.study.clone()),
+        Record::Proposal(proposed) => Some(proposed.study.clone()),
         Record::Roster(_) | Record::Command(_) | Record::Refusal(_) => None,
         Record::Invitation(_)
         | Record::EnrolRequest(_)
@@ -54,6 +55,7 @@ pub fn sentence(record: &Record) -> String {
         Record::RollCall(ended) => read(&ended.signed, roll_call),
         Record::Withdrawal(withdrawn) => withdrawal(withdrawn),
         Record::Retrained(retrained) => going_back(retrained),
+        Record::Proposal(proposed) => proposal(proposed),
         Record::Command(Command { by, command, outcome }) => format!("{by}: {command}: {outcome}"),
         Record::Refusal(Refusal { peer, code, detail }) => format!("{peer}: {code}: {detail}"),
         Record::Invitation(_)
@@ -170,6 +172,10 @@ pub fn document(record: &Record) -> Value {
         Record::StudyState(body) => plain(body),
         Record::Withdrawal(body) => plain(body),
         Record::Retrained(body) => plain(body),
+        Record::Proposal(Proposed { by, study, version, text, at }) => json!({
+            "by": by, "study": study, "version": version, "at": at, "digest": Digest::of(text),
+            "text": String::from_utf8_lossy(text),
+        }),
         Record::Plan(body) => plain(body),
         Record::Training(body) => plain(body),
         Record::Command(body) => plain(body),
@@ -193,6 +199,11 @@ fn withdrawal(Withdrawn { site, study, versions, remedy, .. }: &Withdrawn) -> St
 fn going_back(Retrained { study, from, version, model, by }: &Retrained) -> String {
     let model = model.short();
     format!("{study} goes on from {from}, which is {version} now (model {model}), by {by}")
+}
+
+fn proposal(Proposed { by, study, version, text, .. }: &Proposed) -> String {
+    let digest = Digest::of(text);
+    format!("researcher {by} proposed study {study} version {version} ({digest}), signed by nobody")
 }
 
 fn plain(body: &impl Serialize) -> Value {

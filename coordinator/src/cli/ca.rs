@@ -83,6 +83,11 @@ enum Whom {
         /// The auditor's name.
         name: OperatorId,
     },
+    /// Somebody who proposes studies, and sees those that list them under `researchers`.
+    Researcher {
+        /// The researcher's name.
+        name: OperatorId,
+    },
     /// The coordinator.
     Coordinator {
         /// A DNS name or IP address under which it is reached; several are possible. None: those of its last
@@ -195,6 +200,7 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
         Whom::Site { name } => ca.issue_site(name, length(MACHINE_LENGTH), now),
         Whom::Operator { name } => ca.issue_operator(name, length(PERSON_LENGTH), now),
         Whom::Auditor { name } => ca.issue_auditor(name, length(PERSON_LENGTH), now),
+        Whom::Researcher { name } => ca.issue_researcher(name, length(PERSON_LENGTH), now),
         Whom::Coordinator { hosts } => ca.issue_coordinator(hosts, length(MACHINE_LENGTH), now),
     };
     let issued = issued.map_err(Failure::failed)?;
@@ -221,6 +227,7 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
              consortium.toml to the coordinator and the sites"
         }
         Whom::Auditor { .. } => "next: bring this folder to the auditor; it holds secrets",
+        Whom::Researcher { .. } => "next: bring this folder to the researcher; it holds secrets",
     });
     if ca.roster().version() != roster_before {
         output::line(format_args!(

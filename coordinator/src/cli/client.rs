@@ -47,7 +47,8 @@ impl Client {
         let identity = &credentials.identity;
         if let Role::Site(_) | Role::Coordinator = identity.role {
             return Err(Failure::usage(format!(
-                "{} is the bundle of {identity}: this command needs an operator's or an auditor's",
+                "{} is the bundle of {identity}: this command needs that of an operator, an auditor or a \
+                 researcher",
                 connection.identity.display()
             )));
         }

@@ -8,6 +8,7 @@ mod exit;
 mod model;
 pub mod output;
 mod plan;
+mod proposals;
 mod report;
 mod roster;
 mod rotation;
@@ -65,7 +66,7 @@ enum Command {
     /// Look at and sign the list of hospitals that take part.
     #[command(subcommand)]
     Roster(roster::RosterCommand),
-    /// Sign, submit, run and look at studies.
+    /// Propose, sign, submit, run and look at studies.
     #[command(subcommand)]
     Study(study::StudyCommand),
     /// Look at and export models.
@@ -86,7 +87,7 @@ pub struct Connection {
     /// The coordinator, as HOST:PORT.
     #[arg(long, env = "CONSILIUM_COORDINATOR", value_name = "HOST:PORT")]
     pub coordinator: String,
-    /// The operator's or auditor's bundle folder, from `consilium ca issue`.
+    /// The bundle folder of the operator, auditor or researcher, from `consilium ca issue`.
     #[arg(long, env = "CONSILIUM_IDENTITY", value_name = "DIR")]
     pub identity: PathBuf,
 }
@@ -151,6 +152,7 @@ mod tests {
             vec!["serve", "--config", "consilium.toml"],
             vec!["ca", "init", "ca", "--consortium", "thorax"],
             vec!["ca", "issue", "--ca", "ca", "site", "st-mary", "--out", "bundle"],
+            vec!["ca", "issue", "--ca", "ca", "researcher", "rosa"],
             vec!["ca", "issue", "--ca", "ca", "coordinator", "--host", "localhost"],
             vec!["ca", "rotate", "--ca", "ca", "--root", "/mnt/root", "--overlap", "0s", "--again"],
             vec!["ca", "roster", "sign", "--ca", "ca", "--key", "operator.key"],
@@ -167,6 +169,9 @@ mod tests {
             vec!["study", "submit", "demo.study.toml", "--start", "m.safetensors"],
             vec!["study", "start", "demo", "--json"],
             vec!["study", "list"],
+            vec!["study", "propose", "demo.toml", "--start", "m.safetensors"],
+            vec!["study", "proposals", "--json"],
+            vec!["study", "proposals", "demo", "--by", "rosa", "--out", "demo.study.toml"],
             vec!["status", "--watch"],
             vec!["status", "demo", "--json"],
             vec!["model", "list", "demo"],

@@ -134,7 +134,10 @@ fn of_unknown(asked: &PlanDocument, planned: &Planned, if_open: &Outlook) -> Str
     if possible == known {
         return format!("{counted}; that they are open would change nothing");
     }
-    format!("{counted}; if they are open at any time, rounds can begin in {}", output::span(possible))
+    format!(
+        "{counted}; if they are open at any time, rounds can begin in {}",
+        output::span(possible)
+    )
 }
 
 /// Who has no time in common.

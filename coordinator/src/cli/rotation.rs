@@ -68,8 +68,8 @@ fn tell(rotated: &Rotated) {
          certificate and has every connected site renew its own; a site that is away renews when it is back"
             .to_owned(),
         format!(
-            "operators and auditors get theirs by hand before {end}: `consilium ca issue operator NAME`, \
-             `consilium ca issue auditor NAME`"
+            "operators, auditors and researchers get theirs by hand before {end}: `consilium ca issue \
+             operator NAME`, `consilium ca issue auditor NAME`, `consilium ca issue researcher NAME`"
         ),
         "a copy of this folder elsewhere still has the issuing CA before: replace its issuing/ by this one"
             .to_owned(),

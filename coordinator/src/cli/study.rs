@@ -1,4 +1,4 @@
-//! `consilium study`: sign, submit, run and look at studies.
+//! `consilium study`: sign, submit, run and look at studies. Proposing them is in [`super::proposals`].
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::client::Client;
 use super::output::{self, Format};
+use super::proposals::{self, ProposalsArgs, ProposeArgs};
 use super::{Connection, Failure, model, status};
 use crate::document::{
     CommandDocument, InitialDocument, RetrainDocument, StudyLine, StudyListDocument,
@@ -83,6 +84,10 @@ pub(super) enum StudyCommand {
     },
     /// One study with its text and last rounds.
     Show(OneStudy),
+    /// Propose a study to the operators, as a researcher whom it lists under `researchers`.
+    Propose(ProposeArgs),
+    /// The studies that researchers propose and nobody has submitted yet, or the text of one.
+    Proposals(ProposalsArgs),
 }
 
 /// `consilium study sign`
@@ -139,6 +144,8 @@ pub(super) fn run(command: StudyCommand) -> Result<(), Failure> {
             let document: StudyShowDocument = ask(&one.connection, &request)?;
             output::show(one.format, &document, study_text)
         }
+        StudyCommand::Propose(args) => proposals::propose(&args),
+        StudyCommand::Proposals(args) => proposals::proposals(&args),
     }
 }
 
@@ -225,7 +232,7 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
 }
 
 /// Fills in the digests: of the seeded v0, or of the one in the file.
-fn resolve(study: Study, start: Option<&Path>) -> Result<Study, Failure> {
+pub(super) fn resolve(study: Study, start: Option<&Path>) -> Result<Study, Failure> {
     let Some(file) = start else {
         return study.resolve().map_err(Failure::refused);
     };

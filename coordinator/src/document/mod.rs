@@ -1,9 +1,10 @@
-//! The JSON documents that the coordinator answers operators with. Field names are stable: scripts
-//! and dashboards read them.
+//! The JSON documents that the coordinator answers operators, auditors and researchers with. Field names
+//! are stable: scripts and dashboards read them.
 //!
-//! `server/answers` and `server/member_requests` fill them, `cli` prints them as tables or hands them on with `--json`.
+//! `server/answers`, `member_requests` and `proposals` fill them, `cli` prints them as tables or hands them on with `--json`.
 
 mod members;
+mod proposals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ pub use members::{
     ApplicantLine, InvitationLine, InviteDocument, MembersDocument, ProposalDocument,
     RevocationLine, RevokeDocument, RosterSignDocument, SiteLine,
 };
+pub use proposals::{StudyProposalDocument, StudyProposalLine, StudyProposalsDocument};
 
 /// Answer to `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

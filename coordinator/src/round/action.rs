@@ -143,7 +143,8 @@ impl Action {
                 | Record::Revocation(_)
                 | Record::RosterSignature(_)
                 | Record::Withdrawal(_)
-                | Record::Retrained(_) => "persist-other",
+                | Record::Retrained(_)
+                | Record::Proposal(_) => "persist-other",
             },
             Self::Send { message, .. } => match **message {
                 Message::Plan(_) => "send-plan",

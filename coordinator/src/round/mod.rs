@@ -39,7 +39,7 @@
 //! `open_round`, `site`: what is known of the round and its sites. `cohort`: the rule and back-off.
 //! `affected`: versions that withdrawals concern. `lineage`: which version each is built on.
 //! `controls`: what SCAFFOLD's state is made of. `roll_call`: building it. `resume`: from the log back into a round; [`history`]: from records to
-//! [`Setup`]. [`status`]: what screens show. `outbox`: actions on their way.
+//! [`Setup`], and which proposals are open. [`status`]: what screens show. `outbox`: actions on their way.
 
 mod action;
 mod affected;

@@ -12,8 +12,8 @@ use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::limits::{HEARTBEAT_INTERVAL, TEXT_BYTES_MAX};
 use consilium_common::wire::frame::Frame;
 use consilium_common::wire::messages::{
-    Answer, Heartbeat, LogHead, Message, Published, Refusal, RenewCertificate, StudyAnswer, Welcome,
-    Withdrawal, WithdrawalKept,
+    Answer, Heartbeat, LogHead, Message, Published, Refusal, RenewCertificate, StudyAnswer,
+    Welcome, Withdrawal, WithdrawalKept,
 };
 use consilium_common::wire::reject::Code;
 use consilium_io::net::{Carrier, FrameReader, FrameWriter, FramesError};

@@ -1,4 +1,4 @@
-//! What operators are told, gathered from where it is.
+//! What operators, auditors and researchers are told of the studies that they see, gathered from where it is.
 
 use consilium_common::audit::Outcome;
 use consilium_common::ids::{SiteId, StudyId, Version};
@@ -8,23 +8,31 @@ use consilium_common::wire::messages::{Answer, RunState};
 use consilium_common::wire::reject::Code;
 
 use super::operator_session::Fault;
+use super::roles::Sight;
 use super::{PROGRAM, Server};
 use crate::conduct::Term;
 use crate::document::{
     BestStatus, CoordinatorStatus, ModelListDocument, ModelShowDocument, PlanDocument, PlanSite,
-    QuarantinedSite,
-    ReportDocument, SiteStatus, StatusDocument, StudyLine, StudyListDocument, StudyShowDocument,
-    StudyStatus, VersionStatus,
+    QuarantinedSite, ReportDocument, SiteStatus, StatusDocument, StudyLine, StudyListDocument,
+    StudyShowDocument, StudyStatus, VersionStatus,
 };
 use crate::driver::{Event, Handle};
 use crate::limits::ROUNDS_SHOWN_MAX;
 use crate::round;
 use crate::round::status::PhaseName;
 
-pub(super) fn find(server: &Server, study: &StudyId) -> Result<Handle, Fault> {
-    server.studies.get(study).ok_or_else(|| {
+/// The studies that are seen.
+fn seen(server: &Server, sight: &Sight) -> Vec<Handle> {
+    let all = server.studies.all().into_iter();
+    all.filter(|study| sight.sees(study.study())).collect()
+}
+
+/// A study that is seen. One that is not is answered as one that is not there.
+pub(super) fn find(server: &Server, sight: &Sight, study: &StudyId) -> Result<Handle, Fault> {
+    let found = server.studies.get(study).filter(|found| sight.sees(found.study()));
+    found.ok_or_else(|| {
         let known: Vec<String> =
-            server.studies.all().iter().map(|study| study.id().to_string()).collect();
+            seen(server, sight).iter().map(|study| study.id().to_string()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Fault::refused(format!("there is no study {study} here (known: {known})"))
     })
@@ -32,21 +40,27 @@ pub(super) fn find(server: &Server, study: &StudyId) -> Result<Handle, Fault> {
 
 pub(super) async fn status(
     server: &Server,
+    sight: &Sight,
     study: Option<&StudyId>,
 ) -> Result<StatusDocument, Fault> {
     let handles = match study {
-        Some(study) => vec![find(server, study)?],
-        None => server.studies.all(),
+        Some(study) => vec![find(server, sight, study)?],
+        None => seen(server, sight),
     };
     let mut studies = Vec::with_capacity(handles.len());
     for handle in handles {
         studies.push(study_status(server, &handle).await?);
     }
-    Ok(StatusDocument { coordinator: coordinator(server), studies })
+    Ok(StatusDocument { coordinator: coordinator(server, sight), studies })
 }
 
-fn coordinator(server: &Server) -> CoordinatorStatus {
+fn coordinator(server: &Server, sight: &Sight) -> CoordinatorStatus {
     let (wall, members) = (server.clock.wall(), server.membership.members());
+    let quarantined = match sight {
+        Sight::All => server.sites.guard().terms().into_iter().map(quarantined).collect(),
+        // What a site did is for those who run the consortium; each own study shows its sites' state.
+        Sight::Own(_) => Vec::new(),
+    };
     CoordinatorStatus {
         program: PROGRAM.to_owned(),
         address: server.address.to_string(),
@@ -58,7 +72,7 @@ fn coordinator(server: &Server) -> CoordinatorStatus {
         roster_version: members.roster().version(),
         connected: server.sites.connected(),
         certificate: server.certificate.words(),
-        quarantined: server.sites.guard().terms().into_iter().map(quarantined).collect(),
+        quarantined,
     }
 }
 
@@ -174,7 +188,7 @@ fn site_phase_word(phase: consilium_common::wire::messages::SitePhase) -> &'stat
     }
 }
 
-pub(super) fn study_list(server: &Server) -> StudyListDocument {
+pub(super) fn study_list(server: &Server, sight: &Sight) -> StudyListDocument {
     let line = |handle: &Handle| {
         let (study, view) = (handle.study(), handle.view());
         StudyLine {
@@ -187,14 +201,15 @@ pub(super) fn study_list(server: &Server) -> StudyListDocument {
             purpose: study.header.purpose.clone(),
         }
     };
-    StudyListDocument { studies: server.studies.all().iter().map(line).collect() }
+    StudyListDocument { studies: seen(server, sight).iter().map(line).collect() }
 }
 
 pub(super) async fn study_show(
     server: &Server,
+    sight: &Sight,
     study: &StudyId,
 ) -> Result<StudyShowDocument, Fault> {
-    let handle = find(server, study)?;
+    let handle = find(server, sight, study)?;
     let signatures = &handle.offer().signatures;
     Ok(StudyShowDocument {
         status: study_status(server, &handle).await?,
@@ -205,7 +220,7 @@ pub(super) async fn study_show(
 
 /// Who takes plans on, and when, of all that may take part.
 pub(super) fn plan(server: &Server, study: &StudyId) -> Result<PlanDocument, Fault> {
-    let handle = find(server, study)?;
+    let handle = find(server, &Sight::All, study)?;
     let cohort = &handle.study().cohort;
     let site = |site: SiteId| {
         let contact = server.sites.contact(&site).unwrap_or_default();
@@ -231,9 +246,13 @@ async fn study_text(server: &Server, handle: &Handle) -> Result<String, Fault> {
     String::from_utf8(submitted.signed.bytes).map_err(Fault::failed)
 }
 
-pub(super) async fn report(server: &Server, study: &StudyId) -> Result<ReportDocument, Fault> {
-    let shown = study_show(server, study).await?;
-    let handle = find(server, study)?;
+pub(super) async fn report(
+    server: &Server,
+    sight: &Sight,
+    study: &StudyId,
+) -> Result<ReportDocument, Fault> {
+    let shown = study_show(server, sight, study).await?;
+    let handle = find(server, sight, study)?;
     let view = handle.view();
     Ok(ReportDocument {
         consortium: server.consortium.name.to_string(),
@@ -246,9 +265,10 @@ pub(super) async fn report(server: &Server, study: &StudyId) -> Result<ReportDoc
 
 pub(super) async fn model_list(
     server: &Server,
+    sight: &Sight,
     study: &StudyId,
 ) -> Result<ModelListDocument, Fault> {
-    let handle = find(server, study)?;
+    let handle = find(server, sight, study)?;
     let asked = handle.ask(|answer| Event::Status { answer }).await;
     let best = asked.map_err(Fault::failed)?.best.map(|best| best.version);
     let versions = handle.view().summary.versions().cloned().collect();
@@ -257,21 +277,25 @@ pub(super) async fn model_list(
 
 pub(super) async fn model_show(
     server: &Server,
+    sight: &Sight,
     study: &StudyId,
     version: Option<Version>,
 ) -> Result<ModelShowDocument, Fault> {
-    let handle = find(server, study)?;
+    let handle = find(server, sight, study)?;
     let head = handle.view().summary.head();
     let version = version.unwrap_or(head.version);
     let found = version_status(server, &handle, version).await?;
-    let unknown = || {
+    let found = found.ok_or_else(|| {
         let newest = head.version;
         Fault::refused(format!("study {study} has no version {version}: its newest is {newest}"))
-    };
+    })?;
+    if let Sight::Own(name) = sight {
+        server.researchers.show(name, study, found.model);
+    }
     let layout = handle.study().layout().map_err(Fault::failed)?;
     Ok(ModelShowDocument {
         study: study.clone(),
-        version: found.ok_or_else(unknown)?,
+        version: found,
         study_digest: handle.digest(),
         layout: layout.digest(),
         bytes: model_bytes_len(&layout),

@@ -1,5 +1,5 @@
 //! Fetches by digest: models and study texts, to sites and operators; the log and retained updates, to
-//! operators and auditors.
+//! operators and auditors. What researchers may fetch is decided before ([`super::researchers`]).
 
 use consilium_common::ids::{Digest, Round, SiteId};
 use consilium_common::wire::reject::Code;

@@ -55,17 +55,17 @@ pub(super) fn document(server: &Server) -> Result<MembersDocument, Fault> {
     })
 }
 
-/// A command: only an operator's is heard.
+/// A command, and its words for the log: only an operator's is heard.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends these four")]
 pub(super) async fn command(
     server: &Server,
     identity: &Identity,
     request: Request,
+    words: String,
 ) -> Result<Vec<u8>, Fault> {
     let membership = &server.membership;
     match request {
         Request::SiteInvite { site, token } => {
-            let words = format!("site invite {site}");
             let done = async {
                 let by = commander(identity)?;
                 let until = membership.invite(&site, token, &by).await.map_err(fault)?;
@@ -74,7 +74,6 @@ pub(super) async fn command(
             noted(server, identity, words, done.await).await
         }
         Request::SiteApprove { signed } => {
-            let words = format!("site approve: {}", signed.digest());
             let done = async {
                 let by = commander(identity)?;
                 membership.approve(&signed, &by).await.map_err(fault)
@@ -82,7 +81,6 @@ pub(super) async fn command(
             noted(server, identity, words, done.await).await
         }
         Request::SiteRevoke { signed } => {
-            let words = format!("site revoke: {}", signed.digest());
             let done = async {
                 let by = commander(identity)?;
                 let ca = membership.revoke(&signed, &by).await.map_err(fault)?;
@@ -91,7 +89,6 @@ pub(super) async fn command(
             noted(server, identity, words, done.await).await
         }
         Request::RosterSign { text, signature } => {
-            let words = format!("roster sign: {}", consilium_common::ids::Digest::of(&text));
             let done = async {
                 let by = commander(identity)?;
                 let in_force = membership.sign(&text, &signature, &by).await.map_err(fault)?;

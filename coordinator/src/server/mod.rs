@@ -4,7 +4,8 @@
 //!   QUIC ─► accept ─┬─► enrol_session ───────────────► membership (who belongs)
 //!                   ├─► greeting ─► agent_session ─┬─ control frames ─► drivers (one a study)
 //!                   │                     blobs ───┴─► intake (updates) · distribute (models)
-//!                   └─► operator_session ── requests ─────► studies · answers · member_requests
+//!                   └─► operator_session ── requests ─────► studies · answers · member_requests · proposals
+//!                          roles: who may ask what     researchers: what is kept in mind of them
 //!   drivers ─► sites ─► agent_session ─► the site
 //!   exports: the log, for operator_session and its fetches
 //!   all of them ─► guard ─► conduct: rates, quarantine, rationed addresses
@@ -25,7 +26,10 @@ mod intake;
 mod member_requests;
 mod operator_session;
 mod pace;
+mod proposals;
 mod refusals;
+mod researchers;
+mod roles;
 pub mod sites;
 
 use std::net::SocketAddr;
@@ -41,6 +45,7 @@ use crate::store::{Blobs, Store};
 use crate::studies::Studies;
 use exports::Exports;
 use refusals::Refusals;
+use researchers::Researchers;
 use sites::Sites;
 
 /// Program and version, as told to peers.
@@ -79,6 +84,7 @@ pub struct Server {
     pub consortium_text: String,
     refusals: Refusals,
     exports: Exports,
+    researchers: Researchers,
 }
 
 /// What a server is made of.
@@ -121,6 +127,7 @@ impl Server {
             consortium_text: parts.consortium_text,
             refusals: Refusals::default(),
             exports: Exports::default(),
+            researchers: Researchers::default(),
         }
     }
 }

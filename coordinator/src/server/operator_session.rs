@@ -1,5 +1,6 @@
-//! One operator's or auditor's connection: requests, each on its own stream, and fetches of models.
-//! Every command that changes something is a record of the log, done or refused.
+//! One operator's, auditor's or researcher's connection: requests, each on its own stream, and fetches of
+//! models. Every command that changes something is a record of the log, done or refused; who may ask what
+//! says [`roles`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, answers, distribute, expiry, exports, member_requests, sites};
+use super::roles::{self, Sight};
+use super::{
+    Server, answers, distribute, expiry, exports, member_requests, proposals, researchers, sites,
+};
 use crate::document::{CommandDocument, RetrainDocument};
 use crate::driver::{Event, Handle};
 use crate::limits::{HELLO_WAIT_MAX, OPERATOR_REQUESTS_MAX, OPERATOR_STREAMS, TRANSFER_IDLE_MAX};
@@ -95,6 +99,13 @@ pub(super) async fn run(
 async fn blob(server: &Server, identity: &Identity, stream: Stream) {
     match transfer::receive(stream, TRANSFER_IDLE_MAX).await {
         Ok(Incoming::Fetch(fetch)) => {
+            let sight = roles::sight(identity);
+            let may =
+                sight.is_some_and(|sight| researchers::may_fetch(server, &sight, fetch.digest));
+            if !may {
+                tracing::info!(peer = %identity, digest = ?fetch.digest, "not theirs to fetch");
+                return fetch.refuse(Refusal::Missing).await;
+            }
             // Nothing is held against operators.
             let _served = distribute::serve(server, None, fetch).await;
         }
@@ -170,17 +181,21 @@ async fn reply(
 }
 
 async fn handle(server: &Server, identity: &Identity, request: Request) -> Result<Vec<u8>, Fault> {
+    let words = roles::words(&request);
+    let sight = match roles::admit(identity, &request) {
+        Ok(sight) => sight,
+        Err(why) => return Err(not_theirs(server, identity, words, why).await),
+    };
     match request {
-        Request::Status { study } => json(&answers::status(server, study.as_ref()).await?),
-        Request::StudyList => json(&answers::study_list(server)),
-        Request::StudyShow { study } => json(&answers::study_show(server, &study).await?),
-        Request::Report { study } => json(&answers::report(server, &study).await?),
-        Request::ModelList { study } => json(&answers::model_list(server, &study).await?),
+        Request::Status { study } => json(&answers::status(server, &sight, study.as_ref()).await?),
+        Request::StudyList => json(&answers::study_list(server, &sight)),
+        Request::StudyShow { study } => json(&answers::study_show(server, &sight, &study).await?),
+        Request::Report { study } => json(&answers::report(server, &sight, &study).await?),
+        Request::ModelList { study } => json(&answers::model_list(server, &sight, &study).await?),
         Request::ModelShow { study, version } => {
-            json(&answers::model_show(server, &study, version).await?)
+            json(&answers::model_show(server, &sight, &study, version).await?)
         }
         Request::StudySubmit { signed } => {
-            let words = format!("study submit {}", signed.digest());
             let outcome = submit(server, identity, signed).await;
             // A study that was submitted before may run already.
             let state = outcome.as_ref().map_or(RunState::Submitted, |study| study.view().state);
@@ -195,27 +210,55 @@ async fn handle(server: &Server, identity: &Identity, request: Request) -> Resul
         request @ (Request::SiteInvite { .. }
         | Request::SiteApprove { .. }
         | Request::SiteRevoke { .. }
-        | Request::RosterSign { .. }) => member_requests::command(server, identity, request).await,
+        | Request::RosterSign { .. }) => {
+            member_requests::command(server, identity, request, words).await
+        }
         Request::AuditExport => {
             let exported = exports::export(server).await?;
             tracing::info!(by = %identity, bytes = exported.bytes, "the log is exported");
             json(&exported)
         }
-        Request::StudyStart { study } => order(server, identity, study, Command::Start).await,
-        Request::StudyPause { study } => order(server, identity, study, Command::Pause).await,
-        Request::StudyStop { study } => order(server, identity, study, Command::Stop).await,
         Request::StudyPlan { study } => json(&answers::plan(server, &study)?),
-        Request::StudyRetrain { study, from } => retrain(server, identity, study, from).await,
+        Request::StudyRetrain { study, from } => {
+            retrain(server, identity, words, study, from).await
+        }
+        Request::StudyStart { study } => {
+            order(server, identity, words, study, Command::Start).await
+        }
+        Request::StudyPause { study } => {
+            order(server, identity, words, study, Command::Pause).await
+        }
+        Request::StudyStop { study } => order(server, identity, words, study, Command::Stop).await,
+        Request::StudyPropose { text } => {
+            proposals::propose(server, identity, &sight, words, text).await
+        }
+        Request::StudyProposals => json(&proposals::list(server, &sight)),
+        Request::StudyProposal { study, by } => {
+            json(&proposals::show(server, &sight, &study, by.as_ref())?)
+        }
     }
 }
 
-/// Who commands; auditors and others do not.
+/// What somebody hears whose role may not ask this. It stands in the log as a refused command.
+async fn not_theirs(server: &Server, identity: &Identity, words: String, why: String) -> Fault {
+    let refused = Fault::Refused(why);
+    if let Role::Researcher(name) = &identity.role
+        && !server.researchers.may_write(name, server.clock.now())
+    {
+        tracing::warn!(by = %identity, words, "refused, and not recorded: too many in a short time");
+        return refused;
+    }
+    let noted = note(server, identity, words, Err(&refused)).await;
+    noted.err().unwrap_or(refused)
+}
+
+/// The operator in whose name something is done; [`roles`] lets no other role come so far.
 pub(super) fn commander(identity: &Identity) -> Result<String, Fault> {
     match &identity.role {
         Role::Operator(name) => Ok(name.to_string()),
-        Role::Site(_) | Role::Auditor(_) | Role::Coordinator => Err(Fault::Refused(format!(
-            "{identity} may look and not command: an operator's bundle is needed"
-        ))),
+        Role::Site(_) | Role::Auditor(_) | Role::Researcher(_) | Role::Coordinator => {
+            Err(Fault::Refused(format!("{identity} is no operator")))
+        }
     }
 }
 
@@ -229,7 +272,7 @@ async fn submit(
     submitted.map_err(submit_fault)
 }
 
-fn submit_fault(error: SubmitError) -> Fault {
+pub(super) fn submit_fault(error: SubmitError) -> Fault {
     if error.is_refusal() { Fault::refused(error) } else { Fault::failed(error) }
 }
 
@@ -237,35 +280,37 @@ fn submit_fault(error: SubmitError) -> Fault {
 async fn order(
     server: &Server,
     identity: &Identity,
+    words: String,
     study: StudyId,
     command: Command,
 ) -> Result<Vec<u8>, Fault> {
-    let (verb, state) = match command {
-        Command::Start => ("start", RunState::Running),
-        Command::Pause => ("pause", RunState::Paused),
-        Command::Stop => ("stop", RunState::Stopped),
+    let state = match command {
+        Command::Start => RunState::Running,
+        Command::Pause => RunState::Paused,
+        Command::Stop => RunState::Stopped,
     };
     let outcome = async {
         let by = commander(identity)?;
-        let handle = answers::find(server, &study)?;
+        let handle = answers::find(server, &Sight::All, &study)?;
         let taken = handle.ask(|answer| Event::Command { command, by, answer }).await;
         taken.map_err(Fault::failed)?.map_err(Fault::refused)?;
         Ok(handle)
     };
     let outcome = outcome.await;
-    changed(server, identity, format!("study {verb} {study}"), outcome, state).await
+    changed(server, identity, words, outcome, state).await
 }
 
 /// Training goes on from an earlier version.
 async fn retrain(
     server: &Server,
     identity: &Identity,
+    words: String,
     study: StudyId,
     from: Version,
 ) -> Result<Vec<u8>, Fault> {
     let outcome = async {
         let by = commander(identity)?;
-        answers::find(server, &study)?;
+        answers::find(server, &Sight::All, &study)?;
         let gone_back = server.studies.retrain(&study, from, &by).await;
         gone_back.map_err(|error| match error.is_refusal() {
             true => Fault::refused(error),
@@ -273,7 +318,6 @@ async fn retrain(
         })
     };
     let outcome = outcome.await;
-    let words = format!("study retrain {study} --from {from}");
     note(server, identity, words, outcome.as_ref().map(drop)).await?;
     let Retrained { study, from, version, model, .. } = outcome?;
     json(&RetrainDocument { study, from, version, model, state: RunState::Paused })

@@ -97,6 +97,7 @@ pub(super) fn keys_of(record: &Record) -> Vec<Key> {
         | Record::Revocation(_)
         | Record::RosterSignature(_)
         | Record::Withdrawal(_)
-        | Record::Retrained(_) => Vec::new(),
+        | Record::Retrained(_)
+        | Record::Proposal(_) => Vec::new(),
     }
 }

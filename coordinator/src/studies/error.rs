@@ -1,6 +1,7 @@
 //! Why a study was not taken.
 
-use consilium_common::ids::{Digest, StudyId};
+use consilium_common::ids::{Digest, OperatorId, StudyId};
+use consilium_common::limits::STUDY_BYTES_MAX;
 use consilium_common::signed::SignedError;
 use consilium_common::study::StudyError;
 use consilium_io::disk::BlobError;
@@ -35,6 +36,19 @@ pub enum SubmitError {
     /// It was given none.
     #[error("study {0} was signed without `--start`: its v0 follows from its seed")]
     NotGiven(StudyId),
+    /// A proposal longer than any study.
+    #[error("the study is refused: it has {0} bytes, at most {STUDY_BYTES_MAX} are accepted")]
+    TooLong(usize),
+    /// A proposal that its researcher could not see once it was submitted.
+    #[error(
+        "the study is refused: {study} does not list {by}: write {by} into `researchers` of its [study] section"
+    )]
+    NotListed {
+        /// Which study.
+        study: StudyId,
+        /// Who proposed it.
+        by: OperatorId,
+    },
     /// It does not fit what is here.
     #[error("the study is refused: {0}")]
     History(#[from] HistoryError),
@@ -58,6 +72,8 @@ impl SubmitError {
             | Self::Study(_)
             | Self::Initial { .. }
             | Self::NotGiven(_)
+            | Self::TooLong(_)
+            | Self::NotListed { .. }
             | Self::History(_) => true,
             Self::Given(error) => error.is_refusal(),
             Self::Blob(_) | Self::Store(_) | Self::Died(_) => false,

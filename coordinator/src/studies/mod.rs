@@ -2,6 +2,7 @@
 //! an operator submits one, found by name, by digest, or by the base that they serve.
 
 mod error;
+mod proposals;
 mod retrain;
 mod withdrawals;
 
@@ -282,17 +283,7 @@ impl Studies {
     }
 
     async fn keep_seeded(&self, study: &Study, is_new: bool) -> Result<(), SubmitError> {
-        let spec = study.clone();
-        let made = tokio::task::spawn_blocking(move || spec.initial_model());
-        let model = made.await??;
-        let need = Digest::of(&model);
-        match study.initial {
-            Some(initial) if initial.model == need => {}
-            other => {
-                let have = other.map_or(Digest([0; 32]), |initial| initial.model);
-                return Err(SubmitError::Initial { have, need });
-            }
-        }
+        let model = seeded(study).await?;
         if is_new {
             self.common.blobs.put(model).await?;
         }
@@ -358,6 +349,21 @@ impl Studies {
             && let Err(error) = task.await
         {
             tracing::warn!(study = %id, %error, "the driver of the earlier version died");
+        }
+    }
+}
+
+/// The v0 that follows from the study's spec, which must be the one that it names.
+async fn seeded(study: &Study) -> Result<Vec<u8>, SubmitError> {
+    let spec = study.clone();
+    let made = tokio::task::spawn_blocking(move || spec.initial_model());
+    let model = made.await??;
+    let need = Digest::of(&model);
+    match study.initial {
+        Some(initial) if initial.model == need => Ok(model),
+        other => {
+            let have = other.map_or(Digest([0; 32]), |initial| initial.model);
+            Err(SubmitError::Initial { have, need })
         }
     }
 }

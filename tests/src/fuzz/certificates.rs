@@ -240,6 +240,7 @@ pub(super) fn all_names() -> Vec<Vec<u8>> {
         "consilium://thorax/site/st-mary",
         "consilium://thorax/operator/ada",
         "consilium://thorax/auditor/grace",
+        "consilium://thorax/researcher/rosa",
         "consilium://thorax/coordinator",
         "fl.example:443",
         "[::1]:4433",

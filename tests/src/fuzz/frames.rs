@@ -155,6 +155,9 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         Request::AuditExport,
         Request::StudyPlan { study: study() },
         Request::StudyRetrain { study: study(), from: consilium_common::ids::Version(2) },
+        Request::StudyPropose { text: documents::signed_study().bytes },
+        Request::StudyProposals,
+        Request::StudyProposal { study: study(), by: "rosa".parse().ok() },
     ];
     let ends =
         [End::Done, End::Refused { message: "no".into() }, End::Failed { message: "x".into() }];

@@ -69,7 +69,8 @@ impl History {
                     | Record::Certificate(_)
                     | Record::Revocation(_)
                     | Record::RosterSignature(_)
-                    | Record::Retrained(_),
+                    | Record::Retrained(_)
+                    | Record::Proposal(_),
                 )
                 | None => {}
             }

@@ -4,10 +4,13 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "all records but those that are changed")]
 
-use consilium_common::audit::record::{PlanMade, ReceiptGiven, Retrained, RosterSet, RoundEnded};
+use consilium_common::audit::record::{
+    PlanMade, Proposed, ReceiptGiven, Retrained, RosterSet, RoundEnded,
+};
 use consilium_common::audit::{Outcome, Receipt, RollCall, Status};
 use consilium_common::ids::{Digest, Round, SiteId, Version};
-use consilium_common::time::Millis;
+use consilium_common::study::Study;
+use consilium_common::time::{Millis, WallMillis};
 use consilium_common::wire::reject::Code;
 
 use super::*;
@@ -257,4 +260,35 @@ fn a_record_that_does_not_fit_is_told_once_and_the_rest_of_its_study_is_not_judg
     let verdict = signed_again(&made, &records);
     assert_eq!(verdict.faults().len(), 2, "{:#?}", verdict.faults());
     assert!(verdict.count(Check::Order).missing.values().sum::<u64>() > 5);
+}
+
+/// A proposal of `study` by rosa at the end of a true history, changed.
+fn proposal(study: &str, change: impl Fn(&mut Proposed)) -> Vec<String> {
+    let made = made(&SMALL);
+    let draft = format!(
+        "[study]\nname = \"{study}\"\nresearchers = [\"rosa\"]\n[model]\nfamily = \"synthetic\"\n\
+         parameters = 4\n[aggregation]\nclip_norm = 1.0\n[privacy]\nmode = \"inspectable\"\n"
+    );
+    let resolved = Study::read(&draft, "draft").unwrap().resolve().unwrap();
+    let mut proposed = Proposed {
+        by: "rosa".parse().unwrap(),
+        study: study.parse().unwrap(),
+        version: 1,
+        text: resolved.to_text().unwrap().into_bytes(),
+        at: WallMillis(1),
+    };
+    change(&mut proposed);
+    let records = [made.records.clone(), vec![Record::Proposal(proposed)]].concat();
+    texts(&signed_again(&made, &records))
+}
+
+#[test]
+fn proposals_that_were_made_up_are_found_and_true_ones_are_sound() {
+    assert_eq!(proposal("idea", |_| ()), [""; 0]);
+    let other = proposal("idea", |proposed| proposed.version = 2);
+    assert_told(&other, "a proposal of study idea version 2: its text is study idea version 1");
+    let emmy = proposal("idea", |proposed| proposed.by = "emmy".parse().unwrap());
+    assert_told(&emmy, "by emmy, whom its text does not list");
+    assert_told(&proposal("idea", |proposed| proposed.text.clear()), "cannot be read");
+    assert_told(&proposal("made", |_| ()), "it does not list researcher rosa");
 }

@@ -252,7 +252,8 @@ fn named(log: &Path) -> Result<BTreeMap<Digest, Part>, Failure> {
                 | Record::Revocation(_)
                 | Record::RosterSignature(_)
                 | Record::Withdrawal(_)
-                | Record::Retrained(_),
+                | Record::Retrained(_)
+                | Record::Proposal(_),
             )
             | None => {}
         }

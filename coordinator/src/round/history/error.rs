@@ -1,7 +1,9 @@
 //! What a log cannot say.
 
-use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
+use consilium_common::ids::{Digest, OperatorId, Round, SiteId, StudyId, Version};
 use consilium_common::limits::STUDIES_MAX;
+
+use crate::limits::{PROPOSALS_EACH_MAX, PROPOSALS_MAX};
 
 /// Why a record does not fit what was before it. In a log that this program wrote none occurs; a
 /// submission is held against the same rules before it is written.
@@ -107,4 +109,26 @@ pub enum HistoryError {
     /// More studies than are served.
     #[error("there are {STUDIES_MAX} studies already, which is the most that is served")]
     TooManyStudies,
+    /// A proposal of a study whose newest version does not list the researcher.
+    #[error(
+        "there is a study {study}, and it does not list researcher {by}: propose under another name, or ask \
+         the operators to list {by} in its next version"
+    )]
+    NotListed {
+        /// Which study.
+        study: StudyId,
+        /// The researcher.
+        by: OperatorId,
+    },
+    /// More open proposals of one researcher than are kept.
+    #[error(
+        "{0} has {PROPOSALS_EACH_MAX} open proposals, which is the most that are kept: propose one of them \
+         anew, or have one submitted"
+    )]
+    TooManyProposals(OperatorId),
+    /// More open proposals than are kept.
+    #[error(
+        "{PROPOSALS_MAX} proposals are open, which is the most that are kept: have one submitted"
+    )]
+    ProposalsFull,
 }

@@ -2,6 +2,7 @@
 //! an index can be checked.
 
 mod error;
+mod proposals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ use consilium_common::update::words::Schema;
 use consilium_common::wire::messages::{RunState, TaskKind};
 
 pub use error::HistoryError;
+use proposals::Proposals;
+pub use proposals::proposal_over;
 
 use super::action::Head;
 use super::affected::Affected;
@@ -31,6 +34,7 @@ use crate::limits::RETRAININGS_MAX;
 pub struct History {
     roster: Option<RosterSet>,
     studies: BTreeMap<StudyId, StudyHistory>,
+    proposals: Proposals,
 }
 
 /// What a log says of one study.
@@ -116,6 +120,7 @@ impl History {
                 Ok(())
             }
             Record::Retrained(retrained) => self.known(name, &retrained.study)?.go_back(retrained),
+            Record::Proposal(proposed) => self.propose(proposed),
             // Members are another fold's: `crate::members`.
             Record::Command(_)
             | Record::Refusal(_)

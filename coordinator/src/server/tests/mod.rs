@@ -32,6 +32,7 @@ use crate::document::{CommandDocument, StatusDocument};
 
 mod audit;
 mod given;
+mod researcher;
 mod withdrawals;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -52,6 +53,9 @@ impl Town {
         let mut ca = Ca::init(&dir.path().join("ca"), &"thorax".parse().unwrap(), 1, now).unwrap();
         ca.issue_operator(&"ada".parse().unwrap(), PERSON_LENGTH, now).unwrap();
         ca.issue_auditor(&"eve".parse().unwrap(), PERSON_LENGTH, now).unwrap();
+        for name in ["rosa", "emmy"] {
+            ca.issue_researcher(&name.parse().unwrap(), PERSON_LENGTH, now).unwrap();
+        }
         ca.issue_coordinator(&["127.0.0.1".to_owned()], MACHINE_LENGTH, now).unwrap();
         ca.issue_site(&"st-mary".parse().unwrap(), MACHINE_LENGTH, now).unwrap();
         let key = keys::load(&dir.path().join("ca/issued/operator/ada/operator.key")).unwrap();
@@ -253,6 +257,7 @@ async fn no_role_speaks_anothers_protocol() {
     for (bundle, alpn) in [
         ("operator/ada", tls::ALPN_AGENT),
         ("auditor/eve", tls::ALPN_AGENT),
+        ("researcher/rosa", tls::ALPN_AGENT),
         ("site/st-mary", tls::ALPN_OPERATOR),
     ] {
         let closed = town.connect(bundle, Some(alpn)).await.closed().await;
