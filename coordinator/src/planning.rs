@@ -89,6 +89,19 @@ impl Open {
             Self::Never => false,
         }
     }
+
+    /// Each of these once, and which of them every site has: a thousand sites have a few dozen hours.
+    fn distinct<'a>(sites: impl Iterator<Item = &'a Self>) -> (Vec<&'a Self>, Vec<usize>) {
+        let mut all: Vec<&Self> = Vec::new();
+        let of_sites = sites.map(|open| {
+            all.iter().position(|known| *known == open).unwrap_or_else(|| {
+                all.push(open);
+                all.len() - 1
+            })
+        });
+        let of_sites = of_sites.collect();
+        (all, of_sites)
+    }
 }
 
 /// What makes a cohort.
@@ -142,19 +155,29 @@ pub fn outlook(
 ) -> Outlook {
     let start = from.0 - from.0 % MINUTE;
     let minutes = u64::from(days.min(DAYS_MAX)) * MINUTES_OF_A_DAY;
+    let (hours, of_sites) = Open::distinct(sites.values());
     let mut all: Vec<(u64, Vec<bool>)> = Vec::new();
     for minute in 0..minutes {
         let at = start.saturating_add(minute * MINUTE);
         let open: Vec<bool> =
-            sites.values().map(|open| open.is_open(WallMillis(at), unknown)).collect();
+            hours.iter().map(|open| open.is_open(WallMillis(at), unknown)).collect();
         if all.last().is_none_or(|(_, before)| *before != open) {
             all.push((at, open));
         }
     }
     let end = start.saturating_add(minutes * MINUTE);
     let ends = all.iter().skip(1).map(|(at, _)| *at).chain([end]);
-    let spans: Vec<Span> =
-        all.iter().zip(ends).map(|((at, open), end)| span(sites, *at, end, open)).collect();
+    let of = |open: &[bool]| {
+        let open_at = |at: &usize| open.get(*at).copied().unwrap_or_default();
+        let sites = sites.keys().zip(&of_sites).filter(|(_, at)| open_at(at));
+        sites.map(|(site, _)| site.clone()).collect()
+    };
+    let spans = all.iter().zip(ends).map(|((from, open), to)| Span {
+        from: WallMillis(*from),
+        to: WallMillis(to),
+        open: of(open),
+    });
+    let spans: Vec<Span> = spans.collect();
     let mut closest: Option<&Span> = None;
     for span in &spans {
         let nearer = |known: &&Span| rule.nearness(&known.open) < rule.nearness(&span.open);
@@ -165,11 +188,6 @@ pub fn outlook(
     let closest = closest.filter(|span| !rule.is_met(&span.open)).cloned();
     let spans = spans.into_iter().filter(|span| rule.is_met(&span.open)).collect();
     Outlook { spans, closest }
-}
-
-fn span(sites: &BTreeMap<SiteId, Open>, from: u64, to: u64, open: &[bool]) -> Span {
-    let open = sites.keys().zip(open).filter(|(_, open)| **open).map(|(site, _)| site.clone());
-    Span { from: WallMillis(from), to: WallMillis(to), open: open.collect() }
 }
 
 #[cfg(test)]

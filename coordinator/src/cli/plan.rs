@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use consilium_common::ids::{SiteId, StudyId};
 use consilium_common::wire::operator::Request;
+use consilium_common::wire::reject::Code;
 use serde::Serialize;
 
 use super::output::{self, Format};
@@ -58,6 +59,8 @@ fn planned(asked: PlanDocument, days: u16) -> Result<Planned, Failure> {
     let mut sites = BTreeMap::new();
     for site in &asked.sites {
         let open = match site.declined {
+            // A person there may still accept it.
+            Some(Code::NotAccepted) => Open::Unknown,
             Some(_) => Open::Never,
             None => Open::read(site.hours.as_deref()).map_err(Failure::failed)?,
         };
@@ -108,6 +111,7 @@ fn need(asked: &PlanDocument) -> String {
 
 fn part(site: &PlanSite) -> String {
     match (site.declined, site.connected) {
+        (Some(Code::NotAccepted), _) => "waits for the site's decision".to_owned(),
         (Some(code), _) => format!("takes no part ({code})"),
         (None, true) => "connected".to_owned(),
         (None, false) => "away".to_owned(),
@@ -126,18 +130,19 @@ fn span_table(spans: &[Span]) -> String {
 
 /// What would be, if those that do not say were open.
 fn of_unknown(asked: &PlanDocument, planned: &Planned, if_open: &Outlook) -> String {
-    let silent = asked.sites.iter().filter(|site| site.hours.is_none() && site.declined.is_none());
+    let is_silent = |site: &&PlanSite| match site.declined {
+        Some(code) => code == Code::NotAccepted,
+        None => site.hours.is_none(),
+    };
+    let silent = asked.sites.iter().filter(is_silent);
     let silent: BTreeSet<SiteId> = silent.map(|site| site.site.clone()).collect();
     let spans = |outlook: &Outlook| outlook.spans.iter().map(|span| span.to.0 - span.from.0).sum();
     let (known, possible): (u64, u64) = (spans(&planned.known), spans(if_open));
-    let counted = format!("{} publish no hours and are counted as closed", names(&silent));
+    let counted = format!("when {} would take part is not known: counted as never", names(&silent));
     if possible == known {
-        return format!("{counted}; that they are open would change nothing");
+        return format!("{counted}, and at any time would change nothing");
     }
-    format!(
-        "{counted}; if they are open at any time, rounds can begin in {}",
-        output::span(possible)
-    )
+    format!("{counted}; at any time, rounds can begin in {}", output::span(possible))
 }
 
 /// Who has no time in common.

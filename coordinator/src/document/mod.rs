@@ -4,9 +4,10 @@
 //! `server/answers`, `member_requests` and `proposals` fill them, `cli` prints them as tables or hands them on with `--json`.
 
 mod members;
+mod plan;
 mod proposals;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use consilium_common::audit::record::Completion;
 use consilium_common::ids::{Digest, Round, SiteId, StudyId, Version};
@@ -25,6 +26,7 @@ pub use members::{
     ApplicantLine, InvitationLine, InviteDocument, MembersDocument, ProposalDocument,
     RevocationLine, RevokeDocument, RosterSignDocument, SiteLine,
 };
+pub use plan::{PlanDocument, PlanSite};
 pub use proposals::{StudyProposalDocument, StudyProposalLine, StudyProposalsDocument};
 
 /// Answer to `status`.
@@ -257,34 +259,6 @@ pub struct RetrainDocument {
     pub model: Digest,
     /// The study's state now.
     pub state: RunState,
-}
-
-/// Answer to `study plan`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanDocument {
-    /// Which study.
-    pub study: StudyId,
-    /// Sites that a round needs.
-    pub min_sites: u32,
-    /// Sites without which none begins.
-    pub required: BTreeSet<SiteId>,
-    /// The coordinator's calendar clock.
-    pub wall: WallMillis,
-    /// Sites that may take part, by name.
-    pub sites: Vec<PlanSite>,
-}
-
-/// A site in a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanSite {
-    /// Its name.
-    pub site: SiteId,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// Why it does not take part in the study, if it said so.
-    pub declined: Option<Code>,
-    /// Its hours as it writes them, `any time`, or absent where it publishes none.
-    pub hours: Option<String>,
 }
 
 /// Answer to the offer of a v0 that a study was given.

@@ -346,13 +346,11 @@ impl Session<'_> {
     /// When the site takes plans on: hostile text like all that comes.
     fn hours(&self, kind: u16, published: &Published) -> Result<(), Broken> {
         self.counts(Deed::Readiness)?;
-        match Open::of(published) {
-            Ok(hours) => {
-                self.server.sites.publishes(self.site, hours);
-                Ok(())
-            }
-            Err(why) => self.refuse(kind, Code::Malformed, &why),
-        }
+        let read = Open::of(published);
+        // Hours that are not understood are not those of before.
+        let hours = read.as_ref().ok().cloned().unwrap_or_default();
+        self.server.sites.publishes(self.site, self.id, hours);
+        read.map_or_else(|why| self.refuse(kind, Code::Malformed, &why), |_| Ok(()))
     }
 
     /// A kind of a later version that need not be known.

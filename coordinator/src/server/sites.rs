@@ -167,8 +167,10 @@ impl Sites {
     }
 
     /// A site publishes when it takes plans on.
-    pub(super) fn publishes(&self, site: &SiteId, hours: Open) {
-        if let Some(entry) = self.desk().sites.get_mut(site) {
+    pub(super) fn publishes(&self, site: &SiteId, id: SessionId, hours: Open) {
+        let mut desk = self.desk();
+        let is_newest = |entry: &&mut Site| entry.session.as_ref().is_some_and(|own| own.id == id);
+        if let Some(entry) = desk.sites.get_mut(site).filter(is_newest) {
             entry.hours = hours;
         }
     }

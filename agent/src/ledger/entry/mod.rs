@@ -1,6 +1,8 @@
 //! Kinds and payloads of the ledger's records. A payload is one JSON object with the time and the name
 //! of its kind in it, so that decades from now it can be read without this program.
 
+mod consortium;
+
 use std::collections::BTreeMap;
 
 use consilium_common::audit::withdrawal::Remedy;
@@ -12,8 +14,8 @@ use consilium_common::wire::reject::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Person;
-use crate::roster::Change;
-use crate::witness::HeadRow;
+
+pub use consortium::{Contradicted, HistoryAccepted, RosterAccepted};
 
 macro_rules! entries {
     ($($number:literal $kind:ident($body:ty), $name:literal, $doc:literal;)*) => {
@@ -301,51 +303,6 @@ pub struct Settled {
     pub round: Round,
     /// Whether the update is in the sum, by the signed roll call.
     pub counted: bool,
-}
-
-/// The coordinator's log is not the one that this site witnessed. Both heads lie in `STATE/witness`, signed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contradicted {
-    /// What this site keeps.
-    pub kept: HeadRow,
-    /// What it was shown.
-    pub told: HeadRow,
-    /// What does not fit.
-    pub why: String,
-}
-
-/// A person's word that this site goes on with another history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryAccepted {
-    /// What this site kept.
-    pub before: Option<HeadRow>,
-    /// What it goes on from.
-    pub now: HeadRow,
-    /// Who says so, by their own word.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// The account on this machine: its name by its own word, its number as the kernel says.
-    pub account: String,
-}
-
-/// The site goes by another roster of the consortium.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RosterAccepted {
-    /// Its version.
-    pub version: u64,
-    /// Digest of the signed roster.
-    pub digest: Digest,
-    /// What is another than before.
-    pub change: Change,
-    /// Who accepts it, by their own word; `policy` where the operators' signatures are enough.
-    pub by: String,
-    /// Why, where a person does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The account on this machine, where a person does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
 }
 
 /// A withdrawal is about to be reported. Whose it is stands nowhere.

@@ -1,6 +1,8 @@
 //! Each kind has its number and survives its JSON.
 
 use super::*;
+use crate::roster::Change;
+use crate::witness::HeadRow;
 
 /// One of each kind.
 pub(in crate::ledger) fn one_of_each() -> Vec<Entry> {

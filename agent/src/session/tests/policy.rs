@@ -1,7 +1,7 @@
 //! The policy's rules of the moment, and a policy that is read again.
 
 use consilium_common::time::{Millis, WallMillis};
-use consilium_common::wire::messages::{Answer, Message, SitePhase};
+use consilium_common::wire::messages::{Answer, Message, Published, SitePhase};
 use consilium_common::wire::reject::Code;
 use jiff::tz::TimeZone;
 
@@ -111,6 +111,38 @@ fn what_is_under_way_when_the_hours_end_is_carried_to_its_end() {
     assert!(bench.names().contains(&"send-update-offer"), "what is retained is offered");
     bench.session.handle_message(plan("mnist", 2).into(), at(7), now);
     assert_eq!(declined(&bench.take()), Some(Code::OutsideHours), "a new round is not begun");
+}
+
+/// What is told of the hours, in order.
+fn published(actions: &[Action]) -> Vec<Published> {
+    let told = actions.iter().filter_map(|action| match action {
+        Action::Send { message } => match &**message {
+            Message::PublishedHours(told) => Some(told.hours.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn hours_are_published_at_each_connection_and_when_they_change_and_taken_back() {
+    let mut bench = Bench::welcomed(with(nightly()));
+    bench.lose_connection();
+    assert_eq!(published(&bench.reconnect()), [], "nobody said that they may be told");
+    let daily = Published::Daily("20:00-06:00 UTC".to_owned());
+    let telling = Moment { published: daily.clone(), ..nightly() };
+    let judged = |bench: &mut Bench, moment: &Moment| {
+        bench.session.handle_policy(moment.clone(), Vec::new(), bench.now);
+        published(&bench.take())
+    };
+    assert_eq!(judged(&mut bench, &telling), std::slice::from_ref(&daily));
+    assert_eq!(judged(&mut bench, &telling), [], "they are the same");
+    bench.lose_connection();
+    assert_eq!(published(&bench.reconnect()), [daily]);
+    assert_eq!(judged(&mut bench, &nightly()), [Published::Nothing]);
+    bench.lose_connection();
+    assert_eq!(published(&bench.reconnect()), []);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use consilium_common::time::Millis;
 use consilium_common::wire::reject::Code;
 
 use super::*;
+use crate::limits::RETRAININGS_MAX;
 
 const TOML: &str = r#"
 [study]
