@@ -89,6 +89,14 @@ impl From<IoError> for EnrollingError {
     }
 }
 
+/// Where a site's keys lie until the bundle, in `bundle`, is whole.
+#[must_use]
+pub fn folder_beside(bundle: &Path) -> PathBuf {
+    let mut name = bundle.file_name().unwrap_or_default().to_owned();
+    name.push(".enrolling");
+    bundle.with_file_name(name)
+}
+
 /// A site that has its keys and waits for its certificate.
 #[derive(Debug)]
 pub struct Enrolling {

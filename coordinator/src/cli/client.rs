@@ -192,6 +192,7 @@ fn connect_failure(error: ConnectError) -> Failure {
         ConnectError::Refused { .. } => Failure::refused(error),
         ConnectError::Unreachable { .. } => Failure::not_reachable(error),
         ConnectError::PortInUse(_)
+        | ConnectError::PortReserved(_)
         | ConnectError::Socket { .. }
         | ConnectError::Configuration(_) => Failure::failed(error),
     }
