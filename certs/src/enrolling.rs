@@ -24,7 +24,8 @@ use crate::keys::{self, KeyError};
 use crate::request::{self, RequestError};
 use crate::verify::fingerprint_of;
 
-pub(crate) const SITE_KEY: &str = "site.key";
+/// The site's long-lived key's name in its bundle.
+pub const SITE_KEY: &str = "site.key";
 /// The request as it was sent first: it is sent again until it is answered.
 const REQUEST: &str = "request";
 
