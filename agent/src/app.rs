@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use consilium_certs::bundle::{BundleError, SiteBundle};
 use consilium_certs::consortium::Consortium;
-use consilium_certs::credentials::CredentialsError;
+use consilium_certs::credentials::{CredentialsError, TLS_PEM};
+use consilium_certs::enrolling::{SITE_KEY, folder_beside};
 use consilium_common::ids::SiteId;
 use consilium_common::time::Clock;
 use consilium_io::SystemClock;
@@ -52,6 +53,21 @@ pub enum AppError {
     /// The site's bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The site has no keys, and has not asked for a certificate.
+    #[error(
+        "{} holds no identity: run `consilium-agent enroll TOKEN` with the token of an operator (where \
+         there is a bundle already, `certificates` in agent.toml names its folder)", folder.display()
+    )]
+    NotEnrolled {
+        /// Where the bundle should lie.
+        folder: PathBuf,
+    },
+    /// The site has asked for its certificate and does not have it.
+    #[error(
+        "this site has asked for its certificate and does not have it yet: once an operator has approved \
+         it, run `consilium-agent enroll TOKEN` again"
+    )]
+    NotApproved,
     /// The certificate has run out, and there is no other.
     #[error("{over}; it was not renewed now: {why}")]
     NotRenewed {
@@ -164,10 +180,22 @@ async fn renew_if_over(config: &AgentConfig) -> Result<(), AppError> {
     renewed.map(drop).map_err(|why| AppError::NotRenewed { over, why: Box::new(why) })
 }
 
+/// Of a site without keys no file is missing: it has to enrol, or is about to.
+fn refuse_before_enrolment(bundle: &Path) -> Result<(), AppError> {
+    if bundle.join(TLS_PEM).exists() || bundle.join(SITE_KEY).exists() {
+        return Ok(());
+    }
+    if folder_beside(bundle).exists() {
+        return Err(AppError::NotApproved);
+    }
+    Err(AppError::NotEnrolled { folder: bundle.to_owned() })
+}
+
 /// Reads everything that the daemon needs, and holds the parts against each other.
 fn assemble(mut config: AgentConfig) -> Result<Shared, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::open());
     let bundle_folder = config.site.certificates();
+    refuse_before_enrolment(&bundle_folder)?;
     let bundle = SiteBundle::load(&bundle_folder, clock.wall())?;
     if bundle.site != config.site.name {
         return Err(AppError::OtherSite {

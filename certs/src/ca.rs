@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use consilium_common::ids::ConsortiumId;
 use consilium_common::signed::Document;
 use consilium_common::time::{Millis, WallMillis};
-use consilium_io::disk::{StateLock, create_folder};
+use consilium_io::disk::{LockError, StateLock, create_folder};
 use consilium_io::error::IoError;
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::CertificateDer;
@@ -50,10 +50,23 @@ pub enum CaError {
         dir: PathBuf,
     },
     /// Not a CA's folder.
-    #[error("{dir} is not the folder of a CA: make one with `consilium ca init`")]
+    #[error(
+        "{dir} is not the folder of a CA: is `--ca` mistyped? `consilium ca init` makes a CA"
+    )]
     NotACa {
         /// The folder.
         dir: PathBuf,
+    },
+    /// Another process has the folder.
+    #[error(
+        "{dir} is in use by {holder}: if that is `consilium ca serve`, stop it first; any other command \
+         ends by itself"
+    )]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+        /// Who has it.
+        holder: String,
     },
     /// The issuing CA would end before what it issues.
     #[error(
@@ -90,6 +103,14 @@ pub enum CaError {
         path: PathBuf,
         /// What the parser said.
         reason: String,
+    },
+    /// The root is elsewhere.
+    #[error("root.pem is not in {root}: {cure}")]
+    NoRoot {
+        /// Where it was looked for.
+        root: PathBuf,
+        /// What to do.
+        cure: String,
     },
     /// The root of another CA.
     #[error(
@@ -141,6 +162,19 @@ pub enum CaError {
 impl From<IoError> for CaError {
     fn from(error: IoError) -> Self {
         Self::File(error.into())
+    }
+}
+
+impl From<LockError> for CaError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held { folder, holder } => Self::InUse {
+                dir: folder,
+                holder: holder
+                    .map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+            },
+            LockError::Io(error) => error.into(),
+        }
     }
 }
 
@@ -203,7 +237,7 @@ impl Ca {
         if !file::exists(&dir.join(CONSORTIUM_FILE))? {
             return Err(CaError::NotACa { dir: dir.to_owned() });
         }
-        let lock = StateLock::acquire(dir).map_err(FileError::from)?;
+        let lock = StateLock::acquire(dir)?;
         Self::open_locked(dir, lock)
     }
 
@@ -371,7 +405,10 @@ mod tests {
         let ca = Ca::init(&dir, &name(), 1, NOW).unwrap();
         let key = ca.consortium().coordinator_log_key;
         assert!(ca.root_still_here().is_some());
-        assert!(matches!(Ca::open(&dir), Err(CaError::File(FileError::Lock(_)))));
+        let held = Ca::open(&dir).unwrap_err();
+        assert!(matches!(held, CaError::InUse { .. }));
+        let (holder, told) = (format!("process {}", std::process::id()), held.to_string());
+        assert!(told.contains(&holder) && told.contains("consilium ca serve"), "{told}");
         drop(ca);
         let again = Ca::init(&dir, &name(), 1, NOW).unwrap_err().to_string();
         assert!(again.contains("not empty"), "{again}");

@@ -24,7 +24,8 @@ use crate::keys::{self, KeyError};
 use crate::request::{self, RequestError};
 use crate::verify::fingerprint_of;
 
-pub(crate) const SITE_KEY: &str = "site.key";
+/// The site's long-lived key's name in its bundle.
+pub const SITE_KEY: &str = "site.key";
 /// The request as it was sent first: it is sent again until it is answered.
 const REQUEST: &str = "request";
 
@@ -87,6 +88,14 @@ impl From<IoError> for EnrollingError {
     fn from(error: IoError) -> Self {
         Self::File(error.into())
     }
+}
+
+/// Where a site's keys lie until the bundle, in `bundle`, is whole.
+#[must_use]
+pub fn folder_beside(bundle: &Path) -> PathBuf {
+    let mut name = bundle.file_name().unwrap_or_default().to_owned();
+    name.push(".enrolling");
+    bundle.with_file_name(name)
 }
 
 /// A site that has its keys and waits for its certificate.

@@ -27,10 +27,7 @@ pub(crate) enum Readers {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It is not there.
-    #[error(
-        "{path} is missing: a site's keys come from `consilium-agent enroll TOKEN`, other bundles from \
-         `consilium ca issue` (CA/issued/…), roster.toml and roster.sig from the CA's folder"
-    )]
+    #[error("{path} does not exist")]
     Missing {
         /// The file.
         path: PathBuf,
@@ -174,7 +171,9 @@ mod tests {
     fn missing_and_oversized_files_say_so() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tls.key");
-        assert!(matches!(read_text(&path), Err(FileError::Missing { .. })));
+        let told = read_text(&path).unwrap_err();
+        assert!(matches!(told, FileError::Missing { .. }));
+        assert!(told.to_string().ends_with("tls.key does not exist"), "{told}");
         assert!(matches!(read_secret(&path), Err(FileError::Missing { .. })));
         for noise in [vec![b'x'; SECRET_BYTES_MAX + 1], vec![0xff, 0xfe]] {
             replace(&path, &noise, Readers::Owner).unwrap();

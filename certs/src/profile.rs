@@ -24,7 +24,7 @@ pub enum ProfileError {
     #[error("{0:?} is neither a DNS name nor an IP address: give the host alone, without a port")]
     Host(String),
     /// Agents must be able to check where they connected to.
-    #[error("the coordinator needs at least one DNS name or IP address that agents connect to")]
+    #[error("no host: give each DNS name or IP address that agents connect to by `--host`")]
     NoHost,
     /// Outside the calendar of X.509.
     #[error("the validity does not fit the calendar: is this machine's clock right?")]

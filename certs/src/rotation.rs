@@ -186,6 +186,9 @@ fn make_next(
     now: WallMillis,
 ) -> Result<(), CaError> {
     let path = root.join("root.pem");
+    if !file::exists(&path)? {
+        return Err(no_root(root));
+    }
     let root_pem = file::read_text(&path)?;
     let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes());
     let malformed = |reason: String| CaError::Certificate { path: path.clone(), reason };
@@ -216,6 +219,19 @@ fn make_next(
     retired.store(&making)?;
     rename(&making, &dir.join(NEXT))?;
     Ok(sync_folder(dir)?)
+}
+
+/// The folder that was named may be the one around the root's.
+fn no_root(root: &Path) -> CaError {
+    let inner = root.join("root");
+    let cure = if inner.join("root.pem").is_file() {
+        format!("is it {}?", inner.display())
+    } else {
+        "bring the root's folder (root.key and root.pem) from where it lies offline, and name it by \
+         `--root`"
+            .to_owned()
+    };
+    CaError::NoRoot { root: root.to_owned(), cure }
 }
 
 /// Brings a rotation that was cut off to its end: the new issuing CA, if it is whole, takes the place of
@@ -300,6 +316,17 @@ mod tests {
         let ca = Ca::open(&dir).unwrap();
         assert_eq!(ca.issuing_pem, wanted);
         assert!(!dir.join(NEXT).exists());
+    }
+
+    #[test]
+    fn a_folder_without_the_root_is_told_from_the_one_around_it() {
+        for (folder, said) in [("ca", "is it"), ("ca/issued", "offline")] {
+            let Town { ca, dir, .. } = Town::new("thorax");
+            let named = dir.path().join(folder);
+            let told = ca.rotate(&named, DAY, false, NOW).unwrap_err();
+            assert!(matches!(told, CaError::NoRoot { .. }), "{told}");
+            assert!(told.to_string().contains(said), "{told}");
+        }
     }
 
     #[test]

@@ -14,7 +14,10 @@ const LOG_VARIABLE: &str = "CONSILIUM_LOG";
 
 fn main() -> ExitCode {
     consilium_io::memory::return_what_is_freed();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return no_command(&error),
+    };
     log_to_stderr(cli.log_format, cli.serves());
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,6 +26,17 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// Help that was asked for, or what is wrong with the command line.
+#[expect(clippy::print_stderr, reason = "as clap's own words, which it follows")]
+fn no_command(error: &clap::Error) -> ExitCode {
+    // Nowhere to complain if the terminal is gone.
+    let _gone = error.print();
+    if let Some(hint) = cli::hint(error) {
+        eprintln!("\n{hint}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[expect(clippy::print_stderr, reason = "the one place that tells a person what failed")]

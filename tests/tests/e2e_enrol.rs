@@ -185,6 +185,8 @@ fn a_hospital_joins_by_a_token_and_takes_part_and_is_put_out_while_a_round_runs(
     let again = start(&town, "newcomer", &config);
     wait_for("the others to be back", 20, || (connected(&town) == 2).then_some(()));
     assert!(town.members().revoked.iter().any(|one| one.reason == reason));
+    let twice = ["site", "revoke", "newcomer", "--reason", reason];
+    town.world.operator(&twice).assert_fails(4, &["is out already", reason]);
     drop(again);
 
     // Invited anew it is a new member: with a key, a state folder and a ledger of its own.

@@ -178,7 +178,9 @@ fn explain_says_line_by_line_what_would_happen() {
     };
     let signed = world.federation.sign_study("thorax", &Draft::new("thorax", 20).text()).unwrap();
     let text = explain(&signed, false).done();
-    for said in ["signed by 1 known operators", "families", "versions: 20, at most 20", "no-rule"] {
+    for said in
+        ["signed by 1 known operator or more", "families", "versions: 20, at most 20", "no-rule"]
+    {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }
     assert!(text.contains("thorax would be accepted without asking anybody"), "{text}");

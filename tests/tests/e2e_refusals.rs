@@ -106,6 +106,10 @@ fn a_study_that_was_changed_after_signing_is_refused() {
     world.edit(&signed, |text| text.replace("rounds = 4", "rounds = 5"));
     let said = world.operator(&["study", "submit", signed.to_str().unwrap()]);
     said.assert_fails(REFUSED, &["thorax.study.toml was changed", "sign it again"]);
+    let draft = world.root().join("draft.toml");
+    fs::write(&draft, Draft::new("thorax", 4).text()).unwrap();
+    let said = world.operator(&["study", "submit", draft.to_str().unwrap()]);
+    said.assert_fails(REFUSED, &["draft.toml is a draft", "submit thorax.study.toml"]);
     assert!(world.status().studies.is_empty(), "nothing was submitted");
 }
 

@@ -23,9 +23,11 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         | AppError::Roster(_)
         | AppError::Socket { .. }
         | AppError::System(_) => Failure::failed(error),
-        AppError::Bundle(_) | AppError::Rules(_) | AppError::OtherSite { .. } => {
-            Failure::Usage(error.to_string())
-        }
+        AppError::Bundle(_)
+        | AppError::NotEnrolled { .. }
+        | AppError::NotApproved
+        | AppError::Rules(_)
+        | AppError::OtherSite { .. } => Failure::Usage(error.to_string()),
     })
 }
 

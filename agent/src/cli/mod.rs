@@ -109,7 +109,7 @@ enum Command {
     /// Show who else is in the consortium, or accept the next roster
     #[command(subcommand)]
     Roster(roster::Command),
-    /// Follow patients into rounds and versions, and report withdrawals
+    /// Approve data, follow patients into rounds and versions, report withdrawals
     #[command(subcommand)]
     Data(data::Command),
     /// Try this site's records against the studies, before anything trains

@@ -109,8 +109,10 @@ fn explain(config: &AgentConfig, path: &Path, now: WallMillis) -> Result<Explana
     if let Judgement::Refused(refusal) = &judgement
         && !is_refused
     {
-        // The rules above are silent: it is the committee's approval, or what `[governance]` lacks.
-        rules.push(Line::refused("require_governance", refusal.code, refusal.sentence.clone()));
+        // The rules above are silent: it is the committee's approval, or what `[governance]` lacks, or
+        // there is no [policy].
+        let rule = if policy.is_some() { "require_governance" } else { "policy" };
+        rules.push(Line::refused(rule, refusal.code, refusal.sentence.clone()));
         is_refused = true;
     }
     rules.push(of_people(&judgement, is_refused));
@@ -152,7 +154,9 @@ fn of_signatures(config: &AgentConfig, signed: Option<&Signed<Study>>, now: Wall
     };
     match policy::open(rules.policy.as_ref(), &rules.signers, signed) {
         Ok(_) => {
-            let sentence = format!("signed by {} known operators or more", rules.signers.needed);
+            let needed = rules.signers.needed;
+            let many = if needed == 1 { "" } else { "s" };
+            let sentence = format!("signed by {needed} known operator{many} or more");
             Line::new(rule, "allowed", sentence)
         }
         Err(refusal) => Line::refused(rule, refusal.code, refusal.sentence),

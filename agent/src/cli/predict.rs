@@ -98,6 +98,10 @@ fn source(
     config: Option<&AgentConfig>,
     study: &Study,
 ) -> Result<Source, Failure> {
+    if let Ok(false) = options.input.try_exists() {
+        let path = options.input.display();
+        return Err(Failure::Usage(format!("--input {path} does not exist")));
+    }
     let name = options.data.as_ref().unwrap_or_else(|| study.id());
     let section = config.and_then(|config| config.data.get(name));
     let kind = kind_of(&options.input, study.data.kind, section.map(|section| section.source))?;

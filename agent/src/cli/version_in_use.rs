@@ -123,7 +123,7 @@ impl Options {
     pub(super) fn open(&self, config: Option<&AgentConfig>) -> Result<InUse, Failure> {
         let study = find_study(&self.study, config)?;
         let layout = study.layout().map_err(Failure::failed)?;
-        let vector = read_model(&self.model, &layout)?;
+        let vector = read_model(&self.model, &study, &layout)?;
         let preparation = self.preparation(&study, config)?;
         let site = config.map(|config| &config.site);
         let worker = self.worker.clone().or_else(|| site.and_then(|site| site.worker.clone()));
@@ -141,7 +141,8 @@ impl Options {
         config: Option<&AgentConfig>,
     ) -> Result<Option<Vec<u8>>, Failure> {
         if let Some(path) = &self.preparation {
-            let bytes = read_bounded(path, PREPARATION_BYTES_MAX)?;
+            let what = format!("preparation of {}", study.id());
+            let bytes = read_bounded(path, PREPARATION_BYTES_MAX, &what)?;
             let told = |error| Failure::Usage(format!("{}: {error}", path.display()));
             Preparation::read(&bytes, study).map_err(told)?;
             return Ok(Some(bytes));
@@ -195,9 +196,9 @@ fn local_state(
 }
 
 /// Reads a version's file. Memory follows the study's layout, not the file.
-fn read_model(path: &Path, layout: &Layout) -> Result<Vec<f32>, Failure> {
+fn read_model(path: &Path, study: &Study, layout: &Layout) -> Result<Vec<f32>, Failure> {
     let bytes_max = 4 * layout.len() as u64 + SAFETENSORS_HEAD_BYTES_MAX as u64;
-    let bytes = read_bounded(path, bytes_max)?;
+    let bytes = read_bounded(path, bytes_max, &format!("model of {}", study.id()))?;
     from_safetensors(&bytes, layout).map_err(|error| {
         let place = path.display();
         Failure::Usage(format!("{place} is no version of this study: {error}"))
@@ -222,7 +223,8 @@ pub(super) fn find_study(study: &Path, config: Option<&AgentConfig>) -> Result<S
     })
 }
 
-fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+/// Reads a file that is `what`, which has at most `bytes_max` bytes.
+fn read_bounded(path: &Path, bytes_max: u64, what: &str) -> Result<Vec<u8>, Failure> {
     let told = |error: &dyn std::fmt::Display| {
         Failure::Usage(format!("{} cannot be read: {error}", path.display()))
     };
@@ -230,7 +232,10 @@ fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| told(&error))?;
     if bytes.len() as u64 > bytes_max {
-        return Err(told(&format!("it has over {bytes_max} bytes, which no such file has")));
+        return Err(Failure::Usage(format!(
+            "{} is no {what} (it is larger than one can be): is it of another study?",
+            path.display()
+        )));
     }
     Ok(bytes)
 }

@@ -91,15 +91,17 @@ fn mistakes_with_a_version_are_one_clear_sentence() {
     replace(&folder.path().join("rows.csv"), b"a\n1\n").unwrap();
     let long = vec![0; 3 << 20];
     replace(&folder.path().join("long.safetensors"), &long).unwrap();
+    replace(&folder.path().join("rows.dcm"), b"x").unwrap();
     let model = "--model model.safetensors --config agent.toml";
     for (words, code, said) in [
         (format!("evaluate --study no.toml {model}"), 2, "no.toml"),
         (format!("evaluate --study thorax {model}"), 2, "no study of this name was offered"),
         (format!("evaluate --study other.toml --data load {model}"), 2, "no version of this study"),
         (EVALUATE.replace("model.s", "none.s"), 2, "none.safetensors cannot be read"),
-        (EVALUATE.replace("model.s", "long.s"), 2, "which no such file has"),
+        (EVALUATE.replace("model.s", "long.s"), 2, "is no model of load"),
         (format!("{EVALUATE} --preparation rows.csv"), 2, "prepares nothing"),
         (format!("predict --study load.toml {model} --input rows.dcm"), 2, ".csv, .tsv, .npz"),
+        (format!("predict --study load.toml {model} --input scans"), 2, "scans does not exist"),
         (format!("predict --study load.toml {model} --input rows.csv"), 1, "predicts nothing"),
         (format!("predict --study load.toml {model} --input rows.csv --data x"), 2, "[data.x]"),
     ] {

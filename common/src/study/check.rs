@@ -21,12 +21,14 @@ pub enum StudyError {
     #[error("the study is not UTF-8 text")]
     NotText,
     /// A value that this version knows and does not serve.
-    #[error("`{field} = {value}` is not built yet")]
+    #[error("`{field} = {value}` is not built yet{instead}")]
     NotBuilt {
         /// Section and field.
         field: &'static str,
         /// As it would be written.
         value: String,
+        /// What to write, where there is one answer; else nothing.
+        instead: &'static str,
     },
     /// A value that makes no sense.
     #[error("`{field}` is {have}: {need}")]
@@ -71,7 +73,7 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
 }
 
 fn not_built(field: &'static str, value: &impl serde::Serialize) -> Result<(), StudyError> {
-    Err(StudyError::NotBuilt { field, value: word(value) })
+    Err(StudyError::NotBuilt { field, value: word(value), instead: "" })
 }
 
 impl Study {
@@ -136,7 +138,11 @@ impl Study {
 
     fn check_built(&self) -> Result<(), StudyError> {
         if self.privacy.mode != Mode::Inspectable {
-            return not_built("privacy.mode", &self.privacy.mode);
+            return Err(StudyError::NotBuilt {
+                field: "privacy.mode",
+                value: word(&self.privacy.mode),
+                instead: ": write `inspectable`",
+            });
         }
         match self.aggregation.strategy {
             Strategy::Fedavg

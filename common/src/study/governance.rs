@@ -41,7 +41,10 @@ pub struct Governance {
 
 /// The ethics committee's vote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "`ethics = { committee = \"…\", reference = \"…\" }`"
+)]
 pub struct Ethics {
     /// The committee.
     pub committee: String,
@@ -259,6 +262,10 @@ mod tests {
         ] {
             let told = read(&format!("[governance]\n{field} = {bad}\n")).unwrap_err().to_string();
             assert!(told.contains(&format!("governance.{field}")), "{told}");
+        }
+        for bad in ["\"EA1/123/26\"", "[\"EA1/123/26\"]"] {
+            let told = read(&format!("[governance]\nethics = {bad}\n")).unwrap_err().to_string();
+            assert!(told.contains("ethics = { committee = \"…\", reference"), "{bad}: {told}");
         }
         let told = read("[governance]\nethic = \"x\"\n").unwrap_err().to_string();
         assert!(told.contains("did you mean `ethics`"), "{told}");

@@ -117,9 +117,9 @@ fn unknown_fields_name_the_nearest_known_one() {
 #[test]
 fn what_is_not_built_says_so() {
     let private = refusal("mode = \"inspectable\"", "mode = \"private\"");
-    assert_eq!(private, "`privacy.mode = \"private\"` is not built yet");
+    assert_eq!(private, "`privacy.mode = \"private\"` is not built yet: write `inspectable`");
     let default = refusal("[privacy]\nmode = \"inspectable\"", "");
-    assert_eq!(default, "`privacy.mode = \"private\"` is not built yet");
+    assert_eq!(default, private);
     for strategy in ["trimmed-mean", "median", "multi-krum", "rfa"] {
         let text = strategy_text(strategy, "").unwrap_err().to_string();
         assert_eq!(text, format!("`aggregation.strategy = \"{strategy}\"` is not built yet"));

@@ -210,6 +210,21 @@ pub enum SourceKind {
     Synthetic,
 }
 
+/// As files write it.
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idx => "idx",
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+            Self::Npz => "npz",
+            Self::ImageFolder => "image-folder",
+            Self::Text => "text",
+            Self::Synthetic => "synthetic",
+        })
+    }
+}
+
 /// Records kept for scoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use consilium_certs::ca::Ca;
 use consilium_certs::grant::{GrantError, Granted};
+use consilium_certs::validity::date;
 use consilium_common::time::{Clock, Millis};
 use consilium_common::wire::codec;
 use tokio::net::{UnixListener, UnixStream};
@@ -96,7 +97,7 @@ fn answer(asked: &[u8], ca: &Mutex<Ca>, length: Millis, clock: &dyn Clock) -> An
     let (ca, now) = (ca.lock().unwrap_or_else(PoisonError::into_inner), clock.wall());
     let certified = |what: &str, made: Result<Granted, GrantError>| match made {
         Ok(made) => {
-            tracing::info!(what, until = made.validity.until.0, "certified");
+            tracing::info!(what, until = %date(made.validity.until), "certified");
             Answer::Certified { chain: made.chain, until: made.validity.until }
         }
         Err(error) => {

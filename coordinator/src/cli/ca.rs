@@ -196,6 +196,7 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
         args.days.map_or(default, |days| Millis::from_secs(days.saturating_mul(24 * 3600)))
     };
     let roster_before = ca.roster().version();
+    let operators_before = ca.consortium().operators.clone();
     let issued = match &args.whom {
         Whom::Site { name } => ca.issue_site(name, length(MACHINE_LENGTH), now),
         Whom::Operator { name } => ca.issue_operator(name, length(PERSON_LENGTH), now),
@@ -211,24 +212,10 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
         }
         None => issued.folder.clone(),
     };
-    tell(&issued, &folder);
-    output::line(match &args.whom {
-        Whom::Site { .. } => {
-            "next: bring this folder to its machine; it holds secrets. Its agent renews the certificate \
-             by itself"
-        }
-        Whom::Coordinator { .. } => {
-            "next: bring this folder to its machine; it holds secrets. The coordinator takes new files in \
-             use without a restart, and renews the certificate by itself where `ca` in consilium.toml \
-             names the CA's socket"
-        }
-        Whom::Operator { .. } => {
-            "next: bundles that were issued before do not know this operator yet: bring the CA's \
-             consortium.toml to the coordinator and the sites"
-        }
-        Whom::Auditor { .. } => "next: bring this folder to the auditor; it holds secrets",
-        Whom::Researcher { .. } => "next: bring this folder to the researcher; it holds secrets",
-    });
+    let is_known =
+        matches!(&args.whom, Whom::Operator { name } if operators_before.contains_key(name));
+    tell(&issued, is_known, &folder);
+    output::line(next(&args.whom, is_known));
     if ca.roster().version() != roster_before {
         output::line(format_args!(
             "the roster is now version {}: have the operators sign it (`consilium ca roster sign`)",
@@ -238,9 +225,34 @@ fn issue(args: &IssueArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(issued: &Issued, folder: &Path) {
+/// What to do with a bundle; an operator may be known already.
+fn next(whom: &Whom, is_known: bool) -> &'static str {
+    match whom {
+        Whom::Site { .. } => {
+            "next: bring this folder to its machine; it holds secrets. Its agent renews the certificate \
+             by itself"
+        }
+        Whom::Coordinator { .. } => {
+            "next: bring this folder to its machine; it holds secrets. The coordinator takes new files in \
+             use without a restart, and renews the certificate by itself where `ca` in consilium.toml \
+             names the CA's socket"
+        }
+        Whom::Operator { .. } if is_known => {
+            "next: bring this folder to the operator; it holds secrets"
+        }
+        Whom::Operator { .. } => {
+            "next: bundles that were issued before do not know this operator yet: bring the CA's \
+             consortium.toml to the coordinator and the sites"
+        }
+        Whom::Auditor { .. } => "next: bring this folder to the auditor; it holds secrets",
+        Whom::Researcher { .. } => "next: bring this folder to the researcher; it holds secrets",
+    }
+}
+
+fn tell(issued: &Issued, is_known: bool, folder: &Path) {
     output::line(format_args!(
-        "issued {}, good until {}, in {}",
+        "{} {}, good until {}, in {}",
+        if is_known { "renewed" } else { "issued" },
         issued.identity,
         output::date(issued.validity.until),
         folder.display()
@@ -270,6 +282,7 @@ fn copy_bundle(from: &Path, to: &Path) -> Result<(), Failure> {
 fn sign_roster(ca: &Path, key: &Path, out: Option<&Path>) -> Result<(), Failure> {
     let file = key;
     let key = keys::load(file).map_err(Failure::failed)?;
+    refuse_another_folder(ca)?;
     let consortium = Consortium::load(&ca.join(CONSORTIUM_FILE)).map_err(Failure::failed)?;
     if !consortium.operator_keys().contains(&key.public()) {
         return Err(Failure::usage(format!(
@@ -311,7 +324,20 @@ struct RosterSite {
     key: String,
 }
 
+/// Mostly `--ca` was left out, or is mistyped.
+fn refuse_another_folder(ca: &Path) -> Result<(), Failure> {
+    let path = ca.join(ROSTER_FILE);
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{} does not exist: name the CA's folder, or another one with {ROSTER_FILE}, by `--ca`",
+        path.display()
+    )))
+}
+
 fn show_roster(ca: &Path, format: Format) -> Result<(), Failure> {
+    refuse_another_folder(ca)?;
     let path = ca.join(ROSTER_FILE);
     let text = consilium_io::disk::read_text(&path, consilium_common::limits::SIGNED_BYTES_MAX)
         .map_err(Failure::failed)?;

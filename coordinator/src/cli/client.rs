@@ -43,7 +43,7 @@ impl Client {
     pub async fn connect(connection: &Connection) -> Result<Self, Failure> {
         let clock = SystemClock::open();
         let credentials =
-            Credentials::load(&connection.identity, clock.wall()).map_err(Failure::failed)?;
+            Credentials::load(connection.bundle()?, clock.wall()).map_err(Failure::failed)?;
         let identity = &credentials.identity;
         if let Role::Site(_) | Role::Coordinator = identity.role {
             return Err(Failure::usage(format!(
@@ -192,6 +192,7 @@ fn connect_failure(error: ConnectError) -> Failure {
         ConnectError::Refused { .. } => Failure::refused(error),
         ConnectError::Unreachable { .. } => Failure::not_reachable(error),
         ConnectError::PortInUse(_)
+        | ConnectError::PortReserved(_)
         | ConnectError::Socket { .. }
         | ConnectError::Configuration(_) => Failure::failed(error),
     }

@@ -19,7 +19,9 @@ mod study;
 
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use consilium_certs::credentials::TLS_PEM;
 
 pub use exit::{Exit, Failure};
 
@@ -39,6 +41,21 @@ impl Cli {
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Ca(ca::CaCommand::Serve(_)))
+    }
+}
+
+/// What helps with a command line that is refused: whoever gives commands often sets these once.
+#[must_use]
+pub fn hint(error: &clap::Error) -> Option<&'static str> {
+    let of_connection =
+        |name: &String| name.starts_with("--coordinator") || name.starts_with("--identity");
+    match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(names)))
+            if names.iter().any(of_connection) =>
+        {
+            Some("or `export CONSILIUM_COORDINATOR=HOST:PORT CONSILIUM_IDENTITY=DIR` once")
+        }
+        _ => None,
     }
 }
 
@@ -92,6 +109,23 @@ pub struct Connection {
     pub identity: PathBuf,
 }
 
+impl Connection {
+    /// The bundle's folder. One that is not there is told from a bundle that lacks a file.
+    ///
+    /// # Errors
+    /// There is no such folder, or no certificate in it.
+    fn bundle(&self) -> Result<&Path, Failure> {
+        if self.identity.join(TLS_PEM).is_file() {
+            return Ok(&self.identity);
+        }
+        Err(Failure::failed(format!(
+            "no bundle in {}: --identity or CONSILIUM_IDENTITY names the folder with tls.pem that \
+             `consilium ca issue` made",
+            self.identity.display()
+        )))
+    }
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors
@@ -143,6 +177,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn who_names_no_coordinator_hears_of_the_variables() {
+        // Whatever the environment of the test holds.
+        let told = |words: &[&str]| {
+            let command = Cli::command().mut_subcommand("status", |status| {
+                status.mut_args(|argument| argument.env(None::<&str>))
+            });
+            hint(&command.try_get_matches_from(words).unwrap_err())
+        };
+        assert!(told(&["consilium", "status"]).unwrap().contains("CONSILIUM_IDENTITY"));
+        assert_eq!(told(&["consilium", "statu"]), None);
+        assert_eq!(told(&["consilium", "audit", "verify"]), None);
     }
 
     #[test]

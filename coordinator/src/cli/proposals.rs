@@ -70,7 +70,7 @@ pub(super) fn propose(args: &ProposeArgs) -> Result<(), Failure> {
 /// The researcher whose bundle this is.
 fn researcher(connection: &Connection) -> Result<OperatorId, Failure> {
     let now = SystemClock::open().wall();
-    let identity = Credentials::load(&connection.identity, now).map_err(Failure::failed)?.identity;
+    let identity = Credentials::load(connection.bundle()?, now).map_err(Failure::failed)?.identity;
     match identity.role {
         Role::Researcher(name) => Ok(name),
         Role::Site(_) | Role::Operator(_) | Role::Auditor(_) | Role::Coordinator => {

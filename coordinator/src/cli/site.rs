@@ -29,7 +29,8 @@ pub(super) enum SiteCommand {
     },
     /// Vouch for a site's request: its certificate is made, and the next roster has it.
     Approve(ApproveArgs),
-    /// Put a site out for good: its connection ends, its certificates work no more.
+    /// Put a site out: its connection ends, and its key works no more. It comes back only if it is invited anew
+    /// and enrols with a new key.
     Revoke(RevokeArgs),
 }
 
@@ -85,14 +86,18 @@ pub(super) fn run(command: SiteCommand) -> Result<(), Failure> {
 
 /// Who signs, of which consortium.
 pub(super) fn signer(connection: &Connection) -> Result<(ConsortiumId, SecretKey), Failure> {
-    let now = SystemClock::open().wall();
-    let bundle = OperatorBundle::load(&connection.identity, now).map_err(Failure::failed)?;
+    let bundle = operator(connection)?;
     Ok((bundle.credentials.identity.consortium, bundle.operator_key))
 }
 
-fn invite(args: InviteArgs) -> Result<(), Failure> {
+/// The operator's bundle.
+fn operator(connection: &Connection) -> Result<OperatorBundle, Failure> {
     let now = SystemClock::open().wall();
-    let bundle = OperatorBundle::load(&args.connection.identity, now).map_err(Failure::failed)?;
+    OperatorBundle::load(connection.bundle()?, now).map_err(Failure::failed)
+}
+
+fn invite(args: InviteArgs) -> Result<(), Failure> {
+    let bundle = operator(&args.connection)?;
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes)
         .map_err(|error| Failure::failed(format!("the system gives no random bytes: {error}")))?;
@@ -133,8 +138,9 @@ fn approve(args: &ApproveArgs) -> Result<(), Failure> {
     // The digest comes from the coordinator, and what people compared is its head.
     if Fingerprint::of(request.request) != args.fingerprint {
         return Err(Failure::refused(format!(
-            "the request of site {} that came here has another fingerprint ({}): somebody else may \
-             have used its token. Do not approve; revoke nothing; invite the site anew",
+            "the request of site {} that came here has another fingerprint ({}). Have it read to you once \
+             more. If it still differs, somebody else may have used the token: do not approve, invite the \
+             site anew",
             args.name, request.fingerprint
         )));
     }
@@ -152,9 +158,7 @@ fn revoke(args: RevokeArgs) -> Result<(), Failure> {
     let members: MembersDocument = ask(&args.connection, &Request::Members)?;
     let asking = members.requests.iter().find(|one| one.site == args.name).map(|one| one.key);
     let in_roster = members.sites.iter().find(|one| one.site == args.name).map(|one| one.key);
-    let site_key = asking.or(in_roster).ok_or_else(|| {
-        Failure::refused(format!("there is no site {}: `consilium site list` shows all", args.name))
-    })?;
+    let site_key = asking.or(in_roster).ok_or_else(|| nobody(&members, &args.name))?;
     let word = Revocation { consortium, site: args.name.clone(), site_key, reason: args.reason };
     let signed = Signed::sign(word.to_bytes().map_err(Failure::failed)?, &key);
     let done: RevokeDocument = ask(&args.connection, &Request::SiteRevoke { signed })?;
@@ -166,6 +170,14 @@ fn revoke(args: RevokeArgs) -> Result<(), Failure> {
     }
     roster::sign_if_only(&args.connection, &key, |next| {
         next.leaves == [args.name.clone()] && next.joins.is_empty()
+    })
+}
+
+/// Why there is nobody to put out.
+fn nobody(members: &MembersDocument, name: &SiteId) -> Failure {
+    Failure::refused(match members.revoked.iter().find(|one| one.site == *name) {
+        Some(one) => format!("site {name} is out already ({})", one.reason),
+        None => format!("there is no site {name}: `consilium site list` shows all"),
     })
 }
 
@@ -198,7 +210,8 @@ fn members_text(members: &MembersDocument) -> String {
         members.consortium, members.roster_version
     );
     for one in &members.revoked {
-        text.push_str(&format!("\nrevoked: {} ({})", one.site, one.reason));
+        let (site, key, reason) = (&one.site, one.key.id(), &one.reason);
+        text.push_str(&format!("\nrevoked: {site} with the key {key} ({reason})"));
     }
     if let Some(next) = &members.proposal {
         text.push('\n');

@@ -220,13 +220,15 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
         file: target,
     };
     output::show(args.format, &document, |document| {
+        let file = document.file.display();
+        let start = args.start.as_ref().map(|start| format!(" --start {}", start.display()));
         format!(
-            "signed study {} version {} ({}), digest {}: {}",
+            "signed study {} version {} ({}), digest {}: {file}\nnext: `consilium study submit {file}{}`",
             document.study,
             document.version,
             output::count(document.signatures, "signature"),
             document.digest,
-            document.file.display()
+            start.unwrap_or_default()
         )
     })
 }
@@ -259,9 +261,10 @@ fn submit(
     format: Format,
 ) -> Result<(), Failure> {
     let signed: Signed<Study> = signed_file::load(file).map_err(|error| match error {
-        SignedFileError::NotSigned { .. }
-        | SignedFileError::Changed { .. }
-        | SignedFileError::Refused { .. } => Failure::refused(error),
+        SignedFileError::NotSigned { .. } => not_signed(file, &error),
+        SignedFileError::Changed { .. } | SignedFileError::Refused { .. } => {
+            Failure::refused(error)
+        }
         SignedFileError::File(_)
         | SignedFileError::Malformed { .. }
         | SignedFileError::TooMany { .. } => Failure::failed(error),
@@ -284,6 +287,20 @@ fn submit(
         }
         format!("{study} was submitted before and is {}", changed.state)
     })
+}
+
+/// Who names the draft is told which file to submit.
+fn not_signed(file: &Path, error: &SignedFileError) -> Failure {
+    let text = read_text(file, STUDY_BYTES_MAX).unwrap_or_default();
+    let file = file.display();
+    match Study::read(&text, &file.to_string()) {
+        Ok(study) if study.initial.is_none() => Failure::refused(format!(
+            "{file} is a draft: sign it (`consilium study sign {file} --key operator.key`) and submit \
+             {}{RESOLVED}",
+            study.id()
+        )),
+        Ok(_) | Err(_) => Failure::refused(error),
+    }
 }
 
 /// The model of a file, as the bytes that the signed study names.

@@ -71,6 +71,8 @@ pub struct InvitationLine {
 pub struct RevocationLine {
     /// Of which site.
     pub site: SiteId,
+    /// The key that is out; a site of this name with another one is not meant.
+    pub key: PublicKey,
     /// What the operator said.
     pub reason: String,
 }

@@ -43,7 +43,11 @@ pub(super) fn document(server: &Server) -> Result<MembersDocument, Fault> {
             .map(|(site, until)| InvitationLine { site: site.clone(), until })
             .collect(),
         revoked: revoked
-            .map(|word| RevocationLine { site: word.site.clone(), reason: word.reason.clone() })
+            .map(|word| RevocationLine {
+                site: word.site.clone(),
+                key: word.site_key,
+                reason: word.reason.clone(),
+            })
             .collect(),
         proposal: proposal.map(|next| ProposalDocument {
             version: next.version,

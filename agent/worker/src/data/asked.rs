@@ -86,7 +86,7 @@ pub(crate) fn pictures(
         | SourceKind::Text
         | SourceKind::Synthetic => {
             let kind = source.source;
-            let message = format!("pictures are predicted from PNG, JPEG or npz, not {kind:?}");
+            let message = format!("pictures are predicted from PNG, JPEG or npz, not {kind}");
             Err(Failure::new(FailureCode::DataInvalid, message))
         }
     }

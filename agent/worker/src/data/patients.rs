@@ -125,8 +125,10 @@ impl Patients {
         let with = excluded.len() - without;
         let missing = match without {
             0 => String::new(),
+            1 => "; 1 listed patient has no records here: check how the identifier is written"
+                .to_owned(),
             _ => format!(
-                "; {without} of the listed patients have none here: are they written alike?"
+                "; {without} listed patients have no records here: check how their identifiers are written"
             ),
         };
         Some(format!("{records} {what} of {with} excluded patients were not read{missing}"))
@@ -197,7 +199,12 @@ fn nobody(source: &Source, exclude: &Path) -> Failure {
 
 /// Reads who is excluded: a table with the patients' column, or an identifier on each line.
 fn list(path: &Path, column: &str) -> Result<HashMap<String, Cell<u64>>, Failure> {
-    let unreadable = |error: TableError| unreadable(path, column, &error.to_string());
+    let unreadable = |error: TableError| {
+        // Of another table a record would be missing; here the sentence says what is.
+        let is_empty = matches!(error, TableError::Empty { .. });
+        let why = if is_empty { "it is empty".to_owned() } else { error.to_string() };
+        unreadable(path, column, &why)
+    };
     let options = TableOptions { header: false, ..TableOptions::default() };
     let mut table = Table::open(path, options).map_err(unreadable)?;
     let (mut row, mut excluded) = (Row::default(), HashMap::new());
@@ -286,7 +293,7 @@ mod tests {
     #[test]
     fn what_is_no_list_of_patients_is_an_error_that_names_none() {
         for (text, said) in [
-            (&b""[..], "is empty"),
+            (&b""[..], "no record is: it is empty; a table with a column"),
             (b"a,b\np-77,2\n", "names no such column"),
             (b"p1\np-77,p3\n", "line 2"),
             (b"pid,why\np-77\n", "line 2"),

@@ -34,9 +34,10 @@ impl From<NpzError> for Failure {
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
         let code = match error {
-            FolderError::NoFolder(_) | FolderError::NoClasses(_) | FolderError::Open { .. } => {
-                FailureCode::DataMissing
-            }
+            FolderError::NoFolder(_)
+            | FolderError::NoClasses(_)
+            | FolderError::Nothing { .. }
+            | FolderError::Open { .. } => FailureCode::DataMissing,
             FolderError::Link(_)
             | FolderError::Outside(_)
             | FolderError::Name(_)
@@ -76,7 +77,7 @@ pub(crate) fn labels(
             sets(path, &name, labelled.classes.len())
         }
         (Objective::Multilabel, SourceKind::Idx) => invalid(format!(
-            "source: {kind:?} has one label for each picture: with `objective = \"multilabel\"` take \
+            "source: {kind} has one label for each picture: with `objective = \"multilabel\"` take \
              npz, whose labels have a 0 or 1 for each class, or an image-folder with a table of labels"
         )),
         _ => Ok(Labels::Classes(one_each(kind, path, files, labelled.classes)?)),
@@ -137,7 +138,7 @@ fn one_each(
 
 fn unread<T>(kind: SourceKind) -> Result<T, Failure> {
     let kinds = "idx, npz or image-folder";
-    invalid(format!("source: the cnn family reads {kinds}, not {kind:?}"))
+    invalid(format!("source: the cnn family reads {kinds}, not {kind}"))
 }
 
 fn of_classes(

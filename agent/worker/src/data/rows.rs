@@ -128,7 +128,7 @@ fn table_of<'a>(job: &Job<'a>) -> Result<&'a Path, Failure> {
         }
         (kind, _) => {
             let family = job.study.model.family();
-            let message = format!("source: the {family} family reads tables, not {kind:?}");
+            let message = format!("source: the {family} family reads tables, not {kind}");
             Err(Failure::new(FailureCode::DataInvalid, message))
         }
     }

@@ -89,7 +89,7 @@ pub(crate) fn ask(
 fn open_values(source: &Source) -> Result<Array, Failure> {
     if source.source != SourceKind::Npz {
         let kind = source.source;
-        return invalid(format!("source: the rnn family reads npz, not {kind:?}"));
+        return invalid(format!("source: the rnn family reads npz, not {kind}"));
     }
     Ok(Array::open(&source.path, source.column(VALUES))?)
 }

@@ -261,7 +261,7 @@ fn what_a_folder_of_classes_cannot_say_is_refused() {
         ),
         None,
     );
-    assert!(refusal(&table, source).contains("the tabular family reads tables, not Text"));
+    assert!(refusal(&table, source).contains("the tabular family reads tables, not text"));
 }
 
 #[test]

@@ -68,6 +68,14 @@ pub enum ConnectError {
         ip = .0.ip()
     )]
     PortInUse(SocketAddr),
+    /// Ports that only root may take.
+    #[error(
+        "UDP port {port} of {ip} may not be taken: ports below 1024 need root or \
+         CAP_NET_BIND_SERVICE; take one above",
+        port = .0.port(),
+        ip = .0.ip()
+    )]
+    PortReserved(SocketAddr),
     /// The local socket could not be had.
     #[error("cannot open a UDP socket on {address}: {source}")]
     Socket {

@@ -200,7 +200,7 @@ impl Recommender {
         match self.network {
             Meeting::TwoTower => {
                 let (field, value) = ("model.network", "\"two-tower\"".to_owned());
-                Err(StudyError::NotBuilt { field, value })
+                Err(StudyError::NotBuilt { field, value, instead: "" })
             }
             Meeting::Factors if !self.hidden.is_empty() => {
                 let need = "only `network = \"ncf\"` has dense layers: leave it out";

@@ -61,7 +61,9 @@ struct Exported {
     goes_on_from: Option<u64>,
     models: u64,
     updates: u64,
+    /// All that are not there, and how many of them are updates: those were not retained.
     missing: u64,
+    updates_missing: u64,
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
@@ -92,7 +94,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         })?,
         (None, _, _) => return Err(Failure::usage("--coordinator and --identity, or --state")),
     };
-    let Brought { models, updates, missing } = brought.unwrap_or_default();
+    let Brought { models, updates, models_missing, updates_missing } = brought.unwrap_or_default();
     let exported = Exported {
         folder: args.out.clone(),
         consortium: pinned.name.to_string(),
@@ -101,7 +103,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         goes_on_from: earlier.map(|earlier| earlier.size),
         models,
         updates,
-        missing,
+        missing: models_missing + updates_missing,
+        updates_missing,
     };
     output::show(args.format, &exported, |exported| words(exported, args.models))
 }
@@ -114,9 +117,17 @@ fn words(exported: &Exported, with_models: bool) -> String {
         told += &format!("\nthey go on from the {earlier} that were exported before");
     }
     if with_models {
-        let Exported { models, updates, missing, .. } = exported;
-        told +=
-            &format!("\n{models} models and states, {updates} updates; {missing} are not there");
+        let Exported { models, updates, missing, updates_missing, .. } = exported;
+        told += &format!("\n{models} models and states, {updates} updates");
+        match missing.saturating_sub(*updates_missing) {
+            0 => {}
+            missing => told += &format!("; {missing} models or states are not there"),
+        }
+        match updates_missing {
+            0 => {}
+            1 => told += "; 1 update was not retained",
+            many => told += &format!("; {many} updates were not retained"),
+        }
     }
     told + &format!("\nnext: `consilium audit verify {folder}`")
 }

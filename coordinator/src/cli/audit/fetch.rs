@@ -28,12 +28,13 @@ pub(super) enum Part {
     Update,
 }
 
-/// How many blobs were brought, and how many are not there to be brought.
+/// How many blobs were brought, and how many of each kind are not there to be brought.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Brought {
     pub(super) models: u64,
     pub(super) updates: u64,
-    pub(super) missing: u64,
+    pub(super) models_missing: u64,
+    pub(super) updates_missing: u64,
 }
 
 impl Brought {
@@ -41,7 +42,8 @@ impl Brought {
         *match (is_here, part) {
             (true, Part::Model) => &mut self.models,
             (true, Part::Update) => &mut self.updates,
-            (false, _) => &mut self.missing,
+            (false, Part::Model) => &mut self.models_missing,
+            (false, Part::Update) => &mut self.updates_missing,
         } += 1;
     }
 }

@@ -11,6 +11,7 @@ use clap::Subcommand;
 use consilium_certs::consortium::{CONSORTIUM_FILE, Consortium};
 
 use super::Failure;
+use crate::audit::Folder;
 
 /// A checkpoint's file: three lines and a few signatures.
 const CHECKPOINT_BYTES_MAX: usize = 16 << 10;
@@ -32,6 +33,14 @@ pub(super) fn run(command: AuditCommand) -> Result<(), Failure> {
         AuditCommand::Verify(args) => verify::run(&args),
         AuditCommand::Show(args) => show::run(&args),
     }
+}
+
+/// The export in a folder, which must be there.
+fn export_at(path: &Path) -> Result<Folder, Failure> {
+    if path.is_dir() {
+        return Ok(Folder::at(path));
+    }
+    Err(Failure::failed(format!("{} is no export: there is no such folder", path.display())))
 }
 
 /// What is pinned, from a file or from the bundle of whoever asks.

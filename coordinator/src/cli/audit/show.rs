@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::super::Failure;
 use super::super::output::{self, Format};
-use super::CHECKPOINT_BYTES_MAX;
+use super::{CHECKPOINT_BYTES_MAX, export_at};
 use crate::audit::{Folder, words};
 
 /// `consilium audit show`
@@ -61,7 +61,7 @@ struct Inclusion {
 }
 
 pub(super) fn run(args: &ShowArgs) -> Result<(), Failure> {
-    let folder = Folder::at(&args.folder);
+    let folder = export_at(&args.folder)?;
     match args.record {
         Some(record) => one(&folder, record, args.format),
         None => all(&folder, args.study.as_ref(), args.format),

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::super::Failure;
 use super::super::output::{self, Format};
-use super::{CHECKPOINT_BYTES_MAX, pinned};
-use crate::audit::{self, Check, Fault, Folder, Verdict, frames};
+use super::{CHECKPOINT_BYTES_MAX, export_at, pinned};
+use crate::audit::{self, Check, Fault, Verdict, frames};
 
 /// `consilium audit verify`
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let folder = Folder::at(&args.folder);
+    let folder = export_at(&args.folder)?;
     let pinned_by_export = args.consortium.is_none();
     let file = args.consortium.clone().unwrap_or_else(|| folder.consortium());
     let (pinned, pinned_by) = pinned(Some(&file), None)?;

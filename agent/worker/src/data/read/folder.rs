@@ -24,6 +24,9 @@ pub(crate) enum FolderError {
     /// No sub-folders.
     #[error("{} has no sub-folders: one for each class was expected", .0.display())]
     NoClasses(PathBuf),
+    /// No file of its kind.
+    #[error("no file in {} ends in {endings}", folder.display())]
+    Nothing { folder: PathBuf, endings: String },
     /// Not readable.
     #[error("{} cannot be opened: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
@@ -112,7 +115,7 @@ impl Folder {
 }
 
 /// A file alone, or every one of these endings below a folder, each with its path from there (a file:
-/// its name), by the bytes of the paths.
+/// its name), by the bytes of the paths. A folder without any is an error.
 pub(crate) fn all_of(path: &Path, endings: Endings) -> Result<Vec<(PathBuf, String)>, FolderError> {
     if path.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -121,6 +124,13 @@ pub(crate) fn all_of(path: &Path, endings: Endings) -> Result<Vec<(PathBuf, Stri
     let root = root(path)?;
     let mut found = Folder { classes: Vec::new(), records: Vec::new(), others: 0 };
     found.walk(&root, &root, (0, endings))?;
+    if found.records.is_empty() {
+        let endings: Vec<String> = endings.iter().map(|ending| format!(".{ending}")).collect();
+        return Err(FolderError::Nothing {
+            folder: path.to_owned(),
+            endings: endings.join(" or "),
+        });
+    }
     let named = |Record { path, .. }: Record| {
         let name = path.strip_prefix(&root).ok().and_then(Path::to_str).map(str::to_owned);
         name.map(|name| (path.clone(), name)).ok_or(FolderError::Name(path))

@@ -53,6 +53,8 @@ fn a_folder_is_walked_in_the_order_of_bytes_and_only_files_of_its_kind_are_recor
     assert_eq!(all.len(), 4, "{all:?}");
     let one = folder.path().join("sick/notes.txt");
     assert_eq!(all_of(&one, PICTURES).unwrap(), [(one, "notes.txt".to_owned())]);
+    let nothing = all_of(&folder.path().join("unknown"), PICTURES).unwrap_err().to_string();
+    assert!(nothing.ends_with("unknown ends in .png or .jpg or .jpeg"), "{nothing}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The numbers of the QUIC carrier, each with its reason.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -114,12 +115,7 @@ pub(super) fn is_loopback(address: IpAddr) -> bool {
 
 /// A UDP socket with large buffers. IPv6 wildcard sockets also take IPv4 where the system allows.
 pub(super) fn socket(address: SocketAddr) -> Result<std::net::UdpSocket, ConnectError> {
-    let failed = |source: std::io::Error| {
-        if source.kind() == std::io::ErrorKind::AddrInUse {
-            return ConnectError::PortInUse(address);
-        }
-        ConnectError::Socket { address, source }
-    };
+    let failed = |source| refused(address, source);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(failed)?;
     if address.is_ipv6()
@@ -130,6 +126,17 @@ pub(super) fn socket(address: SocketAddr) -> Result<std::net::UdpSocket, Connect
     set_buffers(&socket);
     socket.bind(&address.into()).map_err(failed)?;
     Ok(socket.into())
+}
+
+/// Why there is no socket, in words that tell what to do where that is known.
+fn refused(address: SocketAddr, source: std::io::Error) -> ConnectError {
+    if source.kind() == ErrorKind::AddrInUse {
+        return ConnectError::PortInUse(address);
+    }
+    if source.kind() == ErrorKind::PermissionDenied && (1..1024).contains(&address.port()) {
+        return ConnectError::PortReserved(address);
+    }
+    ConnectError::Socket { address, source }
 }
 
 /// Asks for the buffers and says once per process if the kernel gives less.
@@ -168,6 +175,17 @@ mod tests {
         for text in ["10.0.0.1", "fe80::1", "::ffff:10.0.0.1"] {
             assert!(!is_loopback(text.parse().unwrap()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_port_that_only_root_may_take_is_said_in_words() {
+        // Root may take it, so the system is not asked.
+        let said = |address: &str| {
+            let address = address.parse().unwrap();
+            refused(address, ErrorKind::PermissionDenied.into()).to_string()
+        };
+        assert!(said("127.0.0.1:443").contains("CAP_NET_BIND_SERVICE; take one above"));
+        assert!(said("127.0.0.1:4433").contains("cannot open a UDP socket"));
     }
 
     #[test]
