@@ -50,9 +50,7 @@ pub enum CaError {
         dir: PathBuf,
     },
     /// Not a CA's folder.
-    #[error(
-        "{dir} is not the folder of a CA: is `--ca` mistyped? `consilium ca init` makes a CA"
-    )]
+    #[error("{dir} is not the folder of a CA: is `--ca` mistyped? `consilium ca init` makes a CA")]
     NotACa {
         /// The folder.
         dir: PathBuf,

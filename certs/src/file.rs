@@ -1,7 +1,6 @@
 //! Reading and writing the small files of this crate: bounded, secrets only from files that nobody
 //! else can read, and every failure says which file and what to do.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +92,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, FileError> {
     if !exists(path)? {
         return Err(FileError::Missing { path: path.to_owned() });
     }
-    let file = File::open(path).map_err(IoError::at("open", path))?;
+    let file = disk::open_file(path).map_err(IoError::at("open", path))?;
     let status = file.metadata().map_err(IoError::at("inspect", path))?;
     let mode = status.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use consilium_coordinator::cli::{self, Cli, LogFormat};
+use consilium_io::lossy;
 use tracing_subscriber::EnvFilter;
 
 const LOG_VARIABLE: &str = "CONSILIUM_LOG";
@@ -29,19 +30,17 @@ fn main() -> ExitCode {
 }
 
 /// Help that was asked for, or what is wrong with the command line.
-#[expect(clippy::print_stderr, reason = "as clap's own words, which it follows")]
 fn no_command(error: &clap::Error) -> ExitCode {
     // Nowhere to complain if the terminal is gone.
     let _gone = error.print();
     if let Some(hint) = cli::hint(error) {
-        eprintln!("\n{hint}");
+        lossy::tell(&format!("\n{hint}"));
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-#[expect(clippy::print_stderr, reason = "the one place that tells a person what failed")]
 fn say(failure: &cli::Failure) {
-    eprintln!("consilium: {failure}");
+    lossy::tell(&format!("consilium: {failure}"));
 }
 
 /// Warnings by default; what the coordinator does, when it serves.
@@ -51,7 +50,7 @@ fn log_to_stderr(format: LogFormat, serves: bool) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(lossy::log_lines);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

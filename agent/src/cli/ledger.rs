@@ -147,6 +147,12 @@ fn tell(common: &Common, verified: &Verified) -> Result<(), Failure> {
 }
 
 fn write(common: &Common, file: &Path) -> Result<(), Failure> {
+    if file.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(Failure::Usage(format!(
+            "{}: there is something that is no ordinary file; name a new one",
+            file.display()
+        )));
+    }
     let config = common.load()?;
     let folder = read::folder(&config.site.state).map_err(Failure::failed)?;
     let (site, key) = (&config.site.name, own_key(&config)?);

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use consilium_common::limits::CONFIG_BYTES_MAX;
 use consilium_io::disk::read_text;
+use consilium_io::lossy;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::AgentConfig;
@@ -238,7 +239,7 @@ fn set_up_log(common: &Common) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(format!("--log {:?}: {error}", common.log)))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lossy::log_lines)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let installed = match common.log_format {
         LogFormat::Text => lines.try_init(),

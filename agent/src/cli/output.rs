@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use consilium_common::time::WallMillis;
@@ -13,15 +14,23 @@ use super::Failure;
 
 /// Why standard output took nothing more, once it does not.
 static REFUSED: OnceLock<String> = OnceLock::new();
+/// Whether it takes nothing more.
+static GONE: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line. A reader that has gone (`| head`) is no failure; any other is told by [`written`].
 pub(super) fn line(text: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        REFUSED.get_or_init(|| error.to_string());
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        GONE.store(true, Ordering::Relaxed);
+        if error.kind() != ErrorKind::BrokenPipe {
+            REFUSED.get_or_init(|| error.to_string());
+        }
     }
+}
+
+/// Whether standard output is still taken: who shows something again and again stops when it is not.
+pub(super) fn is_taken() -> bool {
+    !GONE.load(Ordering::Relaxed)
 }
 
 /// Whether all that was printed was written: asked once, at the end of a command.

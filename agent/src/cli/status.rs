@@ -35,7 +35,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
         } else {
             show(&status);
         }
-        if !options.watch {
+        if !options.watch || !output::is_taken() {
             return Ok(());
         }
         tokio::time::sleep(WATCH_PAUSE).await;

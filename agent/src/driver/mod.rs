@@ -73,6 +73,8 @@ enum Event {
     Done(Box<Finished>),
     /// A person decided, durably.
     Decided { digest: Digest, reply: Reply, to: oneshot::Sender<Reply> },
+    /// A person went on with another history of the coordinator's.
+    HistoryAccepted,
     /// The site goes by another roster, durably.
     RosterAccepted,
     /// A person reported a withdrawal, durably.
@@ -272,6 +274,7 @@ impl Driver {
                 note_fault(&done);
                 self.session.handle_done(id, done, now);
             }
+            Event::HistoryAccepted => self.session.handle_other_history(),
             Event::RosterAccepted => self.hold_plans_again(),
             Event::Withdrawn { withdrawal, to } => {
                 self.session.handle_withdrawal(withdrawal, now);

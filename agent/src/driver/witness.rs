@@ -8,8 +8,8 @@ use consilium_common::wire::messages::{HeadWanted, LogHead, Message};
 
 use tokio::sync::oneshot;
 
-use super::Driver;
 use super::shared::{Shared, blocking};
+use super::{Driver, Event};
 use crate::control_socket::{Reply, Word};
 use crate::ledger::entry::{Contradicted, HistoryAccepted};
 use crate::witness::{Doubt, HeadRow, News, WitnessError};
@@ -74,10 +74,13 @@ impl Driver {
 
     /// A person goes on with the log that the coordinator shows. The next connection tells what comes of it.
     pub(super) fn accept_history(&self, word: Word, to: oneshot::Sender<Reply>) {
-        let shared = Arc::clone(&self.shared);
+        let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
         self.tasks.spawn(async move {
             let accepted = blocking(move || accept(&shared, word)).await;
             let reply = accepted.unwrap_or_else(|fault| Reply::Failed { message: fault.detail });
+            if matches!(reply, Reply::WitnessAccepted(_)) {
+                let _stopping = events.send(Event::HistoryAccepted).await;
+            }
             // The person may have gone.
             let _gone = to.send(reply);
         });

@@ -234,6 +234,13 @@ impl Session {
         self.advance(now);
     }
 
+    /// The coordinator was brought back to an earlier history, which a person accepted: its rounds have numbers
+    /// again that were over before.
+    pub fn handle_other_history(&mut self) {
+        self.failed.clear();
+        self.memory.forget(|_| false);
+    }
+
     /// Time passed; call when [`Session::next_deadline`] is reached.
     pub fn handle_timeout(&mut self, now: Millis) {
         let out = &mut self.out;

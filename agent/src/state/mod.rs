@@ -101,7 +101,7 @@ impl StateFolder {
             retained: RetainedFolder::load(&folder.join(RETAINED), &aside)?,
             local: LocalFolder::load(&folder.join(LOCAL), &aside)?,
             patients: PatientsFolder::load(&folder.join(PATIENTS))?,
-            withdrawals: WithdrawalsFolder::load(&folder.join(WITHDRAWALS), &aside)?,
+            withdrawals: WithdrawalsFolder::load(&folder.join(WITHDRAWALS))?,
             cache: Cache::open(&folder.join(CACHE))?,
             folder: folder.to_owned(),
             _lock: lock,

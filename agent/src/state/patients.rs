@@ -9,7 +9,7 @@
 //!
 //! Rounds share a set while it does not change, so a round costs a line. A round stands here, synced, before
 //! its update is retained; that it counted, before the update is erased. All files are 0600. A file that is
-//! damaged stops the start: without it a trace would leave out what happened.
+//! damaged stops the start: without it a trace would leave out what happened. One that is gone is not missed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,12 +30,15 @@ use super::{StateError, entries};
 const KEY: &str = "key";
 const ROUNDS: &str = "rounds";
 const SET: &str = "set";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// The one before, without a check value.
+const UNCHECKED: u16 = 1;
 /// A study's rounds: some 300 bytes each.
 const ROUNDS_BYTES_MAX: usize = 256 << 20;
 
 /// Whose records a round used here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RoundUse {
     /// Which round.
     pub round: Round,
@@ -67,10 +70,23 @@ impl RoundUse {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RoundsFile {
     format: u16,
     study: StudyId,
     rounds: Vec<RoundUse>,
+    /// BLAKE3 over study and rounds under the site's key, so that neither changes unseen; none in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    check: Option<Digest>,
+}
+
+impl RoundsFile {
+    /// What [`RoundsFile::check`] has to be.
+    fn checked(&self, key: &[u8; PATIENT_KEY_BYTES]) -> Result<Digest, serde_json::Error> {
+        let key = blake3::derive_key("consilium/patients-rounds/1", key);
+        let bytes = serde_json::to_vec(&(&self.study, &self.rounds))?;
+        Ok(blake3::keyed_hash(&key, &bytes).into())
+    }
 }
 
 /// What a patient had to do with a round.
@@ -124,10 +140,27 @@ impl PatientsFolder {
                     known: FORMAT,
                 });
             }
+            here.hold(path, &file)?;
             let rounds = file.rounds.into_iter().map(|used| (used.round, used)).collect();
             here.rounds.insert(file.study, rounds);
         }
         Ok(here)
+    }
+
+    /// Holds a file against its check value. Where the key is gone, that is told first.
+    fn hold(&self, path: &Path, file: &RoundsFile) -> Result<(), StateError> {
+        if (file.format, file.check) == (UNCHECKED, None) || !self.key_path().exists() {
+            return Ok(());
+        }
+        let need = file.checked(&self.key()?).map_err(|error| damaged(path, error))?;
+        if file.format == FORMAT && file.check == Some(need) {
+            return Ok(());
+        }
+        Err(damaged(
+            path,
+            "it, or the key beside it, is not what was written. Bring the folder back from a copy: without it \
+             nobody can say in which versions a patient is",
+        ))
     }
 
     /// Where the key lies.
@@ -257,12 +290,14 @@ impl PatientsFolder {
     fn write(&self, study: &StudyId) -> Result<(), StateError> {
         let path = self.folder.join(format!("{study}.{ROUNDS}"));
         let rounds = self.rounds.get(study).into_iter().flat_map(BTreeMap::values);
-        let file =
-            RoundsFile { format: FORMAT, study: study.clone(), rounds: rounds.cloned().collect() };
-        let bytes = serde_json::to_vec(&file).map_err(|error| StateError::Unwritable {
+        let unwritable = |error: serde_json::Error| StateError::Unwritable {
             path: path.clone(),
             reason: error.to_string(),
-        })?;
+        };
+        let (study, rounds) = (study.clone(), rounds.cloned().collect());
+        let mut file = RoundsFile { format: FORMAT, study, rounds, check: None };
+        file.check = Some(file.checked(&self.key()?).map_err(unwritable)?);
+        let bytes = serde_json::to_vec(&file).map_err(unwritable)?;
         Ok(replace_private(&path, &bytes)?)
     }
 }

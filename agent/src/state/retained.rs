@@ -6,7 +6,7 @@
 //! update and the site state that belongs to it are there together or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use consilium_common::ids::{Digest, Round, StudyId};
 use consilium_common::update::words::Metrics;
 use consilium_io::IoError;
+use consilium_io::disk::open_file;
 use consilium_io::net::transfer::Source;
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +159,7 @@ pub fn write_record(out: &mut dyn Write, record: &Record) -> io::Result<()> {
 /// # Errors
 /// The file cannot be opened.
 pub fn open(path: &Path, record: &Record) -> Result<Source, StateError> {
-    let file = File::open(path).map_err(IoError::at("open", path))?;
+    let file = open_file(path).map_err(IoError::at("open", path))?;
     Ok(Source::File { file: Arc::new(file), path: path.to_owned(), length: record.bytes })
 }
 

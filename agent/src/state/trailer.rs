@@ -13,6 +13,7 @@ use std::path::Path;
 use consilium_common::ids::Digest;
 use consilium_common::limits::CHUNK_BYTES;
 use consilium_io::IoError;
+use consilium_io::disk::open_file;
 use consilium_io::disk::replace::{Access, replace_with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,7 +83,7 @@ pub(super) struct Opened<R, F = File> {
 /// # Errors
 /// Not the file that was written, one of a newer release, or the disk refused.
 pub(super) fn open<R: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<Opened<R>, StateError> {
-    let file = File::open(path).map_err(IoError::at("open", path))?;
+    let file = open_file(path).map_err(IoError::at("open", path))?;
     let total = file.metadata().map_err(IoError::at("inspect", path))?.len();
     open_from(path, kind, file, total)
 }

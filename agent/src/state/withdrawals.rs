@@ -13,7 +13,7 @@ use consilium_io::IoError;
 use consilium_io::disk::{read_file, replace_private};
 use serde::{Deserialize, Serialize};
 
-use super::{SetAside, StateError, entries};
+use super::{StateError, entries};
 
 const EXTENSION: &str = "withdrawal";
 /// As many ranges as a message may have.
@@ -26,6 +26,13 @@ struct File {
     study: StudyId,
     versions: Vec<VersionRange>,
     remedy: Remedy,
+    /// BLAKE3 over the rest.
+    check: Digest,
+}
+
+fn checked(of: &Withdrawal) -> Result<Digest, serde_json::Error> {
+    let Withdrawal { id, study, versions, remedy } = of;
+    Ok(Digest::of(&serde_json::to_vec(&(id, study, versions, remedy))?))
 }
 
 /// The folder.
@@ -36,13 +43,18 @@ pub struct WithdrawalsFolder {
 }
 
 impl WithdrawalsFolder {
-    pub(super) fn load(folder: &Path, aside: &SetAside) -> Result<Self, StateError> {
+    /// Reads what waits. A report that cannot be read stops the start: a patient's wish is not set aside.
+    pub(super) fn load(folder: &Path) -> Result<Self, StateError> {
         let mut waiting = BTreeMap::new();
         for path in entries(folder)? {
-            match read(&path) {
-                Ok(withdrawal) => drop(waiting.insert(withdrawal.id, withdrawal)),
-                Err(why) => aside.take(&path, &why)?,
-            }
+            let withdrawal = read(&path).map_err(|why| StateError::Damaged {
+                path: path.clone(),
+                reason: format!(
+                    "{why}. The ledger has what was reported (`consilium-agent ledger show`): move the file away, \
+                     and report it again with `consilium-agent data withdraw`"
+                ),
+            })?;
+            waiting.insert(withdrawal.id, withdrawal);
         }
         Ok(Self { folder: folder.to_owned(), waiting })
     }
@@ -59,7 +71,8 @@ impl WithdrawalsFolder {
     pub fn keep(&mut self, withdrawal: Withdrawal) -> Result<(), StateError> {
         let path = self.path_of(withdrawal.id);
         let Withdrawal { id, study, versions, remedy } = withdrawal.clone();
-        let bytes = serde_json::to_vec(&File { id, study, versions, remedy }).map_err(|error| {
+        let file = checked(&withdrawal).map(|check| File { id, study, versions, remedy, check });
+        let bytes = file.and_then(|file| serde_json::to_vec(&file)).map_err(|error| {
             StateError::Unwritable { path: path.clone(), reason: error.to_string() }
         })?;
         replace_private(&path, &bytes)?;
@@ -87,10 +100,14 @@ impl WithdrawalsFolder {
 
 fn read(path: &Path) -> Result<Withdrawal, String> {
     let bytes = read_file(path, BYTES_MAX).map_err(|error| error.to_string())?;
-    let File { id, study, versions, remedy } =
+    let File { id, study, versions, remedy, check } =
         serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     if path.file_name().is_none_or(|name| *name != *format!("{id}.{EXTENSION}")) {
         return Err("it is another report than its name says".to_owned());
     }
-    Ok(Withdrawal { id, study, versions, remedy })
+    let withdrawal = Withdrawal { id, study, versions, remedy };
+    if checked(&withdrawal).ok() != Some(check) {
+        return Err("it is not what was written".to_owned());
+    }
+    Ok(withdrawal)
 }

@@ -27,6 +27,7 @@ pub mod clock;
 pub mod disk;
 pub mod error;
 pub mod failpoints;
+pub mod lossy;
 pub mod memory;
 pub mod net;
 

@@ -41,10 +41,7 @@ pub struct Governance {
 
 /// The ethics committee's vote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "`ethics = { committee = \"…\", reference = \"…\" }`"
-)]
+#[serde(deny_unknown_fields, expecting = "`ethics = { committee = \"…\", reference = \"…\" }`")]
 pub struct Ethics {
     /// The committee.
     pub committee: String,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use consilium_certs::consortium::CONSORTIUM_FILE;
 use consilium_io::IoError;
+use consilium_io::disk::open_file;
 
 use crate::store::schema;
 
@@ -44,6 +45,15 @@ impl Folder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether something of this name belongs into an export's folder; files that are being written begin with a
+    /// dot.
+    #[must_use]
+    pub fn has(name: &str) -> bool {
+        let known =
+            [schema::LOG, schema::CHECKPOINT, CONSORTIUM_FILE, schema::BLOBS, schema::UPDATES];
+        known.contains(&name) || name.starts_with('.')
     }
 
     /// The log.
@@ -83,7 +93,7 @@ impl Folder {
     /// It cannot be opened.
     pub fn open_log(&self) -> Result<(BufReader<File>, u64), IoError> {
         let path = self.log();
-        let file = File::open(&path).map_err(IoError::at("open", &path))?;
+        let file = open_file(&path).map_err(IoError::at("open", &path))?;
         let length = file.metadata().map_err(IoError::at("inspect", &path))?.len();
         Ok((BufReader::with_capacity(READ_BYTES, file), length))
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use comfy_table::Table;
@@ -40,16 +41,25 @@ pub fn show<T: Serialize>(
 
 /// Why standard output took nothing more, once it does not.
 static REFUSED: OnceLock<String> = OnceLock::new();
+/// Whether it takes nothing more.
+static GONE: AtomicBool = AtomicBool::new(false);
 
 /// Prints one line. A reader that has gone (`| head`) is no failure; any other is told by
 /// [`written`].
 pub fn line(text: impl Display) {
     let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        REFUSED.get_or_init(|| error.to_string());
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        GONE.store(true, Ordering::Relaxed);
+        if error.kind() != ErrorKind::BrokenPipe {
+            REFUSED.get_or_init(|| error.to_string());
+        }
     }
+}
+
+/// Whether standard output is still taken: who shows something again and again stops when it is not.
+#[must_use]
+pub fn is_taken() -> bool {
+    !GONE.load(Ordering::Relaxed)
 }
 
 /// Whether all that was printed was written: asked once, at the end of a command.

@@ -4,7 +4,9 @@ use clap::{Args, Subcommand};
 use consilium_certs::bundle::OperatorBundle;
 use consilium_common::enrol::{Approval, Fingerprint, Revocation, Secret, Token};
 use consilium_common::ids::{ConsortiumId, SiteId};
+use consilium_common::limits::TEXT_BYTES_MAX;
 use consilium_common::signed::{SecretKey, Signed};
+use consilium_common::study::is_plain_text;
 use consilium_common::time::Clock;
 use consilium_common::wire::operator::Request;
 use consilium_io::SystemClock;
@@ -66,7 +68,7 @@ pub(super) struct RevokeArgs {
     /// The site's name.
     name: SiteId,
     /// In a sentence; it stands in the log, and the site is told.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
     #[command(flatten)]
     connection: Connection,
@@ -151,6 +153,18 @@ fn approve(args: &ApproveArgs) -> Result<(), Failure> {
     roster::sign_if_only(&args.connection, &key, |next| {
         next.joins == [args.name.clone()] && next.leaves.is_empty()
     })
+}
+
+/// A sentence that hospitals and auditors read on their terminals.
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        return Err(format!("1 to {TEXT_BYTES_MAX} bytes are accepted"));
+    }
+    if !is_plain_text(text) {
+        return Err("control and direction characters are not accepted".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn revoke(args: RevokeArgs) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use consilium_common::wire::reject::Code;
 
 use super::client::Client;
 use super::output::{self, Format};
-use super::{Connection, Failure};
+use super::{Connection, Exit, Failure};
 use crate::document::{
     BestStatus, QuarantinedSite, RoundStatus, SiteStatus, StatusDocument, StudyStatus,
     VersionStatus,
@@ -47,7 +47,13 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
                 client.close().await;
                 return shown;
             }
+            if !output::is_taken() {
+                return Ok(());
+            }
             if let Err(lost) = shown {
+                if lost.exit == Exit::Refused {
+                    return Err(lost);
+                }
                 output::line(format_args!("{lost}; connecting again"));
                 client = reconnect(&args.connection).await;
             }

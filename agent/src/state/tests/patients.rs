@@ -8,6 +8,7 @@ use consilium_common::ids::{Digest, Round, StudyId, Version};
 use consilium_common::wire::messages::TaskKind;
 use consilium_common::worker::Census;
 use consilium_common::worker::patients::{PatientHash, PatientSet};
+use consilium_io::disk::replace_private;
 
 use super::fresh;
 use crate::state::patients::{Part, RoundUse};
@@ -38,7 +39,7 @@ fn left(state: &StateFolder, room: &Path, used: &[&str], scored: &[&str]) -> Cen
         if !patients.is_empty() {
             let set = patients.iter().map(|patient| PatientHash::of(&key, patient));
             let bytes = PatientSet(set.collect()).to_bytes();
-            consilium_io::disk::replace_private(&path, &bytes).unwrap();
+            replace_private(&path, &bytes).unwrap();
         }
         path
     };
@@ -106,10 +107,60 @@ fn a_trace_that_would_be_wrong_stops_the_start() {
     fs::rename(folder.join("elsewhere"), &key).unwrap();
     let set = super::names(&folder.join("patients")).into_iter().find(|n| n.ends_with(".set"));
     let set = folder.join("patients").join(set.unwrap());
-    consilium_io::disk::replace_private(&set, &PatientSet::default().to_bytes()).unwrap();
+    replace_private(&set, &PatientSet::default().to_bytes()).unwrap();
     let told = look_at_patients(&folder).unwrap().trace("ada-lovelace").unwrap_err().to_string();
     assert!(told.contains("the digest of its name"), "{told}");
-    consilium_io::disk::replace_private(&rounds, b"{}").unwrap();
+    replace_private(&rounds, b"{}").unwrap();
     let told = StateFolder::open(&folder).unwrap_err().to_string();
     assert!(told.contains("ward.rounds was damaged"), "{told}");
+}
+
+#[test]
+fn no_byte_of_a_patients_file_or_of_the_key_changes_unseen() {
+    let (keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let census = left(&state, keep.path(), &["ada-lovelace"], &[]);
+    state.patients.begin(&study(), round(1, TaskKind::Train), &census).unwrap();
+    state.patients.settle(&study(), Round(1), true).unwrap();
+    drop(state);
+    assert_eq!(look_at_patients(&folder).unwrap().trace("ada-lovelace").unwrap().rounds.len(), 1);
+    for name in ["ward.rounds", "key"] {
+        let path = folder.join("patients").join(name);
+        let good = fs::read(&path).unwrap();
+        for byte in 0..good.len() {
+            let (mut bad, bit) = (good.clone(), byte % 8);
+            bad[byte] ^= 1 << bit;
+            replace_private(&path, &bad).unwrap();
+            let told = look_at_patients(&folder).unwrap_err().to_string();
+            assert!(
+                told.contains("damaged") || told.contains("format"),
+                "{name} byte {byte}: {told}"
+            );
+        }
+        replace_private(&path, &good).unwrap();
+    }
+    assert!(look_at_patients(&folder).is_ok());
+}
+
+#[test]
+fn a_withdrawal_that_was_damaged_stops_the_start_and_says_where_it_still_stands() {
+    use consilium_common::audit::withdrawal::{Remedy, ranges_of};
+    use consilium_common::wire::messages::Withdrawal;
+
+    let (_keep, folder) = fresh();
+    let mut state = StateFolder::open(&folder).unwrap();
+    let versions = ranges_of([Version(1), Version(2), Version(3)]);
+    let (id, remedy) = (Digest([7; 32]), Remedy::Retire);
+    state.withdrawals.keep(Withdrawal { id, study: study(), versions, remedy }).unwrap();
+    drop(state);
+    let state = StateFolder::open(&folder).unwrap();
+    assert_eq!(state.withdrawals.iter().count(), 1);
+    drop(state);
+    let path = folder.join("withdrawals").join(format!("{id}.withdrawal"));
+    let text = fs::read_to_string(&path).unwrap();
+    let changed = text.replace("\"last\":3", "\"last\":1");
+    assert_ne!(changed, text);
+    replace_private(&path, changed.as_bytes()).unwrap();
+    let told = StateFolder::open(&folder).unwrap_err().to_string();
+    assert!(told.contains("not what was written") && told.contains("data withdraw"), "{told}");
 }

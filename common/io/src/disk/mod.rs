@@ -20,4 +20,4 @@ pub use lock::{LockError, StateLock};
 pub use log::{Log, LogError, LogMark, LogReport, RecordRef};
 pub use model::{ModelFileError, read_safetensors};
 pub use replace::{Access, replace, replace_private, replace_with, sweep_temporary};
-pub use text::{TextError, read_file, read_text};
+pub use text::{TextError, open_file, read_file, read_text};

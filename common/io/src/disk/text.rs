@@ -1,8 +1,8 @@
 //! Files that people write (configuration, studies, policies): read whole, never more than a bound,
 //! and each way of being unreadable said in words that tell what to do.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::IoError;
@@ -43,6 +43,18 @@ pub enum TextError {
     Io(#[from] IoError),
 }
 
+/// Opens a file for reading. What is none is refused before it is opened: to open a FIFO in its place waits for a
+/// writer, for ever.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if it is no file, or the system refused.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"));
+    }
+    File::open(path)
+}
+
 /// Reads a text file of at most `bytes_max` bytes.
 ///
 /// # Errors
@@ -57,16 +69,16 @@ pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, TextError> {
 /// # Errors
 /// One variant of [`TextError`] per cause.
 pub fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, TextError> {
-    let file = match File::open(path) {
+    let file = match open_file(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(TextError::Missing { path: path.to_owned() });
         }
+        Err(e) if e.kind() == ErrorKind::InvalidInput => {
+            return Err(TextError::NotAFile { path: path.to_owned() });
+        }
         Err(e) => return Err(IoError::at("open", path)(e).into()),
     };
-    if !file.metadata().map_err(IoError::at("inspect", path))?.is_file() {
-        return Err(TextError::NotAFile { path: path.to_owned() });
-    }
     let mut bytes = Vec::new();
     let one_more = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     file.take(one_more).read_to_end(&mut bytes).map_err(IoError::at("read", path))?;
@@ -96,6 +108,13 @@ mod tests {
         let path = folder.path().join("study.toml");
         assert!(matches!(read_text(&path, 10), Err(TextError::Missing { .. })));
         assert!(matches!(read_text(folder.path(), 10), Err(TextError::NotAFile { .. })));
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        assert!(
+            matches!(read_text(&fifo, 10), Err(TextError::NotAFile { .. })),
+            "and nothing waits"
+        );
         replace(&path, b"ab\xff").unwrap();
         assert!(matches!(read_text(&path, 10), Err(TextError::NotText { at: 2, .. })));
     }

@@ -19,6 +19,11 @@ use super::fetch::{self, Brought, Part};
 use super::{CHECKPOINT_BYTES_MAX, pinned};
 use crate::audit::{Folder, frames};
 
+/// What comes, before it is believed.
+const INCOMING: &str = "incoming";
+/// Folders of evidence that two histories were signed.
+const CONTRADICTION: &str = "contradiction-";
+
 /// `consilium audit export`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
@@ -68,6 +73,7 @@ struct Exported {
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let (pinned, _) = pinned(args.consortium.as_deref(), args.identity.as_deref())?;
+    refuse_foreign(&args.out)?;
     create_folder(&args.out).map_err(Failure::failed)?;
     let folder = Folder::at(&args.out);
     let earlier = earlier(&folder, &pinned)?;
@@ -132,6 +138,27 @@ fn words(exported: &Exported, with_models: bool) -> String {
     told + &format!("\nnext: `consilium audit verify {folder}`")
 }
 
+/// A folder with anything in it that no export has is somebody else's: a coordinator's state, whose log this
+/// would exchange under it, or the CA's.
+fn refuse_foreign(out: &Path) -> Result<(), Failure> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let read = |error| Failure::failed(IoError::at("read the folder", out)(error));
+    for entry in out.read_dir().map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        let name = name.to_string_lossy();
+        if !Folder::has(&name) && name != INCOMING && !name.starts_with(CONTRADICTION) {
+            return Err(Failure::refused(format!(
+                "{} is no export: {name} is in it. Name a new folder, or one with an earlier export and nothing \
+                 else",
+                out.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The checkpoint of an earlier export.
 fn earlier(folder: &Folder, pinned: &Consortium) -> Result<Option<Checkpoint>, Failure> {
     let path = folder.checkpoint();
@@ -154,7 +181,7 @@ struct Incoming(Folder);
 
 impl Incoming {
     fn new(folder: &Folder) -> Result<Self, Failure> {
-        let path = folder.path().join("incoming");
+        let path = folder.path().join(INCOMING);
         if path.is_dir() {
             let cleared = std::fs::remove_dir_all(&path);
             cleared.map_err(IoError::at("remove", &path)).map_err(Failure::failed)?;
@@ -209,7 +236,7 @@ impl Incoming {
         (earlier, later): (&Checkpoint, &Checkpoint),
     ) -> Failure {
         let root = hex::encode(later.root.get(..6).unwrap_or_default());
-        let name = format!("contradiction-{}-{root}", later.size);
+        let name = format!("{CONTRADICTION}{}-{root}", later.size);
         let place = folder.path().join(name);
         let kept = replace(&self.0.checkpoint(), file).map_err(Failure::failed).and_then(|()| {
             std::fs::rename(self.0.path(), &place)
@@ -283,4 +310,24 @@ fn of_roll_call(call: &RollCall, wanted: &mut BTreeMap<Digest, Part>) {
         Outcome::Evaluated { .. } | Outcome::Abandoned { .. } => (None, None),
     };
     wanted.extend(first.into_iter().chain(second).map(|blob| (blob, Part::Model)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_anything_else_in_it_is_no_export() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        assert!(refuse_foreign(&out.join("new")).is_ok());
+        for name in ["log", "checkpoint", "consortium.toml", "blobs", "updates", "incoming"] {
+            create_folder(&out.join(name)).unwrap();
+        }
+        create_folder(&out.join("contradiction-7-ab")).unwrap();
+        assert!(refuse_foreign(out).is_ok(), "an export, and what it may have left");
+        create_folder(&out.join("lock")).unwrap();
+        let told = refuse_foreign(out).unwrap_err().message;
+        assert!(told.contains("is no export: lock is in it"), "{told}");
+    }
 }

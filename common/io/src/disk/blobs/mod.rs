@@ -96,7 +96,7 @@ impl Blobs {
     /// [`BlobError::Missing`], or the system refused.
     pub fn open_file(&self, digest: Digest) -> Result<File, BlobError> {
         let path = self.path_of(digest);
-        File::open(&path).map_err(|e| {
+        super::open_file(&path).map_err(|e| {
             if e.kind() == ErrorKind::NotFound {
                 return BlobError::Missing(digest);
             }

@@ -111,6 +111,7 @@ impl Log {
                 replace_with(path, Access::Private, |w| std::io::Write::write_all(w, &head))?;
             }
         }
+        super::open_file(path).map_err(IoError::at("open", path))?;
         let file =
             File::options().read(true).write(true).open(path).map_err(IoError::at("open", path))?;
         // What a killed process wrote may be in the system's memory alone.
@@ -136,7 +137,7 @@ impl Log {
         known: u64,
         visit: impl FnMut(RecordRef<'_>) -> VisitResult,
     ) -> Result<LogReport, LogError> {
-        let file = File::open(path).map_err(IoError::at("open", path))?;
+        let file = super::open_file(path).map_err(IoError::at("open", path))?;
         read_file(path, &file, (LogMark::START, known), visit)
     }
 
