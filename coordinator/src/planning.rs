@@ -230,11 +230,11 @@ mod tests {
         // Berlin is an hour ahead of UTC in November, New York five behind.
         let two =
             [("charite", "20:00-06:00 Europe/Berlin"), ("mayo", "18:00-23:00 America/New_York")];
-        assert_eq!(day(&two, 2, &[], false).0, [(11, 16 + 1, 2)]);
-        assert_eq!(day(&two, 1, &[], false).0, [(7, 11, 1), (11, 17, 2),]);
+        assert_eq!(day(&two, 2, &[], false).0, [(11, 16, 2)]);
+        assert_eq!(day(&two, 1, &[], false).0, [(7, 11, 1), (11, 16, 2), (16, 17, 1)]);
         let more = [two[0], two[1], ("ueno", "any time")];
-        assert_eq!(day(&more, 2, &[], false).0, [(7, 11, 2), (11, 17, 3)]);
-        assert_eq!(day(&more, 2, &["mayo"], false).0, [(11, 17, 3)]);
+        assert_eq!(day(&more, 2, &[], false).0, [(7, 11, 2), (11, 16, 3), (16, 17, 2)]);
+        assert_eq!(day(&more, 2, &["mayo"], false).0, [(11, 16, 3)]);
     }
 
     #[test]

@@ -258,7 +258,7 @@ fn mistakes_are_one_clear_sentence_and_the_right_exit_code() {
             "no study load is known",
         ),
         ("ledger show --config agent.toml", 1, "there is no ledger in"),
-        ("run --config agent.toml", 2, "tls.pem"),
+        ("run --config agent.toml", 2, "consilium-agent enroll TOKEN"),
         ("check load.toml --config agent.toml", 1, "1 of 1 checks failed"),
         ("check --config agent.toml", 1, "check STUDY.toml"),
     ] {

@@ -211,13 +211,20 @@ fn a_roll_call_ends_the_running_and_the_queued_plan_of_its_round() {
     assert_eq!(id_of(&bench.take(), "stop"), train);
     bench.say(plan("mnist", 1));
     assert_eq!(declined(&bench.take()), Some(Code::WrongRound), "a round ends once");
-    // Unless the coordinator was brought back to before it, and a person says so.
-    bench.session.handle_other_history();
-    bench.say(plan("mnist", 1));
-    assert_eq!(declined(&bench.take()), None);
     bench.done(train, Done::Trained(Ok(trained())));
     assert!(bench.take().is_empty());
     assert!(bench.session.status(bench.now).tasks.is_empty());
+}
+
+#[test]
+fn a_round_is_taken_on_again_once_a_person_accepts_a_history_without_its_end() {
+    let mut bench = Bench::welcomed(setup());
+    bench.say(roll_call("mnist", 7, None));
+    bench.say(plan("mnist", 5));
+    assert_eq!(declined(&bench.take()), Some(Code::WrongRound));
+    bench.session.handle_other_history();
+    bench.say(plan("mnist", 5));
+    assert_eq!(declined(&bench.take()), None);
 }
 
 #[test]
