@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use consilium_certs::enrolling::{Enrolling, Pinned};
+use consilium_certs::enrolling::{Enrolling, Pinned, folder_beside};
 use consilium_certs::validity::date;
 use consilium_common::enrol::{Fingerprint, Token};
 use consilium_common::limits::TOKEN_TEXT_BYTES_MAX;
@@ -66,7 +66,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> Result<(), Failur
             config.site.coordinator
         ));
     }
-    let enrolling = Enrolling::begin(&beside(&bundle), &token).map_err(Failure::failed)?;
+    let enrolling = Enrolling::begin(&folder_beside(&bundle), &token).map_err(Failure::failed)?;
     let fingerprint = enrolling.fingerprint();
     if !common.json {
         output::line(format!(
@@ -148,13 +148,6 @@ fn token(given: &str) -> Result<Token, Failure> {
         { bounded }.read_to_string(&mut text).map_err(Failure::failed)?;
     }
     text.parse().map_err(Failure::usage)
-}
-
-/// Where the keys lie until the bundle is whole.
-fn beside(bundle: &Path) -> PathBuf {
-    let mut name = bundle.file_name().unwrap_or_default().to_owned();
-    name.push(".enrolling");
-    bundle.with_file_name(name)
 }
 
 /// Asks until the request is approved, or once. A coordinator that is away is waited for, too.
