@@ -6,8 +6,9 @@
 //! [`patients`]: whose records it used. [`local`]: what stays at the site and moves with its updates.
 //! [`control`]: what SCAFFOLD corrects by. [`upload`]: push and settle, through [`gate`], which keeps
 //! the ledger ahead of what leaves. [`connection`]: one connection from dialling to its end.
-//! [`witness`]: what the coordinator's log is held against. [`roster`]: who else belongs. [`withdrawing`]: which versions a withdrawal
-//! affects, to the coordinator. [`approval`]: studies whose approval ends. [`asked`]: answers to people.
+//! [`witness`]: what the coordinator's log is held against. [`roster`]: who else belongs.
+//! [`withdrawing`]: which versions a withdrawal affects, to the coordinator. [`approval`]: studies whose
+//! approval ends. [`asked`]: answers to people.
 
 mod approval;
 mod asked;
